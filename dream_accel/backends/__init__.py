@@ -1,0 +1,72 @@
+"""Who computes an operator, and why.
+
+``choose`` returns the fastest backend that can run a call. ``DREAM_ACCEL_BACKEND=name`` forces one and fails loudly when
+it cannot serve. Falling back to plain PyTorch without being asked is announced once per operator, with the reason.
+
+A backend is a module with ``NAME``, ``unavailable() -> str | None``, ``refuses(op, *args) -> str | None`` and one function
+per operator; ``None`` means "yes", a string says why not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from types import ModuleType
+from typing import Any
+
+from ..errors import DreamAccelError, DreamAccelWarning, choices
+
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+"""Names of the backends, fastest first. A backend that serves another device refuses and the next one is asked."""
+
+OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members", "gradient_distance")
+
+_announced: set[str] = set()
+
+
+def backend(name: str) -> ModuleType:
+    """The module of one backend. Raises DreamAccelError for a name that does not exist."""
+    if name not in BACKENDS:
+        raise choices("backend", name, BACKENDS)
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def refusal(name: str, op: str, *args: Any) -> str | None:
+    """Why backend ``name`` cannot run ``op(*args)``, or None when it can."""
+    module = backend(name)
+    return module.unavailable() or module.refuses(op, *args)
+
+
+def choose(op: str, *args: Any) -> ModuleType:
+    """The backend that runs ``op(*args)``: the one forced by DREAM_ACCEL_BACKEND, else the fastest that can."""
+    forced = os.environ.get("DREAM_ACCEL_BACKEND")
+    if forced:
+        reason = refusal(forced, op, *args)
+        if reason is not None:
+            raise DreamAccelError(
+                f"DREAM_ACCEL_BACKEND={forced} cannot run {op}: {reason}; unset the variable to let the library choose"
+            )
+        return backend(forced)
+
+    reasons: list[str] = []
+    for name in BACKENDS:
+        reason = refusal(name, op, *args)
+        if reason is None:
+            if name == "reference":
+                _announce(op, reasons)
+            return backend(name)
+        reasons.append(f"{name}: {reason}")
+    raise AssertionError("the reference backend serves every call")
+
+
+def _announce(op: str, reasons: list[str]) -> None:
+    if op in _announced:
+        return
+    _announced.add(op)
+    warnings.warn(
+        f"{op} runs in plain PyTorch because no compiled backend can ({'; '.join(reasons)}); "
+        "run `dream-accel doctor` for details",
+        DreamAccelWarning,
+        stacklevel=4,
+    )

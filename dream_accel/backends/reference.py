@@ -1,0 +1,275 @@
+"""The operators in plain PyTorch: the definition every other backend is compared with.
+
+Runs on any device. Float64 input is computed in float64, everything else in float32. Groups are taken one after another and
+rows in chunks, so nothing of size rows x clusters is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+NAME = "reference"
+CHUNK_ROWS = 4096
+COS_EPS = 1e-6
+
+
+def unavailable() -> str | None:
+    """Always usable."""
+    return None
+
+
+def refuses(op: str, *args: object) -> str | None:
+    """Runs every call."""
+    return None
+
+
+def kmeans_assign(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    active: Tensor | None,
+    labels: Tensor | None,
+    distance: Tensor | None,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Nearest live centroid of every row and the squared distance to it."""
+    dtype = _compute_dtype(x)
+    new_labels = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+    new_distance = torch.full((len(x),), torch.inf, dtype=dtype, device=x.device)
+    for group, rows in _spans(offsets):
+        # Subtracting one vector from rows and centroids changes no distance, and keeps |c|^2 - 2 x.c from cancelling.
+        live = centroids[group].to(dtype)
+        live = torch.where(live.isnan().any(dim=1, keepdim=True), torch.nan, live)
+        centre = live.nanmean(dim=0)
+        live = live - centre
+        c_norm = live.square().sum(dim=1)
+        for chunk in _chunks(rows):
+            x_chunk = x[chunk].to(dtype) - centre
+            score = (c_norm - 2 * x_chunk @ live.T).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            nearest = score.argmin(dim=1)
+            new_labels[chunk] = nearest.int()
+            new_distance[chunk] = (x_chunk - live[nearest]).square().sum(dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    if active is not None:
+        assert labels is not None and distance is not None
+        keep = ~active[group_of_rows(offsets, len(x))]
+        new_labels = torch.where(keep, labels, new_labels)
+        new_distance = torch.where(keep, distance.to(dtype), new_distance)
+    return new_labels, new_distance
+
+
+def kmeans_update(
+    x: Tensor,
+    offsets: Tensor,
+    labels: Tensor,
+    n_clusters: int,
+    distance: Tensor | None,
+    previous: Tensor | None,
+    active: Tensor | None,
+    empty: str,
+) -> tuple[Tensor, Tensor]:
+    """Mean of every cluster's members and their number; empty clusters by policy."""
+    n_groups = len(offsets) - 1
+    valid = (labels >= 0) & (labels < n_clusters)
+    cluster = group_of_rows(offsets, len(x)) * n_clusters + torch.where(valid, labels, 0).long()
+    n_bins = n_groups * n_clusters
+    if empty == "farthest":
+        assert distance is not None
+        cluster = _relocate(cluster, valid, distance, offsets, n_clusters, active)
+
+    # Rows that belong to no cluster are summed into one extra bin, which is dropped.
+    cluster = torch.where(valid, cluster, n_bins)
+    counts = torch.zeros(n_bins + 1, dtype=torch.int32, device=x.device)
+    counts.index_add_(0, cluster, torch.ones_like(cluster, dtype=torch.int32))
+    sums = torch.zeros(n_bins + 1, x.shape[1], dtype=torch.float64, device=x.device)
+    for chunk in _chunks(slice(0, len(x))):
+        sums.index_add_(0, cluster[chunk], x[chunk].double())
+    shape = (n_groups, n_clusters, x.shape[1])
+    counts = counts[:-1].view(n_groups, n_clusters)
+    means = (sums[:-1].view(shape) / counts.unsqueeze(2)).to(_compute_dtype(x))
+
+    fallback = torch.full_like(means, torch.nan) if previous is None else previous.to(means.dtype)
+    means = torch.where(counts.unsqueeze(2) > 0, means, fallback)
+    if active is not None:
+        means = torch.where(active.view(-1, 1, 1), means, fallback)
+    return means, counts
+
+
+def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
+    """The ``n`` members nearest each centroid; free slots go to the unpicked rows nearest their own centroid."""
+    n_groups, n_clusters, _ = centroids.shape
+    picks = torch.full((n_groups, n_clusters, n), -1, dtype=torch.int64, device=x.device)
+    for group, rows in _spans(offsets):
+        distance = _distance_to_own(x, rows, centroids[group], labels)
+        by_distance = torch.argsort(distance, stable=True)
+        label = labels[rows].long()
+        own = torch.where((label >= 0) & (label < n_clusters), label, n_clusters)
+        by_cluster = by_distance[torch.argsort(own[by_distance], stable=True)]
+        rank = _rank_in_run(own[by_cluster])
+        picked = (rank < n) & (own[by_cluster] < n_clusters)
+        slots = picks[group].view(-1)
+        slots[(own[by_cluster] * n + rank)[picked]] = by_cluster[picked] + rows.start
+
+        unpicked = torch.ones(len(label), dtype=torch.bool, device=x.device)
+        unpicked[by_cluster[picked]] = False
+        spare = by_distance[unpicked[by_distance]] + rows.start
+        free = (slots < 0).nonzero().squeeze(1)[: len(spare)]
+        slots[free] = spare[: len(free)]
+    return picks
+
+
+def gradient_distance(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Distance between two lists of gradients, and its derivative in the second in closed form."""
+    distance = plain_distance(real, synthetic, metric, per_class)
+    if not with_grads:
+        return distance, []
+    pairs = _as_rows(real, synthetic, metric, per_class)
+    grads = [_DERIVATIVE[metric.removeprefix("global_")](x, y) for x, y in pairs]
+    if metric.startswith("global_"):
+        grads = list(grads[0].squeeze(1).split([y.numel() // len(distance) for y in synthetic], dim=1))
+    return distance, [g.reshape(y.shape).to(y.dtype) for g, y in zip(grads, synthetic, strict=True)]
+
+
+def plain_distance(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> Tensor:
+    """The formulas themselves, differentiable by autograd to any order: (G,) distances."""
+    value = _VALUE[metric.removeprefix("global_")]
+    return torch.stack([value(x, y) for x, y in _as_rows(real, synthetic, metric, per_class)]).sum(dim=0)
+
+
+def _as_rows(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Every pair as (G, rows, length of a row); one pair with one row for the global metrics."""
+    pairs = []
+    for x, y in zip(real, synthetic, strict=True):
+        groups = y.shape[0] if per_class else 1
+        params = y.shape[1:] if per_class else y.shape
+        rows = params[0] if params else 1
+        shape = (groups, rows, y.numel() // max(groups * rows, 1))
+        pairs.append((x.to(_compute_dtype(y)).reshape(shape), y.to(_compute_dtype(y)).reshape(shape)))
+    if metric.startswith("global_"):
+        whole = [torch.cat([t.flatten(1) for t in side], dim=1).unsqueeze(1) for side in zip(*pairs, strict=True)]
+        return [(whole[0], whole[1])]
+    return pairs
+
+
+def _mse(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().sum(dim=(1, 2))
+
+
+def _mse_derivative(x: Tensor, y: Tensor) -> Tensor:
+    return 2 * (y - x)
+
+
+def _l1(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).abs().sum(dim=(1, 2))
+
+
+def _l1_derivative(x: Tensor, y: Tensor) -> Tensor:
+    return (y - x).sign()
+
+
+def _l1_mean(x: Tensor, y: Tensor) -> Tensor:
+    return _l1(x, y) / max(x.shape[2], 1)
+
+
+def _l1_mean_derivative(x: Tensor, y: Tensor) -> Tensor:
+    return _l1_derivative(x, y) / max(x.shape[2], 1)
+
+
+def _cos_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """<x,y>, |x|, |y| and |x||y| + eps of every row. The place of eps matters: |x||y| is near 1e-5 in practice."""
+    x_norm = torch.linalg.vector_norm(x, dim=2, keepdim=True)
+    y_norm = torch.linalg.vector_norm(y, dim=2, keepdim=True)
+    return (x * y).sum(dim=2, keepdim=True), x_norm, y_norm, x_norm * y_norm + COS_EPS
+
+
+def _cos(x: Tensor, y: Tensor) -> Tensor:
+    product, _, _, norms = _cos_parts(x, y)
+    return (1 - product / norms).sum(dim=(1, 2))
+
+
+def _cos_derivative(x: Tensor, y: Tensor) -> Tensor:
+    product, x_norm, y_norm, norms = _cos_parts(x, y)
+    through_norm = torch.where(y_norm == 0, 0.0, product * x_norm / (y_norm * norms.square()))
+    return through_norm * y - x / norms
+
+
+_VALUE = {"mse": _mse, "l1": _l1, "l1_mean": _l1_mean, "cos": _cos}
+_DERIVATIVE = {"mse": _mse_derivative, "l1": _l1_derivative, "l1_mean": _l1_mean_derivative, "cos": _cos_derivative}
+
+
+def group_of_rows(offsets: Tensor, n_rows: int) -> Tensor:
+    """(N,) int64: the group every row belongs to. No host round trip."""
+    rows = torch.arange(n_rows, device=offsets.device)
+    return torch.searchsorted(offsets, rows, right=True) - 1
+
+
+def _relocate(
+    cluster: Tensor, valid: Tensor, distance: Tensor, offsets: Tensor, n_clusters: int, active: Tensor | None
+) -> Tensor:
+    """Move the rows farthest from their centroid, one to each empty cluster of their group."""
+    cluster = cluster.clone()
+    for group, rows in _spans(offsets):
+        if active is not None and not active[group]:
+            continue
+        own = torch.where(valid[rows], cluster[rows] - group * n_clusters, n_clusters)
+        counts = torch.bincount(own, minlength=n_clusters + 1)[:n_clusters]
+        empty = (counts == 0).nonzero().squeeze(1)
+        if len(empty) == 0:
+            continue
+        far = torch.argsort(distance[rows], descending=True, stable=True)
+        anchors = _anchors(own, distance[rows], n_clusters)
+        movable = valid[rows] & (distance[rows] > 0) & ~anchors
+        moved = far[movable[far]][: len(empty)]
+        cluster[moved + rows.start] = group * n_clusters + empty[: len(moved)]
+    return cluster
+
+
+def _anchors(own: Tensor, distance: Tensor, n_clusters: int) -> Tensor:
+    """True for the member nearest each cluster's centroid: the one that keeps the cluster from running empty."""
+    near = torch.argsort(distance, stable=True)
+    near = near[torch.argsort(own[near], stable=True)]
+    first = _rank_in_run(own[near]) == 0
+    anchors = torch.zeros(len(own), dtype=torch.bool, device=own.device)
+    anchors[near[first]] = True
+    return anchors
+
+
+def _distance_to_own(x: Tensor, rows: slice, centroids: Tensor, labels: Tensor) -> Tensor:
+    dtype = _compute_dtype(x)
+    n_clusters = len(centroids)
+    distance = torch.full((rows.stop - rows.start,), torch.inf, dtype=dtype, device=x.device)
+    for chunk in _chunks(rows):
+        label = labels[chunk].long()
+        valid = (label >= 0) & (label < n_clusters)
+        own = (x[chunk].to(dtype) - centroids[torch.where(valid, label, 0)].to(dtype)).square().sum(dim=1)
+        own = torch.where(valid, own, torch.inf).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        distance[chunk.start - rows.start : chunk.stop - rows.start] = own
+    return distance
+
+
+def _rank_in_run(sorted_keys: Tensor) -> Tensor:
+    """Position of every element within its run of equal keys: [3, 3, 5, 5, 5] -> [0, 1, 0, 1, 2]."""
+    first = torch.searchsorted(sorted_keys, sorted_keys)
+    return torch.arange(len(sorted_keys), device=sorted_keys.device) - first
+
+
+def _spans(offsets: Tensor) -> Iterator[tuple[int, slice]]:
+    bounds = offsets.tolist()
+    for group, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        if stop > start:
+            yield group, slice(start, stop)
+
+
+def _chunks(rows: slice) -> Iterator[slice]:
+    for start in range(rows.start, rows.stop, CHUNK_ROWS):
+        yield slice(start, min(start + CHUNK_ROWS, rows.stop))
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,0 +1,22 @@
+"""The operators: one file each, holding its schema, checks, fake version and autograd. No arithmetic.
+
+They are registered with ``torch.library`` as ``torch.ops.dream_accel.*``; the functions exported here call them. Who computes
+is decided in :mod:`dream_accel.backends`.
+"""
+
+from .gradient_distance import LAYER_RULES, METRICS, gradient_distance, select_layers
+from .kmeans_assign import PRECISIONS, kmeans_assign
+from .kmeans_update import EMPTY_POLICIES, kmeans_update
+from .nearest_members import nearest_members
+
+__all__ = [
+    "EMPTY_POLICIES",
+    "LAYER_RULES",
+    "METRICS",
+    "PRECISIONS",
+    "gradient_distance",
+    "kmeans_assign",
+    "kmeans_update",
+    "nearest_members",
+    "select_layers",
+]

@@ -1,0 +1,103 @@
+"""Assignment of every row to the nearest centroid of its own group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backends import choose
+from ..errors import DreamAccelError
+from .checks import check_centroids, check_choice, check_device, check_rows, check_shape, result_dtype
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+torch.library.define(
+    "dream_accel::kmeans_assign",
+    "(Tensor x, Tensor offsets, Tensor centroids, Tensor? active=None, Tensor? labels=None, Tensor? distance=None, "
+    'str precision="fp32") -> (Tensor, Tensor)',
+)
+
+
+def kmeans_assign(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    *,
+    active: Tensor | None = None,
+    labels: Tensor | None = None,
+    distance: Tensor | None = None,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """Label every row with the nearest centroid of its group.
+
+    ``label_i = argmin_k |x_i - c_gk|^2``, ties to the lowest ``k``; computed through ``|c|^2 - 2 x.c`` after subtracting the
+    mean centroid from both sides. A centroid that contains NaN is dead: it is never chosen.
+
+    Args:
+        x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
+        offsets: (G+1,) int64; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Must start at 0, never fall and
+            end at N (:class:`dream_accel.BatchedKMeans` checks this; the operator does not look at the values).
+        centroids: (G, K, D) float32.
+        active: (G,) bool; rows of inactive groups keep the given ``labels`` and ``distance``. Default: all active.
+        labels: (N,) int32, needed beside ``active``.
+        distance: (N,) float32, needed beside ``active``.
+        precision: of the products that decide the label: ``"fp32"``, ``"tf32"`` or ``"bf16"``. The CPU always uses fp32.
+
+    Returns:
+        labels (N,) int32 within the group, and the squared Euclidean distance (N,) float32 to the chosen centroid;
+        0 and infinity where a group has no live centroid.
+
+    Raises:
+        DreamAccelError: shapes, dtypes or devices do not fit.
+    """
+    return torch.ops.dream_accel.kmeans_assign(x, offsets, centroids, active, labels, distance, precision)
+
+
+def _check(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    active: Tensor | None,
+    labels: Tensor | None,
+    distance: Tensor | None,
+    precision: str,
+) -> None:
+    check_rows(x, offsets)
+    check_centroids(x, offsets, centroids)
+    check_choice("precision", precision, PRECISIONS)
+    check_shape("active", active, (len(offsets) - 1,), torch.bool)
+    check_shape("labels", labels, (len(x),), torch.int32)
+    check_shape("distance", distance, (len(x),), result_dtype(x))
+    check_device("x", x, active=active, labels=labels, distance=distance)
+    if active is not None and (labels is None or distance is None):
+        raise DreamAccelError("active is given without labels and distance: inactive groups need values to keep")
+
+
+@torch.library.impl("dream_accel::kmeans_assign", "default")
+def _impl(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    active: Tensor | None = None,
+    labels: Tensor | None = None,
+    distance: Tensor | None = None,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    args = (x, offsets, centroids, active, labels, distance, precision)
+    _check(*args)
+    return choose("kmeans_assign", *args).kmeans_assign(*args)
+
+
+@torch.library.register_fake("dream_accel::kmeans_assign")
+def _fake(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    active: Tensor | None = None,
+    labels: Tensor | None = None,
+    distance: Tensor | None = None,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    _check(x, offsets, centroids, active, labels, distance, precision)
+    n_rows = x.shape[0]
+    return x.new_empty(n_rows, dtype=torch.int32), x.new_empty(n_rows, dtype=result_dtype(x))

@@ -1,0 +1,60 @@
+"""The real rows that stand for each cluster."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backends import choose
+from ..errors import DreamAccelError
+from .checks import check_centroids, check_device, check_rows, check_shape
+
+torch.library.define(
+    "dream_accel::nearest_members",
+    "(Tensor x, Tensor offsets, Tensor centroids, Tensor labels, SymInt n) -> Tensor",
+)
+
+
+def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
+    """Pick the ``n`` members nearest each centroid, all distinct.
+
+    Members of a cluster are ranked by (squared distance to its centroid, row). A cluster with fewer than ``n`` members leaves
+    free slots; in slot order they take the unpicked rows of the group, ranked by (squared distance to their own centroid,
+    row). So no row is picked twice, and every slot is filled whenever the group has ``K * n`` rows.
+
+    Args:
+        x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
+        offsets: (G+1,) int64; where each group begins and where the last one ends.
+        centroids: (G, K, D) float32.
+        labels: (N,) int32 within the group.
+        n: picks per cluster, at least 1.
+
+    Returns:
+        (G, K, n) int64 row indices into ``x``, nearest first; -1 where a group has too few rows.
+
+    Raises:
+        DreamAccelError: shapes, dtypes or devices do not fit.
+    """
+    return torch.ops.dream_accel.nearest_members(x, offsets, centroids, labels, n)
+
+
+def _check(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> None:
+    check_rows(x, offsets)
+    check_centroids(x, offsets, centroids)
+    check_shape("labels", labels, (len(x),), torch.int32)
+    check_device("x", x, labels=labels)
+    if n < 1:
+        raise DreamAccelError(f"n is {n}: at least 1 member per cluster must be picked")
+
+
+@torch.library.impl("dream_accel::nearest_members", "default")
+def _impl(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
+    args = (x, offsets, centroids, labels, n)
+    _check(*args)
+    return choose("nearest_members", *args).nearest_members(*args)
+
+
+@torch.library.register_fake("dream_accel::nearest_members")
+def _fake(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
+    _check(x, offsets, centroids, labels, n)
+    return x.new_empty((*centroids.shape[:2], n), dtype=torch.int64)
