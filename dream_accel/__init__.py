@@ -1,0 +1,80 @@
+"""GPU kernels and a complete program for dataset distillation by representative matching (DREAM, ICCV 2023).
+
+    import dream_accel as da
+
+    km = da.BatchedKMeans(n_clusters=128).fit(x, offsets)     # ragged K-Means, all classes at once
+    sampler = da.RepresentativeSampler(images, labels)        # real batches for code you already have
+    loss = da.gradient_distance(g_real, g_syn)                # fused layerwise distance
+    result = da.distill(da.recipe("dream", dataset="digits")) # the whole program
+
+Names are loaded when first used; importing the package starts nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clustering import BatchedKMeans, KMeansResult, kmeans
+    from .data import ImageSet, load_dataset
+    from .engine.loop import distill
+    from .errors import DreamAccelError, DreamAccelWarning
+    from .evaluation import evaluate
+    from .ops import gradient_distance
+    from .recipes import Recipe, recipe
+    from .results import Result, load
+    from .sampling import RepresentativeSampler, select
+    from .synthetic import SyntheticSet
+
+_HOMES = {
+    "BatchedKMeans": "clustering",
+    "KMeansResult": "clustering",
+    "kmeans": "clustering",
+    "ImageSet": "data",
+    "load_dataset": "data",
+    "distill": "engine.loop",
+    "DreamAccelError": "errors",
+    "DreamAccelWarning": "errors",
+    "evaluate": "evaluation",
+    "gradient_distance": "ops",
+    "Recipe": "recipes",
+    "recipe": "recipes",
+    "Result": "results",
+    "load": "results",
+    "RepresentativeSampler": "sampling",
+    "select": "sampling",
+    "SyntheticSet": "synthetic",
+}
+
+__all__ = [
+    "BatchedKMeans",
+    "DreamAccelError",
+    "DreamAccelWarning",
+    "ImageSet",
+    "KMeansResult",
+    "Recipe",
+    "RepresentativeSampler",
+    "Result",
+    "SyntheticSet",
+    "distill",
+    "evaluate",
+    "gradient_distance",
+    "kmeans",
+    "load",
+    "load_dataset",
+    "recipe",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

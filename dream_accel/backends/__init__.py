@@ -1,10 +1,10 @@
 """Who computes an operator, and why.
 
-``choose`` returns the fastest backend that can run a call. ``DREAM_ACCEL_BACKEND=name`` forces one and fails loudly when
-it cannot serve. Falling back to plain PyTorch without being asked is announced once per operator, with the reason.
+``choose`` returns the fastest backend that can run a call. ``DREAM_ACCEL_BACKEND=name`` forces one and fails loudly
+when it cannot serve. Falling back to plain PyTorch without being asked is announced once per operator, with the reason.
 
-A backend is a module with ``NAME``, ``unavailable() -> str | None``, ``refuses(op, *args) -> str | None`` and one function
-per operator; ``None`` means "yes", a string says why not.
+A backend is a module with ``NAME``, ``unavailable() -> str | None``, ``refuses(op, *args) -> str | None`` and one
+function per operator; ``None`` means "yes", a string says why not.
 """
 
 from __future__ import annotations

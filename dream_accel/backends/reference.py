@@ -1,15 +1,18 @@
 """The operators in plain PyTorch: the definition every other backend is compared with.
 
-Runs on any device. Float64 input is computed in float64, everything else in float32. Groups are taken one after another and
-rows in chunks, so nothing of size rows x clusters is stored.
+Runs on any device. Float64 input is computed in float64, everything else in float32. Groups are taken one after another
+and rows in chunks, so nothing of size rows x clusters is stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from ..groups import group_of_rows
 
 NAME = "reference"
 CHUNK_ROWS = 4096
@@ -51,9 +54,12 @@ def kmeans_assign(
             score = (c_norm - 2 * x_chunk @ live.T).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
             nearest = score.argmin(dim=1)
             new_labels[chunk] = nearest.int()
-            new_distance[chunk] = (x_chunk - live[nearest]).square().sum(dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf)
+            new_distance[chunk] = (
+                (x_chunk - live[nearest]).square().sum(dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf)
+            )
     if active is not None:
-        assert labels is not None and distance is not None
+        assert labels is not None
+        assert distance is not None
         keep = ~active[group_of_rows(offsets, len(x))]
         new_labels = torch.where(keep, labels, new_labels)
         new_distance = torch.where(keep, distance.to(dtype), new_distance)
@@ -140,9 +146,7 @@ def plain_distance(real: list[Tensor], synthetic: list[Tensor], metric: str, per
     return torch.stack([value(x, y) for x, y in _as_rows(real, synthetic, metric, per_class)]).sum(dim=0)
 
 
-def _as_rows(
-    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool
-) -> list[tuple[Tensor, Tensor]]:
+def _as_rows(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> list[tuple[Tensor, Tensor]]:
     """Every pair as (G, rows, length of a row); one pair with one row for the global metrics."""
     pairs = []
     for x, y in zip(real, synthetic, strict=True):
@@ -203,12 +207,6 @@ _VALUE = {"mse": _mse, "l1": _l1, "l1_mean": _l1_mean, "cos": _cos}
 _DERIVATIVE = {"mse": _mse_derivative, "l1": _l1_derivative, "l1_mean": _l1_mean_derivative, "cos": _cos_derivative}
 
 
-def group_of_rows(offsets: Tensor, n_rows: int) -> Tensor:
-    """(N,) int64: the group every row belongs to. No host round trip."""
-    rows = torch.arange(n_rows, device=offsets.device)
-    return torch.searchsorted(offsets, rows, right=True) - 1
-
-
 def _relocate(
     cluster: Tensor, valid: Tensor, distance: Tensor, offsets: Tensor, n_clusters: int, active: Tensor | None
 ) -> Tensor:
@@ -261,7 +259,7 @@ def _rank_in_run(sorted_keys: Tensor) -> Tensor:
 
 def _spans(offsets: Tensor) -> Iterator[tuple[int, slice]]:
     bounds = offsets.tolist()
-    for group, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for group, (start, stop) in enumerate(pairwise(bounds)):
         if stop > start:
             yield group, slice(start, stop)
 

@@ -1,9 +1,10 @@
 """The operators: one file each, holding its schema, checks, fake version and autograd. No arithmetic.
 
-They are registered with ``torch.library`` as ``torch.ops.dream_accel.*``; the functions exported here call them. Who computes
-is decided in :mod:`dream_accel.backends`.
+They are registered with ``torch.library`` as ``torch.ops.dream_accel.*``; the functions exported here call them. Who
+computes is decided in :mod:`dream_accel.backends`.
 """
 
+from .checks import result_dtype
 from .gradient_distance import LAYER_RULES, METRICS, gradient_distance, select_layers
 from .kmeans_assign import PRECISIONS, kmeans_assign
 from .kmeans_update import EMPTY_POLICIES, kmeans_update
@@ -18,5 +19,6 @@ __all__ = [
     "kmeans_assign",
     "kmeans_update",
     "nearest_members",
+    "result_dtype",
     "select_layers",
 ]

@@ -45,8 +45,8 @@ def gradient_distance(
 ) -> Any:
     """Distance between the gradients of real and of synthetic images, summed over layers.
 
-    Differentiable once in ``synthetic``; ``real`` is taken as a constant, whether or not it requires gradients. The formulas
-    are in the module docstring; sums are accumulated in float32 (float64 for float64 input).
+    Differentiable once in ``synthetic``; ``real`` is taken as a constant, whether or not it requires gradients. The
+    formulas are in the module docstring; sums are accumulated in float32 (float64 for float64 input).
 
     Args:
         real: L gradients, each (*param) or, with ``per_class``, (G, *param).
@@ -63,8 +63,8 @@ def gradient_distance(
         ``synthetic``, zero for the tensors the rule leaves out.
 
     Raises:
-        DreamAccelError: lists or shapes that do not pair, an unknown metric or rule, no layer left, integer tensors, mixed
-            devices; also on a second derivative through the operator.
+        DreamAccelError: lists or shapes that do not pair, an unknown metric or rule, no layer left, integer tensors,
+            mixed devices; also on a second derivative through the operator.
     """
     check_choice("metric", metric, METRICS)
     check_choice("layer rule", layers, LAYER_RULES)
@@ -121,7 +121,8 @@ def _check_pairs(real: Sequence[Tensor], synthetic: Sequence[Tensor], per_class:
             raise DreamAccelError(f"pair {i} is on {x.device} and {y.device}, pair 0 on {device}: use one device")
         if per_class and (y.dim() == 0 or y.shape[:1] != groups):
             raise DreamAccelError(
-                f"pair {i} has shape {tuple(y.shape)}: with per_class every gradient begins with the same number of classes"
+                f"pair {i} has shape {tuple(y.shape)}: with per_class every gradient begins with the same number "
+                "of classes"
             )
 
 
@@ -184,7 +185,9 @@ def _backward(ctx: Any, upstream: Tensor | None, _: Any) -> tuple[Any, ...]:
     if upstream is None:
         return nothing, nothing, None, None, None
     if not ctx.with_grads:
-        raise DreamAccelError("gradient_distance was called with_grads=False and then differentiated: pass with_grads=True")
+        raise DreamAccelError(
+            "gradient_distance was called with_grads=False and then differentiated: pass with_grads=True"
+        )
     saved = ctx.saved_tensors
     if torch.is_grad_enabled():
         return nothing, list(_FirstOrderOnly.apply(upstream, n, *saved)), None, None, None

@@ -30,18 +30,18 @@ def kmeans_assign(
 ) -> tuple[Tensor, Tensor]:
     """Label every row with the nearest centroid of its group.
 
-    ``label_i = argmin_k |x_i - c_gk|^2``, ties to the lowest ``k``; computed through ``|c|^2 - 2 x.c`` after subtracting the
-    mean centroid from both sides. A centroid that contains NaN is dead: it is never chosen.
+    ``label_i = argmin_k |x_i - c_gk|^2``, ties to the lowest ``k``; computed through ``|c|^2 - 2 x.c`` after
+    subtracting the mean centroid from both sides. A centroid that contains NaN is dead: it is never chosen.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
-        offsets: (G+1,) int64; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Must start at 0, never fall and
-            end at N (:class:`dream_accel.BatchedKMeans` checks this; the operator does not look at the values).
+        offsets: (G+1,) int64; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Must start at 0, never fall
+            and end at N (:class:`dream_accel.BatchedKMeans` checks this; the operator does not look at the values).
         centroids: (G, K, D) float32.
         active: (G,) bool; rows of inactive groups keep the given ``labels`` and ``distance``. Default: all active.
         labels: (N,) int32, needed beside ``active``.
         distance: (N,) float32, needed beside ``active``.
-        precision: of the products that decide the label: ``"fp32"``, ``"tf32"`` or ``"bf16"``. The CPU always uses fp32.
+        precision: of the products that decide the label: ``"fp32"``, ``"tf32"`` or ``"bf16"``. CPUs always use fp32.
 
     Returns:
         labels (N,) int32 within the group, and the squared Euclidean distance (N,) float32 to the chosen centroid;

@@ -33,10 +33,10 @@ def kmeans_update(
 
     ``c_gk = sum_{label_i = k} x_i / count_gk``, summed in row order in at least float32.
 
-    An empty cluster follows ``empty``. ``"keep"``: it keeps its previous centroid (NaN, that is dead, where there is none).
-    ``"farthest"``: the e-th empty cluster of a group takes the row with the e-th largest ``distance`` as its only member,
-    and that row leaves its cluster; rows at distance 0 and the member nearest each centroid never move, so no other cluster
-    runs empty. Where such rows run out, ``"keep"`` applies.
+    An empty cluster follows ``empty``. ``"keep"``: it keeps its previous centroid (NaN, that is dead, without one).
+    ``"farthest"``: the e-th empty cluster of a group takes the row with the e-th largest ``distance`` as its only
+    member, and that row leaves its cluster; rows at distance 0 and the member nearest each centroid never move, so no other
+    cluster runs empty. Where such rows run out, ``"keep"`` applies.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.

@@ -18,9 +18,9 @@ torch.library.define(
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     """Pick the ``n`` members nearest each centroid, all distinct.
 
-    Members of a cluster are ranked by (squared distance to its centroid, row). A cluster with fewer than ``n`` members leaves
-    free slots; in slot order they take the unpicked rows of the group, ranked by (squared distance to their own centroid,
-    row). So no row is picked twice, and every slot is filled whenever the group has ``K * n`` rows.
+    Members of a cluster are ranked by (squared distance to its centroid, row). A cluster with fewer than ``n`` members
+    leaves free slots; in slot order they take the unpicked rows of the group, ranked by (squared distance to their own
+    centroid, row). So no row is picked twice, and every slot is filled whenever the group has ``K * n`` rows.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.

@@ -1,0 +1,64 @@
+"""Finding the compiled kernels, ``dream_accel._C``. Nothing is loaded before the first use."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import warnings
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from .errors import DreamAccelWarning
+
+_HERE = Path(__file__).resolve().parent
+
+
+def load() -> ModuleType | None:
+    """The compiled module, or None where there is none that works: then ``why_not`` says why."""
+    return _found()[0]
+
+
+def why_not() -> str | None:
+    """Why there are no compiled kernels, in one sentence; None when there are."""
+    return _found()[1]
+
+
+def describe() -> str:
+    """One line about the compiled kernels: what they were built with, or why there are none."""
+    module = load()
+    if module is None:
+        return f"no compiled kernels: {why_not()}"
+    info = module.build_info()
+    cuda = f"CUDA kernels (nvcc {info['nvcc']}; {info['cuda_archs']})" if info["cuda"] else "no CUDA kernels"
+    return f"CPU kernels ({info['compiler']}; {module.isa()} of {', '.join(module.isas())}), {cuda}"
+
+
+@cache
+def _found() -> tuple[ModuleType | None, str | None]:
+    if not any(_HERE.glob("_C.*")):
+        shadowed = _shadowed_installation()
+        if shadowed is None:
+            return None, (
+                f"{_HERE} holds no dream_accel._C, as this copy was installed without a C++ compiler or never built; "
+                "reinstall with DREAM_ACCEL_REQUIRE_NATIVE=1 to see what is missing"
+            )
+        reason = (
+            f"the source folder {_HERE} has no compiled kernels and hides the installed {shadowed}, which has; "
+            "run from another folder, or build in place with `pip install -e .`"
+        )
+        warnings.warn(reason, DreamAccelWarning, stacklevel=2)
+        return None, reason
+    try:
+        return importlib.import_module(f"{__package__}._C"), None
+    except ImportError as error:
+        return None, f"dream_accel._C does not load ({error}); reinstall dream-accel for this Python and system"
+
+
+def _shadowed_installation() -> Path | None:
+    """Another installed dream_accel package that does have compiled kernels."""
+    for distribution in importlib.metadata.distributions(name="dream-accel"):
+        package = Path(str(distribution.locate_file("dream_accel"))).resolve()
+        if package != _HERE and any(package.glob("_C.*")):
+            return package
+    return None

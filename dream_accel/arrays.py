@@ -1,0 +1,38 @@
+"""NumPy and CuPy arrays in and out, without a copy, on the device where they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DreamAccelError
+
+
+def to_tensor(array: Any, name: str = "x") -> Tensor:
+    """View a torch, NumPy or CuPy array as a tensor; anything else that speaks DLPack too.
+
+    Raises:
+        DreamAccelError: the object is no array.
+    """
+    if isinstance(array, Tensor):
+        return array
+    if isinstance(array, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if hasattr(array, "__dlpack__"):
+        return torch.from_dlpack(array)
+    raise DreamAccelError(f"{name} is a {type(array).__name__}: pass a torch, NumPy or CuPy array")
+
+
+def converter_like(array: Any) -> Callable[[Tensor], Any]:
+    """The function that turns a result tensor into the kind of array that was given."""
+    if isinstance(array, np.ndarray):
+        return lambda tensor: tensor.numpy()
+    if type(array).__module__.split(".")[0] == "cupy":
+        import cupy
+
+        return lambda tensor: cupy.from_dlpack(tensor)
+    return lambda tensor: tensor

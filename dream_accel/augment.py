@@ -1,0 +1,173 @@
+"""Differentiable augmentation: one draw for a whole batch (siamese), or one per image.
+
+After DSA (Zhao and Bilen, ICML 2021). All functions take float images in [0, 1], (n, C, H, W), and are made of tensor
+operations alone, so gradients flow to the pixels and nothing waits for the device. Magnitudes are those of DSA and IDC.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import choices
+
+BRIGHTNESS = 1.0
+"""Added to all pixels: uniform in ±0.5 of this."""
+SATURATION = 2.0
+"""Distance of a pixel from its grey value is scaled by uniform [0, this]."""
+CONTRAST = 0.5
+"""Distance of a pixel from the image mean is scaled by uniform [this, this + 1]."""
+CROP = 0.125
+"""Shift in each direction: up to this part of the image side, zeros moving in."""
+CUTOUT = 0.5
+"""Side of the square set to zero, as a part of the image side."""
+SCALE = 1.2
+"""Each axis is scaled by uniform [1/this, this]."""
+ROTATE = 15.0
+"""Degrees: uniform in ± this."""
+
+
+class Augmentation:
+    """A sequence of augmentations named in one string, ``"color_crop_cutout"``.
+
+    Args:
+        names: ``color``, ``crop``, ``cutout``, ``flip``, ``scale``, ``rotate``, joined by ``_`` and applied in this
+            order; an empty string changes nothing.
+
+    Raises:
+        DreamAccelError: an unknown name.
+    """
+
+    def __init__(self, names: str) -> None:
+        self.names = tuple(name for name in names.split("_") if name)
+        for name in self.names:
+            if name not in AUGMENTATIONS:
+                raise choices("augmentation", name, AUGMENTATIONS)
+
+    def draw(self, n: int, draws: torch.Generator) -> Tensor:
+        """(n, steps, 4) uniform numbers in [0, 1) that fix what happens to ``n`` images; n = 1 is one draw for all."""
+        return torch.rand(n, max(len(self.names), 1), 4, generator=draws, device=draws.device)
+
+    def apply(self, images: Tensor, draw: Tensor) -> Tensor:
+        """Augment (n, C, H, W) images by a draw for n images or for one."""
+        for step, name in enumerate(self.names):
+            images = AUGMENTATIONS[name](images, draw[:, step].to(images.device, non_blocking=True))
+        return images
+
+    def siamese(self, batches: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
+        """Augment several batches by one and the same draw, as matching needs for real and synthetic images."""
+        draw = self.draw(1, draws)
+        return [self.apply(images, draw) for images in batches]
+
+    def __call__(self, images: Tensor, draws: torch.Generator) -> Tensor:
+        """Augment every image by a draw of its own, as training needs."""
+        return self.apply(images, self.draw(len(images), draws))
+
+
+def _column(draw: Tensor, i: int) -> Tensor:
+    return draw[:, i].view(-1, 1, 1, 1)
+
+
+def _color(images: Tensor, draw: Tensor) -> Tensor:
+    images = images + (_column(draw, 0) - 0.5) * BRIGHTNESS
+    grey = images.mean(dim=1, keepdim=True)
+    images = (images - grey) * (_column(draw, 1) * SATURATION) + grey
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * (_column(draw, 2) + CONTRAST) + mean
+
+
+def _crop(images: Tensor, draw: Tensor) -> Tensor:
+    pads = [int(size * CROP + 0.5) for size in images.shape[2:]]
+    rows, columns = (
+        torch.arange(size, device=images.device) + _integer(draw[:, axis], 2 * pad + 1).unsqueeze(1)
+        for axis, (size, pad) in enumerate(zip(images.shape[2:], pads, strict=True))
+    )
+    padded = F.pad(images, (pads[1], pads[1], pads[0], pads[0]))
+    n, channels, height, width = images.shape
+    rows = rows.view(-1, 1, height, 1).expand(n, channels, height, padded.shape[3])
+    columns = columns.view(-1, 1, 1, width).expand(n, channels, height, width)
+    return padded.gather(2, rows).gather(3, columns)
+
+
+def _cutout(images: Tensor, draw: Tensor) -> Tensor:
+    outside = torch.zeros((), dtype=torch.bool, device=images.device)
+    for axis in (2, 3):
+        size = images.shape[axis]
+        hole = int(size * CUTOUT + 0.5)
+        start = _integer(draw[:, axis - 2], size + 1 - hole % 2) - hole // 2
+        distance = torch.arange(size, device=images.device) - start.unsqueeze(1)
+        in_hole = (distance >= 0) & (distance < hole)
+        shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
+        outside = outside | ~in_hole.view(shape)
+    return images * outside
+
+
+def _flip(images: Tensor, draw: Tensor) -> Tensor:
+    return torch.where(_column(draw, 0) < 0.5, images.flip(3), images)
+
+
+def _scale(images: Tensor, draw: Tensor) -> Tensor:
+    factors = draw[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
+    zero = torch.zeros_like(factors[:, 0])
+    return _affine(images, [[factors[:, 0], zero, zero], [zero, factors[:, 1], zero]])
+
+
+def _rotate(images: Tensor, draw: Tensor) -> Tensor:
+    angle = (draw[:, 0] - 0.5) * 2 * (ROTATE / 180 * math.pi)
+    zero = torch.zeros_like(angle)
+    return _affine(images, [[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero]])
+
+
+def _affine(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
+    theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(images.dtype)
+    grid = F.affine_grid(theta.expand(len(images), -1, -1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _integer(uniform: Tensor, n: int) -> Tensor:
+    """Uniform integers 0..n-1 from uniform numbers in [0, 1)."""
+    return (uniform * n).long().clamp(max=n - 1)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": _flip,
+    "scale": _scale,
+    "rotate": _rotate,
+}
+
+
+def cutmix(images: Tensor, labels: Tensor, probability: float, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste one box of another image of the batch into every image (CutMix, Yun et al., ICCV 2019, beta = 1).
+
+    Args:
+        images: (n, C, H, W).
+        labels: (n,) int64.
+        probability: that anything is pasted into this batch.
+        draws: where the box, the partners and the decision are drawn from.
+
+    Returns:
+        images, labels of the partners (n,), and the weight () of the own labels: the part of the image that is left.
+        The loss is ``weight * CE(own) + (1 - weight) * CE(partner)``.
+    """
+    device = images.device
+    uniform = torch.rand(4, generator=draws, device=draws.device).to(device, non_blocking=True)
+    partner = torch.randperm(len(images), generator=draws, device=draws.device).to(device, non_blocking=True)
+    # Beta(1, 1) is uniform: the box covers 1 - uniform[1] of the image, before it is clipped at the border.
+    side = (1 - uniform[1]).sqrt() * (uniform[0] < probability)
+    inside = torch.ones((), dtype=torch.bool, device=device)
+    for axis in (2, 3):
+        size = images.shape[axis]
+        half = (size * side / 2).floor()
+        centre = (uniform[axis] * size).floor()
+        position = torch.arange(size, device=device)
+        within = (position >= centre - half) & (position < centre + half)
+        inside = inside & within.view((size, 1) if axis == 2 else (1, size))
+    mixed = torch.where(inside, images[partner], images)
+    return mixed, labels[partner], 1 - inside.float().mean()

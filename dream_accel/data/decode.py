@@ -1,0 +1,111 @@
+"""Image files to one uint8 array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DreamAccelError
+from .sources import require
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+_GREY_MODES = frozenset(("1", "L", "LA"))
+_DEEP_MODES = ("I", "F")  # prefixes: 16 and 32 bits a channel
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Files in ``folder`` with an image's suffix, sorted by name; hidden files are passed over."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+
+
+def common_form(files: Sequence[Path], any_size: bool) -> str:
+    """The mode that suits all files, from their headers: "L" where every one is grey, else "RGB".
+
+    Mixed sizes are refused here, before anything is decoded, unless any_size.
+    """
+    pil = require("PIL.Image", "pillow", "reading image files")
+    headers: list[tuple[tuple[int, int], bool]] = [((0, 0), True)] * len(files)
+
+    def read_header(i: int) -> None:
+        with _opened(pil, files[i]) as image:
+            headers[i] = (_upright_size(image), image.mode in _GREY_MODES)
+
+    _for_each(read_header, len(files))
+    odd = next((i for i, (size, _) in enumerate(headers) if size != headers[0][0]), None)
+    if odd is not None and not any_size:
+        raise _mixed(files[0], headers[0][0], files[odd], headers[odd][0])
+    return "L" if all(grey for _, grey in headers) else "RGB"
+
+
+def decode(files: Sequence[Path], mode: str, size: int | None) -> np.ndarray:
+    """(N, C, H, W) uint8 of files of one size, or of any size scaled and centre-cropped to size x size.
+
+    Scaling is bilinear and antialiased. Photos are turned upright by their EXIF orientation, transparency is
+    dropped, and of an animation the first frame is read.
+    """
+    pil = require("PIL.Image", "pillow", "reading image files")
+    ops = require("PIL.ImageOps", "pillow", "reading image files")
+    with _opened(pil, files[0]) as first:
+        expected = (size, size) if size else _upright_size(first)
+    pixels = np.empty((len(files), len(mode), expected[1], expected[0]), np.uint8)
+
+    def read_pixels(i: int) -> None:
+        with _opened(pil, files[i]) as image:
+            upright = (ops.exif_transpose(image) if _is_photo(image) else image).convert(mode)
+            if size:
+                upright = ops.fit(upright, (size, size), method=pil.Resampling.BILINEAR)
+            elif upright.size != expected:
+                raise _mixed(files[0], expected, files[i], upright.size)
+            pixels[i] = np.asarray(upright).reshape(*pixels.shape[2:], len(mode)).transpose(2, 0, 1)
+
+    _for_each(read_pixels, len(files))
+    return pixels
+
+
+@contextmanager
+def _opened(pil: Any, path: Path) -> Iterator[Any]:
+    try:
+        with pil.open(path) as image:
+            if image.mode.startswith(_DEEP_MODES):
+                raise DreamAccelError(
+                    f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
+                )
+            yield image
+    except DreamAccelError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DreamAccelError(f"{path} cannot be read as an image ({reason}); replace or remove the file") from error
+
+
+def _is_photo(image: Any) -> bool:
+    # Cameras write JPEG or its multi-picture form; asking a PNG for its orientation would decode it whole.
+    return image.format in ("JPEG", "MPO")
+
+
+def _upright_size(image: Any) -> tuple[int, int]:
+    turned = _is_photo(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    width, height = image.size
+    return (height, width) if turned else (width, height)
+
+
+def _mixed(a: Path, a_size: tuple[int, int], b: Path, b_size: tuple[int, int]) -> DreamAccelError:
+    return DreamAccelError(
+        f"images have mixed sizes: {a} is {a_size[0]}x{a_size[1]} and {b} is {b_size[0]}x{b_size[1]} pixels; "
+        "--size N (size=N) scales and centre-crops every image to N x N"
+    )
+
+
+def _for_each(work: Callable[[int], None], n: int) -> None:
+    # Threads suffice: Pillow lets go of the interpreter while it decodes.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(work, range(n)):
+            pass

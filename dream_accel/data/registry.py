@@ -1,0 +1,117 @@
+"""The data sets by name.
+
+To add one, write its loader, (where, download, size) -> DataSplit, and give it a line in one of the two
+tables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from ..errors import DreamAccelError
+from .convert import resize_and_crop
+from .digits import load_digits
+from .folders import load_imagefolder
+from .image_set import DataSplit, ImageSet
+from .npz import load_npz
+from .sources import default_data_dir
+from .tiny_imagenet import load_tiny_imagenet
+from .torchvision_sets import load_torchvision
+
+Loader = Callable[[Path, bool, int | None], DataSplit]
+
+# Found in the data folder.
+_NAMED: dict[str, tuple[str, Loader]] = {
+    "digits": (
+        "scikit-learn's handwritten digits: 1x8x8, 10 classes, 1,297 + 500 images, no download",
+        load_digits,
+    ),
+    "mnist": (
+        "handwritten digits: 1x28x28, 10 classes, 60,000 + 10,000 images",
+        partial(load_torchvision, "mnist"),
+    ),
+    "fashion-mnist": (
+        "clothing: 1x28x28, 10 classes, 60,000 + 10,000 images",
+        partial(load_torchvision, "fashion-mnist"),
+    ),
+    "svhn": (
+        "street view house numbers: 3x32x32, 10 classes, 73,257 + 26,032 images",
+        partial(load_torchvision, "svhn"),
+    ),
+    "cifar10": (
+        "objects and animals: 3x32x32, 10 classes, 50,000 + 10,000 images",
+        partial(load_torchvision, "cifar10"),
+    ),
+    "cifar100": (
+        "objects and animals: 3x32x32, 100 classes, 50,000 + 10,000 images",
+        partial(load_torchvision, "cifar100"),
+    ),
+    "tiny-imagenet": ("ImageNet at 3x64x64, 200 classes, 100,000 + 10,000 images", load_tiny_imagenet),
+}
+# Named with the path they lie at, as KIND:PATH.
+_AT_PATH: dict[str, tuple[str, Loader]] = {
+    "imagefolder": (
+        "a folder PATH/train/CLASS/* with PATH/test/CLASS/*, or PATH/CLASS/* (a fifth becomes the test set)",
+        load_imagefolder,
+    ),
+    "npz": ("a .npz file with the keys x_train, y_train, x_test, y_test", load_npz),
+}
+
+DATASETS: Mapping[str, str] = MappingProxyType(
+    {name: text for name, (text, _) in _NAMED.items()} | {f"{kind}:PATH": text for kind, (text, _) in _AT_PATH.items()}
+)
+"""Every name ``load_dataset`` takes, with a line about each (images are train + test)."""
+
+
+def load_dataset(
+    name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = False, size: int | None = None
+) -> DataSplit:
+    """The training and test set called ``name``, on the CPU as uint8.
+
+    name: a key of DATASETS, with a real path for PATH. Upper and lower case, "-" and "_" are the same.
+    data_dir: where named sets lie; default $DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data.
+    download: fetch a named set that is not there. Sets given by path, and digits, have nothing to fetch.
+    size: scale every image so that its shorter side has ``size`` pixels and cut out the centre, size x size;
+    default: images as they are.
+
+    Raises DreamAccelError for an unknown name, a set that is not there, an unreadable file (named), images of
+    mixed sizes without ``size``, and whatever ImageSet.from_arrays refuses.
+    """
+    if size is not None and size < 1:
+        raise DreamAccelError(f"size is {size}; it must be a number of pixels, 1 or more")
+    kind, colon, path = name.partition(":")
+    kind = kind.strip().lower().replace("_", "-")
+    if not colon and kind in _NAMED:
+        where = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+        load = _NAMED[kind][1]
+    elif path.strip() and kind in _AT_PATH:
+        where, load = Path(path).expanduser(), _AT_PATH[kind][1]
+    else:
+        raise DreamAccelError(_unknown(name, kind))
+    split = load(where, download, size)
+    if size is None:
+        return split
+    return replace(split, train=_resized(split.train, size), test=_resized(split.test, size))
+
+
+def _resized(images: ImageSet, size: int) -> ImageSet:
+    return replace(images, images=resize_and_crop(images.images, size))
+
+
+def _unknown(name: str, kind: str) -> str:
+    known = f"choose one of {', '.join(DATASETS)}"
+    if kind in _AT_PATH:
+        return f"{name!r} names no path: write {kind}:PATH"
+    path = Path(name).expanduser()
+    if name and path.exists():
+        remedy = f"imagefolder:{name}" if path.is_dir() else f"npz:{name}"
+        return f"{name!r} is a path, not a data set: write {remedy}, or {known}"
+    close = difflib.get_close_matches(kind, [*_NAMED, *_AT_PATH], n=1)
+    hint = f" (did you mean {close[0] if close[0] in _NAMED else close[0] + ':PATH'}?)" if close else ""
+    return f"unknown data set {name!r}{hint}: {known}"

@@ -1,0 +1,59 @@
+"""What the sources of data sets share: where data lie, what they need, and how their refusals read."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DreamAccelError
+
+
+def default_data_dir() -> Path:
+    """$DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data."""
+    return Path(os.environ.get("DREAM_ACCEL_DATA") or "~/.cache/dream_accel/data").expanduser()
+
+
+def require(module: str, package: str, purpose: str) -> Any:
+    """The imported module, or a refusal that says what it is for and how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DreamAccelError(
+            f"{purpose} needs {package}, which cannot be imported ({error}); run: pip install {package}"
+        ) from error
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Refusals raised inside begin with the file or data set they are about."""
+    try:
+        yield
+    except DreamAccelError as error:
+        raise DreamAccelError(f"{source}: {error}") from error
+
+
+def not_found(name: str, data_dir: Path, missing: Path) -> DreamAccelError:
+    """The refusal for a set whose file ``missing`` is not in ``data_dir``."""
+    return DreamAccelError(
+        f"{name} was not found in {data_dir} ({missing.relative_to(data_dir)} is missing); fetch it with "
+        "--download (download=True), or name the folder that has it with data_dir= or the environment "
+        "variable DREAM_ACCEL_DATA"
+    )
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write a .npz under a temporary name and rename it: no reader and no interruption meets half a file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

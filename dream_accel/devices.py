@@ -1,0 +1,27 @@
+"""Where to run."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import DreamAccelError
+
+
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """The named device, else the CUDA device if there is one, else the CPU.
+
+    Raises:
+        DreamAccelError: no such device here.
+    """
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        available = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DreamAccelError(
+            f"device {str(name)!r} cannot be used here ({reason}): choose one of {', '.join(available)}"
+        ) from None
+    return device

@@ -1,0 +1,212 @@
+"""Distillation from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import DataSplit, load_dataset, subset
+from ..devices import find_device
+from ..features import to_float
+from ..networks import make_network
+from ..objectives import FeatureMatching, GradientMatching, Sum
+from ..random import derive_seed, generator
+from ..recipes.settings import Recipe
+from ..results import Progress, Result
+from ..sampling import RepresentativeSampler
+from ..synthetic import SyntheticSet, check_packing, initial_images
+from .matching import MatchingStep
+from .pixels import PixelSGD
+from .training import Rows, Trainer
+
+
+class Distiller:
+    """A run in progress: the synthetic set, the sampler and the optimiser of the pixels.
+
+    All random streams are named by seed, class and outer iteration, so iteration t can be repeated from the pixels and
+    velocity at its beginning alone.
+
+    Args:
+        recipe: the settings.
+        split: the data set, on the device where everything shall run.
+    """
+
+    def __init__(self, recipe: Recipe, split: DataSplit) -> None:
+        train = split.train
+        check_packing(recipe.ipc, recipe.factor, train.shape[1:])
+        self.recipe = recipe
+        self.split = split
+        self.normalization = split.normalization
+        self.device = train.device
+        self.sampler = RepresentativeSampler(
+            train.images,
+            train.labels,
+            recipe.clusters,
+            recipe.per_cluster,
+            recipe.interval,
+            recipe.strategy,
+            seed=recipe.seed,
+            normalize=self.normalization,
+            max_iter=recipe.kmeans_iterations,
+        )
+        self.matching = MatchingStep(
+            _objective(recipe), recipe.match_augment, self.normalization, recipe.factor, recipe.max_synthetic
+        )
+        self.pixels = PixelSGD(
+            initial_images(
+                recipe.init,
+                train.images,
+                train.labels,
+                recipe.ipc,
+                recipe.factor,
+                network=self._network("init"),
+                normalize=self.normalization,
+                seed=derive_seed(recipe.seed, "init"),
+            ),
+            recipe.pixel_lr_for(train.shape),
+            recipe.pixel_momentum,
+            recipe.pixel_sweep,
+        )
+
+    @property
+    def synthetic(self) -> SyntheticSet:
+        """The synthetic set as it stands, clamped to [0, 1]."""
+        return SyntheticSet(self.pixels.pixels.clamp(0, 1), self.recipe.factor)
+
+    def iterate(self, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Run outer iterations from ``start``; yields how many are done and the distance (), still on the device."""
+        for iteration in range(start, self.recipe.iterations):
+            yield iteration + 1, self.outer_iteration(iteration)
+
+    def outer_iteration(self, iteration: int) -> Tensor:
+        """One fresh network, and ``inner_steps`` matching steps while it trains.
+
+        Returns:
+            () the distance summed over classes, mean over the steps.
+        """
+        recipe = self.recipe
+        network = self._network("outer", iteration)
+        trainer = self._trainer(network, iteration)
+        rows = Rows(len(self.split.train), generator(recipe.seed, "rows", iteration, device=self.device))
+        self.pixels.clamp()
+        self.sampler.restart(iteration)
+        self.matching.restart(self.split.train.n_classes, self.device, recipe.seed, iteration)
+        self._train(trainer, rows, recipe.pretrain_epochs * len(self.split.train))
+
+        total = torch.zeros((), device=self.device)
+        for _ in range(recipe.inner_steps):
+            self.sampler.update(network)
+            indices = self.sampler.indices
+            assert indices is not None
+            distances, gradient = self.matching(network, self.sampler.images, indices, self.pixels.pixels)
+            self.pixels.step(gradient)
+            total += distances.sum()
+            self._train(trainer, rows, recipe.network_images)
+        return total / recipe.inner_steps
+
+    def images_per_iteration(self) -> int:
+        """Real images matched or trained on in one outer iteration."""
+        recipe = self.recipe
+        matched = self.sampler.batch_size * self.split.train.n_classes
+        return recipe.inner_steps * (matched + recipe.network_images) + recipe.pretrain_epochs * len(self.split.train)
+
+    def _network(self, *keys: object) -> nn.Module:
+        recipe, train = self.recipe, self.split.train
+        depth = recipe.depth_for(train.shape)
+        network = make_network(recipe.network, train.shape, train.n_classes, recipe.width, depth, recipe.seed, *keys)
+        return network.to(self.device)
+
+    def _trainer(self, network: nn.Module, iteration: int) -> Trainer:
+        recipe = self.recipe
+        return Trainer(
+            network,
+            self.normalization,
+            lr=recipe.network_lr,
+            momentum=recipe.network_momentum,
+            weight_decay=recipe.weight_decay,
+            augment=recipe.train_augment,
+            cutmix_probability=recipe.cutmix,
+            device=self.device,
+            seed=recipe.seed,
+            keys=("outer", iteration),
+        )
+
+    def _train(self, trainer: Trainer, rows: Rows, count: int) -> None:
+        """Train on the next ``count`` real images, in batches."""
+        train = self.split.train
+        for batch in rows.batches(count, self.recipe.network_batch):
+            trainer.step(to_float(train.images[batch]), train.labels[batch])
+
+
+def _objective(recipe: Recipe) -> Any:
+    gradients = GradientMatching(recipe.metric, recipe.layers)
+    if recipe.feature_weight == 0:
+        return gradients
+    return Sum((gradients, FeatureMatching(recipe.metric, recipe.feature_weight)))
+
+
+def load_split(recipe: Recipe, device: torch.device, data_dir: str | None = None, download: bool = False) -> DataSplit:
+    """The data set a recipe names, cut to ``limit_train`` images, on ``device``."""
+    split = load_dataset(recipe.dataset, data_dir, download, recipe.size or None)
+    if recipe.limit_train:
+        split = subset(split, recipe.limit_train, recipe.seed)
+    return split.to(device)
+
+
+def distill(
+    recipe: Recipe,
+    data: DataSplit | None = None,
+    *,
+    device: str | torch.device | None = None,
+    data_dir: str | None = None,
+    download: bool = False,
+    report: Callable[[Progress, SyntheticSet], None] | None = None,
+) -> Result:
+    """Distil a data set. Ctrl-C ends the run after the iterations done; their result is returned.
+
+    Args:
+        recipe: from :func:`dream_accel.recipe`.
+        data: the data set; default: the one the recipe names.
+        device: where to run; default: a GPU if there is one.
+        data_dir: where named data sets lie.
+        download: fetch a named data set that is not there.
+        report: called after every outer iteration.
+
+    Returns:
+        the synthetic set with the recipe and history that led to it.
+
+    Raises:
+        DreamAccelError: a data set, device or setting that cannot be used, or features that became NaN or Inf.
+    """
+    where = find_device(device)
+    split = load_split(recipe, where, data_dir, download) if data is None else data.to(where)
+    recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
+    distiller = Distiller(recipe, split)
+    history: list[Progress] = []
+    began = time.perf_counter()
+    interrupted = False
+    try:
+        for iteration, loss in distiller.iterate():
+            before = history[-1].seconds if history else 0.0
+            value = float(loss)
+            distiller.sampler.check()
+            seconds = time.perf_counter() - began
+            rate = distiller.images_per_iteration() / max(seconds - before, 1e-9)
+            history.append(Progress(iteration, iteration * recipe.inner_steps, value, rate, seconds))
+            if report is not None:
+                report(history[-1], distiller.synthetic)
+    except KeyboardInterrupt:
+        interrupted = True
+    return Result(
+        SyntheticSet(distiller.synthetic.images.cpu(), recipe.factor),
+        recipe,
+        split.normalization,
+        split.train.class_names,
+        history,
+        interrupted=interrupted,
+    )

@@ -1,0 +1,215 @@
+"""The field's evaluation: several networks trained on the synthetic images alone, the accuracy of the last epoch.
+
+The test set is looked at once, after training; it selects nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import DataSplit, ImageSet, Normalization
+from ..devices import find_device
+from ..engine.loop import load_split
+from ..engine.training import Rows, Trainer
+from ..errors import DreamAccelError
+from ..networks import make_network
+from ..random import generator
+from ..recipes.settings import Recipe
+from ..results import Result
+
+TEST_CHUNK = 1000
+LR_DECAY = 0.2
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The settings of an evaluation: SGD, the learning rate multiplied by 0.2 at 2/3 and 5/6 of the epochs."""
+
+    network: str = "convnet"
+    width: int = 128
+    depth: int = 3
+    networks: int = 3
+    epochs: int = 1000
+    batch: int = 64
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: str = "color_crop_flip_scale_rotate"
+    cutmix: float = 0.5
+    seed: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, shape: tuple[int, int, int]) -> Protocol:
+        """The protocol a recipe prescribes for images (channels, height, width)."""
+        return cls(
+            network=recipe.network,
+            width=recipe.width,
+            depth=recipe.depth_for(shape),
+            networks=recipe.eval_networks,
+            epochs=recipe.eval_epochs,
+            batch=recipe.eval_batch,
+            lr=recipe.network_lr,
+            momentum=recipe.network_momentum,
+            weight_decay=recipe.weight_decay,
+            augment=recipe.train_augment,
+            cutmix=recipe.cutmix,
+            seed=recipe.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Test accuracies, in percent, one per network.
+
+    Attributes:
+        accuracies: of the last epoch.
+        protocol: how they were measured.
+    """
+
+    accuracies: tuple[float, ...]
+    protocol: Protocol
+
+    @property
+    def mean(self) -> float:
+        """Mean over networks, percent."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation over networks, percent points."""
+        return statistics.pstdev(self.accuracies)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.std:.1f}"
+
+
+def evaluate(
+    result: Result,
+    data: DataSplit | None = None,
+    *,
+    networks: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+    data_dir: str | None = None,
+    download: bool = False,
+    report: Callable[[int, int], None] | None = None,
+    **protocol: Any,
+) -> Evaluation:
+    """Train networks on a distilled set and test them on the data set it was made from.
+
+    Args:
+        result: from :func:`dream_accel.distill` or :func:`dream_accel.load`.
+        data: the data set; default: the one the recipe names.
+        networks, epochs, seed: override the recipe's.
+        device: where to run; default: a GPU if there is one.
+        data_dir: where named data sets lie.
+        download: fetch a named data set that is not there.
+        report: called after every epoch with the epochs done and to do, over all networks.
+        protocol: other fields of :class:`Protocol` to override, such as ``width``.
+
+    Returns:
+        the accuracies of the last epoch.
+
+    Raises:
+        DreamAccelError: the data set cannot be had, does not fit the images, or a protocol field is unknown.
+    """
+    where = find_device(device)
+    split = load_split(result.recipe, where, data_dir, download) if data is None else data.to(where)
+    if tuple(result.images.shape[1:]) != split.test.shape:
+        raise DreamAccelError(
+            f"the distilled images are {tuple(result.images.shape[1:])} and {split.name}'s are {split.test.shape} "
+            "(channels, height, width): evaluate on the data set they were made from"
+        )
+    if result.synthetic.n_classes != split.test.n_classes:
+        raise DreamAccelError(
+            f"the distilled set has {result.synthetic.n_classes} classes and {split.name} {split.test.n_classes}: "
+            "evaluate on the data set it was made from"
+        )
+    overrides = {"networks": networks, "epochs": epochs, "seed": seed, **protocol}
+    unknown = set(overrides) - set(Protocol.__dataclass_fields__)
+    if unknown:
+        raise DreamAccelError(
+            f"the protocol has no setting {sorted(unknown)[0]!r}: "
+            f"settings are {', '.join(Protocol.__dataclass_fields__)}"
+        )
+    settings = Protocol.of(result.recipe, split.test.shape)
+    settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
+    images, labels = result.synthetic.decode()
+    return evaluate_images(
+        images.to(where), labels.to(where), split.test, result.normalization, settings, report=report
+    )
+
+
+def evaluate_images(
+    images: Tensor,
+    labels: Tensor,
+    test: ImageSet,
+    normalization: Normalization,
+    protocol: Protocol,
+    *,
+    report: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Train networks on images (n, C, H, W) in [0, 1] with labels (n,), test them on ``test``; all on one device."""
+    if protocol.networks < 1 or protocol.epochs < 1:
+        raise DreamAccelError(
+            f"{protocol.networks} networks for {protocol.epochs} epochs: an evaluation needs at least 1 of each"
+        )
+    accuracies = []
+    for number in range(protocol.networks):
+        network = _train(images, labels, test, normalization, protocol, number, report)
+        accuracies.append(_accuracy(network, test, normalization))
+    return Evaluation(tuple(accuracies), protocol)
+
+
+def _train(
+    images: Tensor,
+    labels: Tensor,
+    test: ImageSet,
+    normalization: Normalization,
+    protocol: Protocol,
+    number: int,
+    report: Callable[[int, int], None] | None,
+) -> nn.Module:
+    keys = ("evaluate", number)
+    network = make_network(
+        protocol.network, test.shape, test.n_classes, protocol.width, protocol.depth, protocol.seed, *keys
+    ).to(images.device)
+    trainer = Trainer(
+        network,
+        normalization,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        augment=protocol.augment,
+        cutmix_probability=protocol.cutmix,
+        device=images.device,
+        seed=protocol.seed,
+        keys=keys,
+    )
+    rows = Rows(len(images), generator(protocol.seed, "rows", *keys, device=images.device))
+    decays = {2 * protocol.epochs // 3, 5 * protocol.epochs // 6}
+    for epoch in range(protocol.epochs):
+        if epoch in decays and epoch > 0:
+            trainer.decay_lr(LR_DECAY)
+        for batch in rows.batches(len(images), protocol.batch):
+            trainer.step(images[batch], labels[batch])
+        if report is not None:
+            report(number * protocol.epochs + epoch + 1, protocol.networks * protocol.epochs)
+    return network
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, test: ImageSet, normalization: Normalization) -> float:
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=test.device)
+    for rows in torch.arange(len(test), device=test.device).split(TEST_CHUNK):
+        predicted = network(normalization(test.batch(rows))).argmax(dim=1)
+        correct += (predicted == test.labels[rows]).sum()
+    return 100 * int(correct) / len(test)

@@ -1,0 +1,37 @@
+"""The networks of the field, by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..errors import choices
+from ..random import derive_seed
+from .convnet import ConvNet
+from .initialization import initialize
+
+NETWORKS = {"convnet": ConvNet}
+
+
+def make_network(
+    name: str, shape: tuple[int, int, int], n_classes: int, width: int, depth: int, seed: int, *keys: object
+) -> nn.Module:
+    """A network drawn from its own random stream, on the CPU.
+
+    Args:
+        name: one of ``NETWORKS``.
+        shape: (channels, height, width) of the images.
+        n_classes: outputs.
+        width: channels of each block.
+        depth: number of blocks.
+        seed: together with ``keys``, names the draw of the weights.
+
+    Raises:
+        DreamAccelError: an unknown name, or images too small for the depth.
+    """
+    if name not in NETWORKS:
+        raise choices("network", name, NETWORKS)
+    network = NETWORKS[name](shape, n_classes, width=width, depth=depth)
+    return initialize(network, derive_seed(seed, "network", *keys))
+
+
+__all__ = ["NETWORKS", "ConvNet", "initialize", "make_network"]

@@ -1,0 +1,40 @@
+"""Random streams that depend on a seed and on names alone: not on global state, nor on position in a batch."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_MASK_34 = (1 << 34) - 1
+_MASK_37 = (1 << 37) - 1
+_MASK_33 = (1 << 33) - 1
+
+
+def derive_seed(seed: int, *keys: object) -> int:
+    """A 63-bit seed from a seed and any number of names: ``derive_seed(0, "network", 12)``."""
+    digest = hashlib.blake2b(repr((seed, *keys)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for every combination of seed and names."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *keys))
+
+
+def hash_rows(rows: Tensor, seed: int, *keys: object) -> Tensor:
+    """(N,) int64 in [0, 2^63): a pseudo-random number for every row number, the same on every device.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over ``seed + row``; int64 products wrap as intended.
+    """
+    z = rows + derive_seed(seed, *keys)
+    z = (z ^ ((z >> 30) & _MASK_34)) * -4658895280553007687
+    z = (z ^ ((z >> 27) & _MASK_37)) * -7723592293110705685
+    z = z ^ ((z >> 31) & _MASK_33)
+    return z & torch.iinfo(torch.int64).max
+
+
+def uniform_rows(rows: Tensor, seed: int, *keys: object) -> Tensor:
+    """(N,) float32 uniform in (0, 1): the top 24 bits of :func:`hash_rows`, shifted off zero."""
+    return ((hash_rows(rows, seed, *keys) >> 39).float() + 0.5) * 2.0**-24

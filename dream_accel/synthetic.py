@@ -1,0 +1,210 @@
+"""The synthetic set: how it begins, how it is packed and decoded, how it is kept in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .clustering import check_finite
+from .errors import DreamAccelError, choices
+from .features import embed_rows, to_float
+from .groups import random_rows
+from .random import generator
+from .sampling import STRATEGIES, class_order, fill_picks
+
+INITS = ("kmeans", "random", "mix", "noise")
+"""``kmeans``: real images nearest the centres of a K-Means of each class, f² shrunk ones tiled into each slot;
+``random``: whole random real images; ``mix``: random real images, shrunk and tiled; ``noise``: uniform pixels."""
+
+FORMAT = "dream_accel.synthetic/1"
+KMEANS_ITERATIONS = 100
+PAD_VALUE = 0.5
+
+
+@dataclass
+class SyntheticSet:
+    """A few images per class, as they are optimised and stored.
+
+    Attributes:
+        images: (C, IPC, channels, H, W) float32 in [0, 1], not normalised. With ``factor`` f each holds f x f smaller
+            images.
+        factor: multi-formation factor f (IDC): every image decodes to f² images of full size.
+        metadata: anything that describes the set: text and numbers that JSON can hold.
+    """
+
+    images: Tensor
+    factor: int = 1
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_classes(self) -> int:
+        """C, the number of classes."""
+        return self.images.shape[0]
+
+    @property
+    def ipc(self) -> int:
+        """Images per class, before decoding."""
+        return self.images.shape[1]
+
+    @property
+    def labels(self) -> Tensor:
+        """(C, IPC) int64, the class of every stored image."""
+        classes = torch.arange(self.n_classes, device=self.images.device)
+        return classes.unsqueeze(1).expand(-1, self.ipc)
+
+    def decode(self) -> tuple[Tensor, Tensor]:
+        """Images (C * IPC * f², channels, H, W) float32 and labels (C * IPC * f²,) int64, ready for training."""
+        images = decode(self.images.flatten(0, 1), self.factor)
+        return images, self.labels.flatten().repeat_interleave(self.factor**2)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file: to a temporary name first, then renamed."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
+        header = {"format": FORMAT, "factor": str(self.factor), "metadata": json.dumps(self.metadata)}
+        save_file(tensors, part, metadata=header)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SyntheticSet:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DreamAccelError: the file is missing, damaged, or of another program.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT or "images" not in file.keys():  # noqa: SIM118 (not a dict)
+                    raise DreamAccelError(f"{path} is a safetensors file of another program: expected format {FORMAT}")
+                images = file.get_tensor("images")
+                metadata = json.loads(header["metadata"])
+                factor = int(header["factor"])
+        except FileNotFoundError:
+            raise DreamAccelError(f"{path} does not exist: give a folder or file that `distill` wrote") from None
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            if isinstance(error, DreamAccelError):
+                raise
+            raise DreamAccelError(
+                f"{path} cannot be read as a distilled set ({error}): it is damaged or foreign"
+            ) from None
+        if images.dim() != 5 or not images.is_floating_point() or not images.isfinite().all():
+            raise DreamAccelError(
+                f"{path} holds {images.dtype} images of shape {tuple(images.shape)}: "
+                "expected finite floats (classes, IPC, channels, height, width)"
+            )
+        return cls(images, factor, metadata)
+
+
+def decode(images: Tensor, factor: int) -> Tensor:
+    """Cut every image into f x f parts and enlarge each to full size (bilinear), differentiably.
+
+    Args:
+        images: (n, channels, H, W).
+        factor: f; sides that f does not divide are padded at the end first, as in IDC.
+
+    Returns:
+        (n * f², channels, H, W); the parts of an image follow each other in reading order.
+    """
+    if factor == 1:
+        return images
+    n, channels, height, width = images.shape
+    rows, columns = -(-height // factor), -(-width // factor)
+    images = F.pad(images, (0, columns * factor - width, 0, rows * factor - height), value=PAD_VALUE)
+    parts = images.view(n, channels, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5)
+    parts = parts.reshape(n * factor**2, channels, rows, columns)
+    return F.interpolate(parts, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def encode(images: Tensor, factor: int) -> Tensor:
+    """Shrink images and tile f x f of them into one: the inverse of :func:`decode` up to resolution.
+
+    Args:
+        images: (n * f², channels, H, W).
+        factor: f.
+
+    Returns:
+        (n, channels, H, W).
+    """
+    if factor == 1:
+        return images
+    _, channels, height, width = images.shape
+    rows, columns = -(-height // factor), -(-width // factor)
+    small = F.interpolate(images, size=(rows, columns), mode="bilinear", align_corners=False, antialias=True)
+    tiles = small.view(-1, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
+    return tiles.reshape(-1, channels, factor * rows, factor * columns)[:, :, :height, :width].contiguous()
+
+
+def initial_images(
+    init: str,
+    images: Tensor,
+    labels: Tensor,
+    ipc: int,
+    factor: int = 1,
+    *,
+    network: nn.Module | None = None,
+    normalize: Any = None,
+    seed: int = 0,
+) -> Tensor:
+    """The synthetic set before the first step.
+
+    Args:
+        init: one of ``INITS``.
+        images: (N, channels, H, W) real images, uint8 or float in [0, 1].
+        labels: (N,) integers 0..C-1.
+        ipc: images per class.
+        factor: multi-formation factor; 1 stores whole images.
+        network: embeds the images for ``"kmeans"``.
+        normalize: applied to images before they are embedded.
+        seed: of everything drawn.
+
+    Returns:
+        (C, IPC, channels, H, W) float32 in [0, 1]. A class with too few images repeats them.
+
+    Raises:
+        DreamAccelError: an unknown init, IPC or factor out of range, NaN or Inf features.
+    """
+    if init not in INITS:
+        raise choices("initialisation", init, INITS)
+    check_packing(ipc, factor, tuple(images.shape[-2:]))
+    order, offsets = class_order(images, labels)
+    n_classes = len(offsets) - 1
+    shape = (n_classes, ipc, *images.shape[1:])
+    if init == "noise":
+        draws = (generator(seed, "noise", c) for c in range(n_classes))
+        return torch.stack([torch.rand(shape[1:], generator=draw) for draw in draws]).to(images.device)
+
+    tiled = factor if init != "random" else 1
+    count = ipc * tiled**2
+    if init == "kmeans":
+        if network is None:
+            raise DreamAccelError('init="kmeans" needs a network to embed the images with')
+        features = embed_rows(images, order, network, normalize)
+        check_finite(features, "features")
+        picks = STRATEGIES["dream"].pick(features, offsets, count, 1, seed, KMEANS_ITERATIONS)
+    else:
+        picks = random_rows(offsets, len(images), count, seed, "random init")
+    chosen = to_float(images[order[fill_picks(picks)]])
+    return encode(chosen.flatten(0, 1), tiled).view(shape)
+
+
+def check_packing(ipc: int, factor: int, size: tuple[int, ...]) -> None:
+    """Refuse an IPC below 1 and a factor that leaves parts smaller than a pixel."""
+    if ipc < 1:
+        raise DreamAccelError(f"ipc is {ipc}: at least 1 image per class is needed")
+    if not 1 <= factor <= min(size):
+        raise DreamAccelError(
+            f"factor is {factor} for {size[0]}x{size[1]} images: it must be between 1 and the image side, {min(size)}"
+        )
