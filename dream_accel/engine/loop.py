@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +22,12 @@ from ..recipes.settings import Recipe
 from ..results import Progress, Result
 from ..sampling import RepresentativeSampler
 from ..synthetic import SyntheticSet, check_packing, initial_images
+from .checkpoint import Checkpoint
 from .matching import MatchingStep
 from .pixels import PixelSGD
 from .training import Rows, Trainer
+
+CHECKPOINT_SECONDS = 60.0
 
 
 class Distiller:
@@ -73,18 +78,21 @@ class Distiller:
             recipe.pixel_sweep,
         )
 
-    @property
-    def synthetic(self) -> SyntheticSet:
-        """The synthetic set as it stands, clamped to [0, 1]."""
-        return SyntheticSet(self.pixels.pixels.clamp(0, 1), self.recipe.factor)
+    def state(self, history: list[Progress]) -> Checkpoint:
+        """A copy of all that the next outer iteration depends on."""
+        return Checkpoint(self.pixels.pixels.clone(), self.pixels.velocity.clone(), tuple(history))
 
-    def iterate(self, start: int = 0) -> Iterator[tuple[int, Tensor]]:
-        """Run outer iterations from ``start``; yields how many are done and the distance (), still on the device."""
-        for iteration in range(start, self.recipe.iterations):
-            yield iteration + 1, self.outer_iteration(iteration)
+    def restore(self, state: Checkpoint) -> None:
+        """Continue from a state that :meth:`state` returned."""
+        self.pixels.pixels.copy_(state.pixels)
+        self.pixels.velocity.copy_(state.velocity)
 
-    def outer_iteration(self, iteration: int) -> Tensor:
+    def outer_iteration(self, iteration: int, on_step: Callable[[], None] | None = None) -> Tensor:
         """One fresh network, and ``inner_steps`` matching steps while it trains.
+
+        Args:
+            iteration: its number, from 0.
+            on_step: called after every inner step.
 
         Returns:
             () the distance summed over classes, mean over the steps.
@@ -107,6 +115,8 @@ class Distiller:
             self.pixels.step(gradient)
             total += distances.sum()
             self._train(trainer, rows, recipe.network_images)
+            if on_step is not None:
+                on_step()
         return total / recipe.inner_steps
 
     def images_per_iteration(self) -> int:
@@ -165,9 +175,11 @@ def distill(
     device: str | torch.device | None = None,
     data_dir: str | None = None,
     download: bool = False,
-    report: Callable[[Progress, SyntheticSet], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_step: Callable[[], None] | None = None,
+    on_iteration: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Distil a data set. Ctrl-C ends the run after the iterations done; their result is returned.
+    """Distil a data set. Ctrl-C ends the run; the result of the iterations completed is returned.
 
     Args:
         recipe: from :func:`dream_accel.recipe`.
@@ -175,7 +187,10 @@ def distill(
         device: where to run; default: a GPU if there is one.
         data_dir: where named data sets lie.
         download: fetch a named data set that is not there.
-        report: called after every outer iteration.
+        checkpoint: a file that is written every minute and at the end. Where it exists, the run continues from it, to
+            the same bits as without the break.
+        on_step: called after every inner step.
+        on_iteration: called after every outer iteration.
 
     Returns:
         the synthetic set with the recipe and history that led to it.
@@ -188,25 +203,37 @@ def distill(
     recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
     distiller = Distiller(recipe, split)
     history: list[Progress] = []
-    began = time.perf_counter()
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        state = Checkpoint.load(path, recipe)
+        distiller.restore(state)
+        history = list(state.history)
+
+    state = distiller.state(history)
+    began = time.perf_counter() - (history[-1].seconds if history else 0.0)
+    saved = time.perf_counter()
     interrupted = False
     try:
-        for iteration, loss in distiller.iterate():
-            before = history[-1].seconds if history else 0.0
-            value = float(loss)
+        for iteration in range(len(history), recipe.iterations):
+            loss = distiller.outer_iteration(iteration, on_step)
+            history.append(_progress(distiller, iteration, float(loss), history, time.perf_counter() - began))
             distiller.sampler.check()
-            seconds = time.perf_counter() - began
-            rate = distiller.images_per_iteration() / max(seconds - before, 1e-9)
-            history.append(Progress(iteration, iteration * recipe.inner_steps, value, rate, seconds))
-            if report is not None:
-                report(history[-1], distiller.synthetic)
+            state = distiller.state(history)
+            if path is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                state.save(path, recipe)
+                saved = time.perf_counter()
+            if on_iteration is not None:
+                on_iteration(history[-1])
     except KeyboardInterrupt:
         interrupted = True
-    return Result(
-        SyntheticSet(distiller.synthetic.images.cpu(), recipe.factor),
-        recipe,
-        split.normalization,
-        split.train.class_names,
-        history,
-        interrupted=interrupted,
-    )
+    if path is not None:
+        state.save(path, recipe)
+    synthetic = SyntheticSet(state.pixels.clamp(0, 1).cpu(), recipe.factor)
+    names = split.train.class_names
+    return Result(synthetic, recipe, split.normalization, names, list(state.history), interrupted)
+
+
+def _progress(distiller: Distiller, iteration: int, loss: float, history: list[Progress], seconds: float) -> Progress:
+    before = history[-1].seconds if history else 0.0
+    rate = distiller.images_per_iteration() / max(seconds - before, 1e-9)
+    return Progress(iteration + 1, (iteration + 1) * distiller.recipe.inner_steps, loss, rate, seconds)

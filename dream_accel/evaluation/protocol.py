@@ -99,7 +99,7 @@ def evaluate(
     device: str | torch.device | None = None,
     data_dir: str | None = None,
     download: bool = False,
-    report: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[], None] | None = None,
     **protocol: Any,
 ) -> Evaluation:
     """Train networks on a distilled set and test them on the data set it was made from.
@@ -111,7 +111,7 @@ def evaluate(
         device: where to run; default: a GPU if there is one.
         data_dir: where named data sets lie.
         download: fetch a named data set that is not there.
-        report: called after every epoch with the epochs done and to do, over all networks.
+        on_epoch: called after every epoch of every network.
         protocol: other fields of :class:`Protocol` to override, such as ``width``.
 
     Returns:
@@ -143,7 +143,7 @@ def evaluate(
     settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
     images, labels = result.synthetic.decode()
     return evaluate_images(
-        images.to(where), labels.to(where), split.test, result.normalization, settings, report=report
+        images.to(where), labels.to(where), split.test, result.normalization, settings, on_epoch=on_epoch
     )
 
 
@@ -154,7 +154,7 @@ def evaluate_images(
     normalization: Normalization,
     protocol: Protocol,
     *,
-    report: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Train networks on images (n, C, H, W) in [0, 1] with labels (n,), test them on ``test``; all on one device."""
     if protocol.networks < 1 or protocol.epochs < 1:
@@ -163,7 +163,7 @@ def evaluate_images(
         )
     accuracies = []
     for number in range(protocol.networks):
-        network = _train(images, labels, test, normalization, protocol, number, report)
+        network = _train(images, labels, test, normalization, protocol, number, on_epoch)
         accuracies.append(_accuracy(network, test, normalization))
     return Evaluation(tuple(accuracies), protocol)
 
@@ -175,7 +175,7 @@ def _train(
     normalization: Normalization,
     protocol: Protocol,
     number: int,
-    report: Callable[[int, int], None] | None,
+    on_epoch: Callable[[], None] | None,
 ) -> nn.Module:
     keys = ("evaluate", number)
     network = make_network(
@@ -200,8 +200,8 @@ def _train(
             trainer.decay_lr(LR_DECAY)
         for batch in rows.batches(len(images), protocol.batch):
             trainer.step(images[batch], labels[batch])
-        if report is not None:
-            report(number * protocol.epochs + epoch + 1, protocol.networks * protocol.epochs)
+        if on_epoch is not None:
+            on_epoch()
     return network
 
 

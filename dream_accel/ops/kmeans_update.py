@@ -35,8 +35,8 @@ def kmeans_update(
 
     An empty cluster follows ``empty``. ``"keep"``: it keeps its previous centroid (NaN, that is dead, without one).
     ``"farthest"``: the e-th empty cluster of a group takes the row with the e-th largest ``distance`` as its only
-    member, and that row leaves its cluster; rows at distance 0 and the member nearest each centroid never move, so no other
-    cluster runs empty. Where such rows run out, ``"keep"`` applies.
+    member, and that row leaves its cluster; rows at distance 0 and the member nearest each centroid never move, so no
+    other cluster runs empty. Where such rows run out, ``"keep"`` applies.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.

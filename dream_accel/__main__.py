@@ -1,0 +1,5 @@
+"""``python -m dream_accel`` prints the diagnosis."""
+
+from .doctor import main
+
+raise SystemExit(main())

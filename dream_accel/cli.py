@@ -1,0 +1,320 @@
+"""The command line: ``dream-accel distill | evaluate | select | doctor``.
+
+The options of a recipe are derived from :class:`dream_accel.Recipe`, so a setting added there is a flag here.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import inspect
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import DreamAccelError, DreamAccelWarning
+from .recipes import Recipe, recipe
+from .recipes.datasets import dataset_defaults
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+QUICK: dict[str, Any] = {
+    "limit_train": 200,
+    "clusters": 8,
+    "iterations": 1,
+    "inner_steps": 2,
+    "width": 8,
+    "network_images": 64,
+    "eval_epochs": 5,
+    "eval_networks": 1,
+}
+"""What ``--quick`` changes: everything still runs, on little data."""
+
+Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1.")]
+DataDir = Annotated[
+    str | None,
+    typer.Option(help="Folder of named data sets. [default: $DREAM_ACCEL_DATA or ~/.cache/dream_accel/data]"),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A small form of the command, to see that it runs.")]
+
+
+def main() -> None:
+    """Run the command line; a refusal is one sentence on standard error and exit status 2."""
+    warnings.formatwarning = _format_warning
+    try:
+        app()
+    except DreamAccelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``settings`` one option for every field of a recipe; those given arrive as a dict."""
+    own = inspect.signature(command, eval_str=True).parameters
+    names = [setting.name for setting in fields(Recipe)]
+
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> None:
+        settings = {name: options.pop(name) for name in names}
+        command(settings={key: value for key, value in settings.items() if value is not None}, **options)
+
+    parameters = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[type(setting.default) | None, typer.Option(help=_help(setting), show_default=False)],
+        )
+        for setting in fields(Recipe)
+    ]
+    parameters += [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "settings"
+    ]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapped
+
+
+def _help(setting: Any) -> str:
+    text = setting.metadata["help"]
+    digits = dataset_defaults("digits").get(setting.name, setting.default)
+    beside = "" if digits == setting.default else f"; digits: {digits!r}".replace("'", "")
+    shown = setting.default if setting.default != "" else "none"
+    return f"{text[0].upper()}{text[1:]}. [default: {shown}{beside}]"
+
+
+@app.command()
+@with_recipe
+def distill(
+    settings: dict[str, Any],
+    out: Annotated[Path | None, typer.Option(help="Folder to write. [default: a new one under runs/]")] = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same bits.")] = False,
+    baselines: Annotated[
+        str | None,
+        typer.Option(
+            help="Also evaluate: none; real (random and K-Means-selected real images); all (and distillation with "
+            "random sampling). [default: all for digits, else none]",
+            show_default=False,
+        ),
+    ] = None,
+    evaluate: Annotated[bool, typer.Option(help="Train and test networks at the end.")] = True,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    download: Download = False,
+    quick: Quick = False,
+) -> None:
+    """Distil a data set into a few synthetic images per class.
+
+    Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
+    distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps what is done.
+    """
+    from .devices import find_device
+    from .engine.loop import distill as run
+    from .engine.loop import load_split
+    from .evaluation import BASELINES, compare
+    from .progress import watch
+    from .report import write_report
+
+    chosen = _recipe(settings, quick)
+    baselines = baselines or ("all" if chosen.dataset == "digits" else "none")
+    if baselines not in BASELINES:
+        raise DreamAccelError(f"unknown --baselines {baselines!r}: choose one of {', '.join(BASELINES)}")
+    if resume and out is None:
+        raise DreamAccelError("--resume without --out: name the folder of the run to continue")
+    folder = _output_folder(out, f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}", overwrite or resume)
+    checkpoint = folder / "checkpoint.safetensors"
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    where = find_device(device)
+    split = load_split(chosen, where, data_dir, download)
+    print(
+        f"{split.name}: {len(split.train)} training and {len(split.test)} test images of "
+        f"{'x'.join(map(str, split.train.shape))}, {split.train.n_classes} classes, on {where}"
+    )
+    with watch("distilling", chosen.iterations * chosen.inner_steps) as tick:
+        result = run(chosen, split, device=where, checkpoint=checkpoint, on_step=tick)
+    result.save(folder)
+    write_report(result, folder)
+    _say_how_it_went(result)
+
+    if evaluate and not result.interrupted:
+        rows = compare(result, split, baselines, watch)
+        write_report(result, folder, rows)
+        _write_evaluations(folder, [{"name": row.name, **_as_dict(row.evaluation)} for row in rows])
+        _print_table(rows, chosen.ipc)
+    print(f"written to {folder}/ (open {folder}/report.html)")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder that distill wrote, or its distilled.safetensors.")],
+    networks: Annotated[int | None, typer.Option(help="Networks trained from scratch. [default: the run's]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs over the synthetic set. [default: the run's]")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of every block. [default: the run's]")] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks of the network. [default: the run's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of networks and batches. [default: the run's]")] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    download: Download = False,
+    quick: Quick = False,
+) -> None:
+    """Train networks on a distilled set, test them on the real test set, print mean ± std of the last epoch."""
+    from .devices import find_device
+    from .engine.loop import load_split
+    from .evaluation import evaluate as run_evaluation
+    from .progress import watch
+    from .results import load
+
+    result = load(run)
+    if quick:
+        networks, epochs = networks or QUICK["eval_networks"], epochs or QUICK["eval_epochs"]
+    where = find_device(device)
+    split = load_split(result.recipe, where, data_dir, download)
+    total = (networks or result.recipe.eval_networks) * (epochs or result.recipe.eval_epochs)
+    with watch("evaluating", total) as tick:
+        evaluation = run_evaluation(
+            result,
+            split,
+            networks=networks,
+            epochs=epochs,
+            seed=seed,
+            device=where,
+            on_epoch=tick,
+            width=width,
+            depth=depth,
+        )
+    _write_evaluations(run if run.is_dir() else run.parent, [{"name": run.name, **_as_dict(evaluation)}])
+    print(
+        f"test accuracy {evaluation} % (mean ± std of {evaluation.protocol.networks} networks, "
+        f"{evaluation.protocol.epochs} epochs)"
+    )
+
+
+@app.command()
+@with_recipe
+def select(
+    settings: dict[str, Any],
+    out: Annotated[Path | None, typer.Option(help="Folder to write. [default: a new one under runs/]")] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    download: Download = False,
+    quick: Quick = False,
+) -> None:
+    """Choose --ipc real images of every class by --strategy, in the features of a random network.
+
+    Writes selected.csv (class, class name, rank, index into the training set) and preview.png.
+    """
+    import torch
+
+    from .devices import find_device
+    from .engine.loop import load_split
+    from .features import embed_rows
+    from .networks import make_network
+    from .report import PREVIEW_FILE, render_grid
+    from .results import write_text
+    from .sampling import select as pick
+
+    chosen = _recipe(settings, quick)
+    folder = _output_folder(out, f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}", overwrite)
+    split = load_split(chosen, find_device(device), data_dir, download)
+    train = split.train
+    network = make_network(
+        chosen.network, train.shape, train.n_classes, chosen.width, chosen.depth_for(train.shape), chosen.seed, "select"
+    ).to(train.device)
+    rows = torch.arange(len(train), device=train.device)
+    features = embed_rows(train.images, rows, network, split.normalization)
+    picks = pick(
+        features, train.labels, chosen.ipc, chosen.strategy, seed=chosen.seed, max_iter=chosen.kmeans_iterations
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["class", "class_name", "rank", "index"])
+    for c, indices in enumerate(picks.tolist()):
+        writer.writerows([c, train.class_names[c], rank, index] for rank, index in enumerate(indices))
+    write_text(folder / "selected.csv", table.getvalue())
+    images = train.batch(picks.flatten()).cpu()
+    labels = torch.arange(train.n_classes).repeat_interleave(chosen.ipc)
+    (folder / PREVIEW_FILE).write_bytes(render_grid(images, labels, train.class_names))
+    print(f"{picks.numel()} images of {train.n_classes} classes chosen by {chosen.strategy}; written to {folder}/")
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, which kernels can run and why the rest cannot, and test those that can."""
+    from .doctor import main as diagnose
+
+    raise typer.Exit(diagnose())
+
+
+def _recipe(settings: dict[str, Any], quick: bool) -> Recipe:
+    settings = {**QUICK, **settings} if quick else dict(settings)
+    return recipe(settings.pop("recipe", "dream"), settings.pop("dataset", "digits"), **settings)
+
+
+def _output_folder(out: Path | None, name: str, overwrite: bool) -> Path:
+    """The folder to write: the one named, if it is free to be written, else one that does not exist yet."""
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise DreamAccelError(f"--out {out} is a file: name a folder")
+        if out.is_dir() and any(out.iterdir()) and not overwrite:
+            raise DreamAccelError(f"--out {out} exists and is not empty: name another folder, or give --overwrite")
+        return out
+    plain = "".join(letter if letter.isalnum() or letter in "-_+." else "-" for letter in name)
+    candidates = (Path("runs") / (plain if i == 0 else f"{plain}-{i + 1}") for i in range(10_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _say_how_it_went(result: Any) -> None:
+    if result.interrupted:
+        print("interrupted: the result of the iterations completed is kept; --resume continues")
+    if result.history:
+        last = result.history[-1]
+        print(
+            f"{last.iteration} outer iterations, {last.step} matching steps in {last.seconds:.1f} s, "
+            f"{last.images_per_second:.0f} real images per second, matching distance {last.loss:.4g}"
+        )
+
+
+def _print_table(rows: list[Any], ipc: int) -> None:
+    protocol = rows[-1].evaluation.protocol
+    print(
+        f"\ntest accuracy, percent; {ipc} images per class, {protocol.networks} networks each, {protocol.epochs} epochs"
+    )
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        seconds = f"   distilled in {row.seconds:.1f} s" if row.seconds else ""
+        print(f"  {row.name:<{width}}  {row.evaluation}{seconds}")
+    print()
+
+
+def _as_dict(evaluation: Any) -> dict[str, Any]:
+    return {
+        "accuracies": evaluation.accuracies,
+        "mean": evaluation.mean,
+        "std": evaluation.std,
+        "protocol": asdict(evaluation.protocol),
+    }
+
+
+def _write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
+    with open(folder / "evaluations.jsonl", "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def _format_warning(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    if issubclass(category, DreamAccelWarning):
+        return f"note: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"

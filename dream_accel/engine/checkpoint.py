@@ -1,0 +1,66 @@
+"""The state of a run between two outer iterations: enough to continue to the same bits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import DreamAccelError
+from ..recipes.settings import Recipe
+from ..results import Progress
+
+FORMAT = "dream_accel.checkpoint/1"
+FREE_TO_CHANGE = ("iterations", "eval_epochs", "eval_batch", "eval_networks")
+"""Settings that a continued run may change: they do not touch the iterations already done."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Pixels and velocity after the last iteration in ``history``; everything else is named by seed and iteration."""
+
+    pixels: Tensor
+    velocity: Tensor
+    history: tuple[Progress, ...]
+
+    def save(self, path: Path, recipe: Recipe) -> None:
+        """Write a safetensors file: to a temporary name first, then renamed."""
+        from safetensors.torch import save_file
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        header = {
+            "format": FORMAT,
+            "recipe": json.dumps(asdict(recipe)),
+            "history": json.dumps([asdict(line) for line in self.history]),
+        }
+        tensors = {"pixels": self.pixels.cpu().contiguous(), "velocity": self.velocity.cpu().contiguous()}
+        save_file(tensors, part, metadata=header)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, recipe: Recipe) -> Checkpoint:
+        """Read the checkpoint of a run with the same settings.
+
+        Raises:
+            DreamAccelError: the file is damaged, or its run had other settings.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                pixels, velocity = file.get_tensor("pixels"), file.get_tensor("velocity")
+            theirs = json.loads(header["recipe"])
+            history = tuple(Progress(**line) for line in json.loads(header["history"]))
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            raise DreamAccelError(f"{path} cannot be read as a checkpoint ({error}): remove it to begin anew") from None
+        for key, ours in asdict(recipe).items():
+            if key not in FREE_TO_CHANGE and theirs.get(key) != ours:
+                raise DreamAccelError(
+                    f"{path} belongs to a run with {key} {theirs.get(key)!r}, not {ours!r}: "
+                    "continue it with its own settings, or write to another folder"
+                )
+        return cls(pixels, velocity, history)

@@ -1,0 +1,39 @@
+"""Progress bars on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def watch(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar with rate and time left on standard error; the yielded function advances it by one.
+
+    Args:
+        name: what is going on.
+        total: ticks until it is done.
+    """
+    if total == 0 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(name, total=total, rate="")
+
+        def tick() -> None:
+            bars.advance(task)
+            speed = bars.tasks[0].speed
+            bars.update(task, rate="" if speed is None else f"{speed:.1f}/s")
+
+        yield tick

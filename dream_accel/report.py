@@ -1,0 +1,141 @@
+"""What a person looks at after a run: a labelled grid of the images, and a page with settings, curves, accuracies."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .evaluation import Row
+from .results import Progress, Result, versions, write_text
+
+PREVIEW_FILE = "preview.png"
+REPORT_FILE = "report.html"
+MAX_COLUMNS = 20
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd }
+td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100%; image-rendering: pixelated }
+.note { background: #fff3cd; padding: .5rem 1rem }
+"""
+
+
+def write_report(result: Result, folder: Path, rows: Sequence[Row] = ()) -> None:
+    """Write preview.png and report.html, which is self-contained, beside the result.
+
+    Args:
+        result: the run.
+        folder: where they go; must exist.
+        rows: the accuracy table; may be empty.
+    """
+    preview = render_grid(result.images, result.labels, result.class_names)
+    part = folder / (PREVIEW_FILE + ".part")
+    part.write_bytes(preview)
+    part.replace(folder / PREVIEW_FILE)
+    write_text(folder / REPORT_FILE, _page(result, preview, rows))
+
+
+def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
+    """A PNG with one row of images per class, labelled.
+
+    Args:
+        images: (n, channels, H, W) in [0, 1], all classes with equally many images.
+        labels: (n,) classes.
+        class_names: a name per class.
+    """
+    figure_class, canvas_class = _matplotlib()
+    rows = [images[labels == c][:MAX_COLUMNS] for c in range(len(class_names))]
+    columns = max(len(row) for row in rows)
+    longest = max(len(name) for name in class_names)
+    width = 0.7 * columns + 0.09 * min(longest, 24) + 0.3
+    figure = figure_class(figsize=(max(width, 3.0), 0.7 * len(rows)), dpi=100)
+    canvas_class(figure)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for c, row in enumerate(rows):
+        for i, axis in enumerate(grid[c]):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if i >= len(row):
+                axis.axis("off")
+                continue
+            pixels = row[i].clamp(0, 1).permute(1, 2, 0).numpy()
+            grey = pixels.shape[2] != 3
+            axis.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
+        grid[c][0].set_ylabel(class_names[c][:24], rotation=0, ha="right", va="center")
+    return _png(figure)
+
+
+def render_curves(history: Sequence[Progress]) -> bytes:
+    """A PNG of the matching distance and the throughput over inner steps."""
+    figure_class, canvas_class = _matplotlib()
+    figure = figure_class(figsize=(9, 3), dpi=100)
+    canvas_class(figure)
+    left, right = figure.subplots(1, 2)
+    steps = [line.step for line in history]
+    left.plot(steps, [line.loss for line in history], marker=".")
+    left.set(xlabel="inner step", ylabel="matching distance, all classes")
+    right.plot(steps, [line.images_per_second for line in history], marker=".")
+    right.set(xlabel="inner step", ylabel="real images per second", ylim=(0, None))
+    return _png(figure)
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    # The object interface leaves pyplot's global state and the user's backend alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    return Figure, FigureCanvasAgg
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
+    recipe = result.recipe
+    title = f"{recipe.dataset}, {recipe.ipc} images per class, {recipe.recipe}"
+    done = result.history[-1] if result.history else None
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    if result.interrupted:
+        completed = done.iteration if done else 0
+        parts.append(f'<p class="note">Ended by hand after {completed} of {recipe.iterations} iterations.</p>')
+    if rows:
+        parts += ["<h2>Test accuracy</h2>", _accuracy_table(rows)]
+    if done is not None:
+        parts += [
+            "<h2>Course of the run</h2>",
+            f"<p>{done.iteration} outer iterations, {done.step} matching steps, {done.seconds:.0f} seconds.</p>",
+            _image(render_curves(result.history), "curves"),
+        ]
+    parts += ["<h2>Images as stored</h2>", _image(preview, "distilled images")]
+    settings = {**asdict(recipe), **versions()}
+    parts += ["<h2>Settings</h2>", _table([(key, str(value)) for key, value in settings.items()])]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _accuracy_table(rows: Sequence[Row]) -> str:
+    protocol = rows[-1].evaluation.protocol
+    head = f"<p>{protocol.networks} networks each, {protocol.epochs} epochs, mean ± std of the last epoch, percent.</p>"
+    return head + _table([(row.name, str(row.evaluation)) for row in rows])
+
+
+def _table(cells: Sequence[tuple[str, str]]) -> str:
+    lines = (f'<tr><td>{html.escape(a)}</td><td class="number">{html.escape(b)}</td></tr>' for a, b in cells)
+    return "<table>" + "".join(lines) + "</table>"
+
+
+def _image(png: bytes, alt: str) -> str:
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
