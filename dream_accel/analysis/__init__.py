@@ -1,0 +1,5 @@
+"""Measurements of what a sampler picks."""
+
+from .gradient_norms import gradient_norms
+
+__all__ = ["gradient_norms"]
