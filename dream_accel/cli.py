@@ -1,4 +1,4 @@
-"""The command line: ``dream-accel distill | evaluate | select | doctor``.
+"""The command line: ``dream-accel distill | evaluate | select | bench | doctor``.
 
 The options of a recipe are derived from :class:`dream_accel.Recipe`, so a setting added there is a flag here.
 """
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import DreamAccelError, DreamAccelWarning
+from .errors import DreamAccelError, DreamAccelWarning, choices
 from .recipes import Recipe, recipe
 from .recipes.datasets import dataset_defaults
 
@@ -128,7 +128,7 @@ def distill(
     chosen = _recipe(settings, quick)
     baselines = baselines or ("all" if chosen.dataset == "digits" else "none")
     if baselines not in BASELINES:
-        raise DreamAccelError(f"unknown --baselines {baselines!r}: choose one of {', '.join(BASELINES)}")
+        raise choices("choice of baselines", baselines, BASELINES)
     if resume and out is None:
         raise DreamAccelError("--resume without --out: name the folder of the run to continue")
     folder = _output_folder(out, f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}", overwrite or resume)
@@ -249,6 +249,29 @@ def select(
     labels = torch.arange(train.n_classes).repeat_interleave(chosen.ipc)
     (folder / PREVIEW_FILE).write_bytes(render_grid(images, labels, train.class_names))
     print(f"{picks.numel()} images of {train.n_classes} classes chosen by {chosen.strategy}; written to {folder}/")
+
+
+@app.command()
+def bench(
+    kernel: Annotated[str, typer.Argument(help="What to measure: kmeans.")],
+    out: Annotated[Path, typer.Option(help="CSV file to write; a table (.md) and a figure (.png) go beside it.")],
+    device: Device = "auto",
+    quick: Quick = False,
+) -> None:
+    """Time our kernels beside every peer that is installed, in one process, after checking that results agree."""
+    from .bench import kmeans, present
+    from .bench.harness import write_csv
+    from .devices import find_device
+    from .results import write_text
+
+    benchmarks = {"kmeans": kmeans.run}
+    if kernel not in benchmarks:
+        raise choices("benchmark", kernel, benchmarks)
+    lines = benchmarks[kernel](find_device(device), quick)
+    write_csv(out, lines)
+    write_text(out.with_suffix(".md"), present.table(lines))
+    present.figure(lines, out.with_suffix(".png"))
+    print(present.table(lines))
 
 
 @app.command()

@@ -1,0 +1,138 @@
+"""Timing callables side by side, and the one CSV schema all benchmarks share."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the CSV: a provider's time for a shape, with everything needed to repeat it."""
+
+    kernel: str
+    """kmeans, distance, refresh, step or outer"""
+    provider: str
+    """who computes; ours begin with ``dream``"""
+    mode: str
+    """what exactly is timed, and what a provider was given instead where it cannot take the shape itself"""
+    groups: int
+    rows: int
+    features: int
+    clusters: int
+    dtype: str
+    metric: str
+    p20: float
+    p50: float
+    p80: float
+    unit: str
+    floor: float
+    """the least time this machine could take, measured or computed; 0 where none is known"""
+    device: str
+    threads: int
+    versions: str
+    commit: str
+
+
+def time_interleaved(
+    contestants: Mapping[str, Callable[[], Any]], device: torch.device, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds per call of each contestant, taken in turn so that a busy machine slows all alike.
+
+    Args:
+        contestants: callables by name; each is called once to warm up.
+        device: where they run; calls on CUDA are timed with events.
+        rounds: timed calls of each.
+    """
+    for call in contestants.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, call in contestants.items():
+            times[name].append(_seconds(call, device))
+    return times
+
+
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+    if device.type != "cuda":
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return start.elapsed_time(end) / 1000
+
+
+def quantiles(seconds: Sequence[float], scale: float) -> dict[str, float]:
+    """p20, p50 and p80 of ``seconds * scale``, to four significant digits."""
+    cuts = statistics.quantiles([*seconds] * (2 if len(seconds) == 1 else 1), n=5, method="inclusive")
+    values = {"p20": cuts[0], "p50": statistics.median(seconds), "p80": cuts[3]}
+    return {name: float(f"{value * scale:.4g}") for name, value in values.items()}
+
+
+def write_csv(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Write all lines, with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Measurement)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(line) for line in measurements)
+    part.replace(path)
+
+
+def read_csv(path: Path) -> list[Measurement]:
+    """Read what :func:`write_csv` wrote."""
+    kinds = {field.name: {"int": int, "float": float}.get(str(field.type), str) for field in fields(Measurement)}
+    with open(path, newline="") as file:
+        return [Measurement(**{key: kinds[key](value) for key, value in row.items()}) for row in csv.DictReader(file)]
+
+
+def device_name(device: torch.device) -> str:
+    """The processor or GPU by its own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "cpu"
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def versions(*packages: str) -> str:
+    """``name==version`` of the packages that are installed."""
+    found = []
+    for name in ("torch", *packages):
+        try:
+            found.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+def commit() -> str:
+    """The commit of the source tree this file lies in, ``+`` where it was changed since; unknown elsewhere."""
+    folder = Path(__file__).resolve().parent
+    try:
+        name = _git(folder, "rev-parse", "--short", "HEAD")
+        return name + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
