@@ -1,0 +1,39 @@
+"""What every launch shares: the device guard, the layout the kernels read, and whether the interpreter runs them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+COMPILE = {"enable_fp_fusion": True, "maxnreg": 255}
+"""Options of every kernel. The default of fusion differs between Triton versions, and with it the bits. Without a limit
+ptxas aims for more programs per SM and spills a few registers to get there."""
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on tensors of any device."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Launch on the current stream of ``x``'s device, whichever device is current."""
+    return torch.cuda.device_of(x) if x.is_cuda else contextlib.nullcontext()
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x`` itself where it is contiguous and begins at a multiple of 16 bytes, else a copy.
+
+    Triton compiles another kernel for another alignment, and its sums may run in another order. With every input
+    aligned, one kernel serves a group wherever it stands, also as a slice of a larger tensor.
+    """
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % 16 else x
+
+
+def maybe_dense(x: Tensor | None) -> Tensor | None:
+    """:func:`dense` of an argument that may be left out."""
+    return None if x is None else dense(x)

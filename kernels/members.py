@@ -1,0 +1,179 @@
+"""Member lists: the rows of every cluster, in row order, by a counting sort in integers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import tiles
+from .launch import COMPILE, dense, on_device_of
+from .prepare import tile_map
+
+
+class Members(NamedTuple):
+    """Rows sorted by (group, cluster, row). Rows whose label is outside 0..K-1 stand behind the last cluster."""
+
+    rows: Tensor
+    """(N,) int32, global row indices."""
+    starts: Tensor
+    """(G, K+1) int32, where each cluster begins in ``rows``; the last column is where the unlabelled rows begin."""
+    counts: Tensor
+    """(G, K) int32"""
+
+
+@triton.jit
+def cluster_of(label, K):
+    """The label, or K for every label that names no cluster."""
+    return tl.where((label >= 0) & (label < K), label, K)
+
+
+@triton.jit
+def _cluster_histogram_kernel(
+    Labels_ptr, Offsets_ptr, TileGroup_ptr, TileRow_ptr, Earlier_ptr, K, ROWS: tl.constexpr, BINS: tl.constexpr
+):
+    """Earlier[tile, k] = rows of the tile in cluster k."""
+    tile = tl.program_id(0).to(tl.int64)
+    group = tl.load(TileGroup_ptr + tile)
+    if group < 0:
+        return
+    row = tl.load(TileRow_ptr + tile) + tl.arange(0, ROWS)
+    inside = row < tl.load(Offsets_ptr + group + 1)
+    label = cluster_of(tl.load(Labels_ptr + row, mask=inside, other=-1), K)
+    counts = tl.histogram(label, BINS, mask=inside)
+    k = tl.arange(0, BINS)
+    tl.store(Earlier_ptr + tile * (K + 1) + k, counts, mask=k <= K)
+
+
+@triton.jit
+def _cluster_scan_kernel(
+    Offsets_ptr,
+    GroupTile_ptr,
+    Earlier_ptr,  # IN rows of each tile by cluster, OUT rows of the group's earlier tiles by cluster
+    Starts_ptr,
+    Counts_ptr,
+    K,
+    ROWS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BINS: tl.constexpr,
+):
+    """Exclusive sums over the tiles of a group, then over its clusters."""
+    group = tl.program_id(0).to(tl.int64)
+    begin = tl.load(Offsets_ptr + group)
+    end = tl.load(Offsets_ptr + group + 1)
+    n_tiles = ((end - begin + ROWS - 1) // ROWS).to(tl.int32)
+    first = tl.load(GroupTile_ptr + group).to(tl.int64)
+    k = tl.arange(0, BINS)
+    counts = tl.zeros([BINS], tl.int32)
+    for t0 in range(0, n_tiles, BLOCK_T):
+        t = t0 + tl.arange(0, BLOCK_T)
+        entries = Earlier_ptr + (first + t)[:, None] * (K + 1) + k[None, :]
+        mask = (t < n_tiles)[:, None] & (k <= K)[None, :]
+        here = tl.load(entries, mask=mask, other=0)
+        tl.store(entries, counts[None, :] + tl.cumsum(here, axis=0) - here, mask=mask)
+        counts += tl.sum(here, axis=0)
+    start = begin.to(tl.int32) + tl.cumsum(counts, axis=0) - counts
+    tl.store(Starts_ptr + group * (K + 1) + k, start, mask=k <= K)
+    tl.store(Counts_ptr + group * K + k, counts, mask=k < K)
+
+
+@triton.jit
+def _member_scatter_kernel(
+    Labels_ptr,
+    Offsets_ptr,
+    TileGroup_ptr,
+    TileRow_ptr,
+    Earlier_ptr,
+    Starts_ptr,
+    Rows_ptr,  # OUT (N,) int32
+    K,
+    ROWS: tl.constexpr,
+    BLOCK_OTHERS: tl.constexpr,
+):
+    """position_i = start of the cluster + its rows in earlier tiles + its rows before i in this tile."""
+    tile = tl.program_id(0).to(tl.int64)
+    group = tl.load(TileGroup_ptr + tile).to(tl.int64)
+    if group < 0:
+        return
+    end = tl.load(Offsets_ptr + group + 1)
+    first = tl.load(TileRow_ptr + tile)
+    n_rows = (end - first).to(tl.int32)
+    i = tl.arange(0, ROWS)
+    inside = i < n_rows
+    label = cluster_of(tl.load(Labels_ptr + first + i, mask=inside, other=-1), K)
+    before = tl.zeros([ROWS], tl.int32)
+    for j0 in range(0, tl.minimum(n_rows, ROWS), BLOCK_OTHERS):
+        j = j0 + tl.arange(0, BLOCK_OTHERS)
+        other = cluster_of(tl.load(Labels_ptr + first + j, mask=j < n_rows, other=-1), K)
+        same = (other[None, :] == label[:, None]) & (j[None, :] < i[:, None])
+        before += tl.sum(same.to(tl.int32), axis=1)
+    start = tl.load(Starts_ptr + group * (K + 1) + label, mask=inside, other=0)
+    earlier = tl.load(Earlier_ptr + tile * (K + 1) + label, mask=inside, other=0)
+    tl.store(Rows_ptr + start + earlier + before, (first + i).to(tl.int32), mask=inside)
+
+
+def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
+    """Sort the rows of every group by cluster, stably.
+
+    Args:
+        offsets: (G+1,) int64, G >= 1.
+        labels: (N,) int32 within the group.
+        n_clusters: K.
+
+    Returns:
+        Members: exact and deterministic; integers alone are added.
+    """
+    device = labels.device
+    n_rows, n_groups = len(labels), len(offsets) - 1
+    bins = triton.next_power_of_2(n_clusters + 1)
+    rows = torch.empty(n_rows, dtype=torch.int32, device=device)
+    starts = torch.empty((n_groups, n_clusters + 1), dtype=torch.int32, device=device)
+    counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=device)
+    offsets, labels = dense(offsets), dense(labels)
+    with on_device_of(labels):
+        tile = tile_map(offsets, n_rows, tiles.MEMBER_ROWS)
+        n_tiles = len(tile.group)
+        earlier = torch.empty((n_tiles, n_clusters + 1), dtype=torch.int32, device=device)
+        _cluster_histogram_kernel[(n_tiles,)](
+            labels,
+            offsets,
+            tile.group,
+            tile.first_row,
+            earlier,
+            n_clusters,
+            ROWS=tiles.MEMBER_ROWS,
+            BINS=bins,
+            num_warps=4,
+            **COMPILE,
+        )
+        _cluster_scan_kernel[(n_groups,)](
+            offsets,
+            tile.first_tile,
+            earlier,
+            starts,
+            counts,
+            n_clusters,
+            ROWS=tiles.MEMBER_ROWS,
+            BLOCK_T=max(1, tiles.MEMBER_SCAN // bins),
+            BINS=bins,
+            num_warps=8,
+            **COMPILE,
+        )
+        _member_scatter_kernel[(n_tiles,)](
+            labels,
+            offsets,
+            tile.group,
+            tile.first_row,
+            earlier,
+            starts,
+            rows,
+            n_clusters,
+            ROWS=tiles.MEMBER_ROWS,
+            BLOCK_OTHERS=tiles.RANK_OTHERS,
+            num_warps=4,
+            **COMPILE,
+        )
+    return Members(rows, starts, counts)

@@ -1,0 +1,220 @@
+"""Compile every kernel for GPUs that are not here, and print what each one takes.
+
+Run ``python -m dream_accel.kernels.report [ARCH ...]``. The host functions are called as a user would call them, with
+the launch replaced by a note of what was launched, so the table lists what runs, not what someone remembered to list. A
+kernel that spills registers or asks for more shared memory than the device has is marked, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from . import tiles
+from .assign import DOT_PRECISION, kmeans_assign
+from .nearest import nearest_members
+from .update import kmeans_update
+
+ARCHITECTURES = (80, 90, 100)
+"""What the table of tiles knows: A100, H100 and H200, B200."""
+UNKNOWN_ARCHITECTURES = (89, 120)
+"""Consumer GPUs of the same generations stand for the GPUs the table does not know."""
+SHARED_LIMIT = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
+"""Shared memory one program may take, KB."""
+
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float64: "*fp64",
+    torch.int8: "*i8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.bool: "*i1",
+}
+
+
+class Launch(NamedTuple):
+    """One specialisation of one kernel, as Triton's compiler takes it; can be sent to another process."""
+
+    arch: int
+    case: str
+    module: str
+    kernel: str
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    attributes: dict[tuple[int, ...], list[Any]]
+    options: dict[str, int]
+
+    def key(self) -> str:
+        """Equal for launches that compile to the same code."""
+        return repr((self.arch, *self[2:]))
+
+
+class Resources(NamedTuple):
+    """What a compiled kernel takes."""
+
+    registers: int
+    """Per thread."""
+    spilled: int
+    """Bytes of local memory per thread; 0 unless registers run out."""
+    shared: int
+    """Bytes per program."""
+    warps: int
+
+
+def launches(arch: int) -> list[Launch]:
+    """Every different kernel the operators launch on one architecture, over precisions, dtypes and shape classes."""
+    found: dict[str, Launch] = {}
+    for case, call in _cases():
+        for launch in _record(arch, case, call):
+            found.setdefault(launch.key(), launch)
+    return list(found.values())
+
+
+def compile_launch(launch: Launch) -> Resources:
+    """Compile one launch for its architecture, with no GPU."""
+    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
+    source = ASTSource(kernel, launch.signature, launch.constants, launch.attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", launch.arch, 32), options=launch.options)
+    registers, spilled = _usage(compiled.asm["cubin"])
+    return Resources(registers, spilled, compiled.metadata.shared, launch.options.get("num_warps", 4))
+
+
+def problem(launch: Launch, resources: Resources) -> str | None:
+    """Why a kernel must not ship, or None."""
+    limit = SHARED_LIMIT[launch.arch] * 1024
+    if resources.spilled:
+        return f"spills {resources.spilled} bytes per thread"
+    if resources.shared > limit:
+        return f"takes {resources.shared} bytes of shared memory, the device has {limit}"
+    return None
+
+
+def compile_all(todo: list[Launch], processes: int = 2) -> Iterator[tuple[Launch, Resources]]:
+    """Compile on several processes, in order."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from zip(todo, pool.map(compile_launch, todo), strict=True)
+
+
+def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Calls that reach every kernel, precision, dtype and shape class."""
+    shapes = (
+        (128, 2048, torch.float32),
+        (128, 2048, torch.bfloat16),
+        (100, 15, torch.float32),
+        (100, 80, torch.float32),
+        (64, 2048, torch.float32),
+        (20, 2048, torch.float16),
+    )
+    for precision, (n_clusters, n_features, dtype) in itertools.product(DOT_PRECISION, shapes):
+        x, offsets, centroids, active, labels, distance = _inputs(n_clusters, n_features, dtype)
+        name = f"{precision} K={n_clusters} D={n_features}"
+        yield name, partial(kmeans_assign, x, offsets, centroids, active, labels, distance, precision)
+    for n_clusters, n_features, dtype in ((128, 2048, torch.float32), (4095, 15, torch.bfloat16)):
+        x, offsets, centroids, active, labels, distance = _inputs(n_clusters, n_features, dtype)
+        name = f"K={n_clusters} D={n_features}"
+        for empty in ("keep", "farthest"):
+            update = partial(kmeans_update, x, offsets, labels, n_clusters, empty=empty)
+            yield f"{name} {empty}", partial(update, previous=centroids, active=active)
+        yield name, partial(kmeans_update, x, offsets, labels, n_clusters)
+        yield name, partial(nearest_members, x, offsets, centroids, labels, 3)
+
+
+def _inputs(n_clusters: int, n_features: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    n_rows = 64
+    return (
+        torch.zeros(n_rows, n_features, dtype=dtype),
+        torch.tensor([0, n_rows]),
+        torch.zeros(1, n_clusters, n_features),
+        torch.ones(1, dtype=torch.bool),
+        torch.zeros(n_rows, dtype=torch.int32),
+        torch.zeros(n_rows),
+    )
+
+
+def _record(arch: int, case: str, call: Callable[[], object]) -> list[Launch]:
+    """The launches a call makes, none of which run."""
+    noted: list[Launch] = []
+
+    def note(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        noted.append(_launch(arch, case, kernel, args, options))
+
+    with mock.patch.object(JITFunction, "run", note), mock.patch.object(tiles, "architecture", return_value=arch):
+        call()
+    return noted
+
+
+def _launch(arch: int, case: str, kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Launch:
+    """Specialise as Triton does at launch: multiples of 16 are marked, 1 and None become constants."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int, ...], list[Any]] = {}
+    for param in kernel.params:
+        value = args[param.num] if param.num < len(args) else options.pop(param.name)
+        is_one = isinstance(value, int) and value == 1 and not param.do_not_specialize
+        if param.is_constexpr or value is None or is_one:
+            signature[param.name] = "constexpr"
+            constants[param.name] = value
+            continue
+        is_tensor = isinstance(value, torch.Tensor)
+        signature[param.name] = _POINTERS[value.dtype] if is_tensor else "i32"
+        if (value.data_ptr() if is_tensor else value) % 16 == 0 and not param.do_not_specialize:
+            attributes[(param.num,)] = [["tt.divisibility", 16]]
+    return Launch(arch, case, kernel.fn.__module__, kernel.fn.__name__, signature, constants, attributes, options)
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers per thread and bytes of local memory per thread, as cuobjdump prints them."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        out = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", out)}
+    return found["REG"], found["STACK"] + found["LOCAL"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; 1 when a kernel must not ship."""
+    parser = argparse.ArgumentParser(
+        description="Registers, spills and shared memory of every Triton kernel, without a GPU."
+    )
+    parser.add_argument("arch", nargs="*", type=int, default=[*ARCHITECTURES, *UNKNOWN_ARCHITECTURES])
+    parser.add_argument("--processes", type=int, default=2)
+    args = parser.parse_args(argv)
+    todo = [launch for arch in args.arch for launch in launches(arch)]
+    failed = 0
+    print("| sm | kernel | case | warps | registers | spilled B | shared KB |")
+    print("|---|---|---|---|---|---|---|")
+    for launch, used in compile_all(todo, args.processes):
+        trouble = problem(launch, used)
+        failed += trouble is not None
+        print(
+            f"| {launch.arch} | {launch.kernel.strip('_')} | {launch.case} | {used.warps} | {used.registers} "
+            f"| {used.spilled} | {used.shared / 1024:.1f} |" + (f" {trouble}" if trouble else ""),
+            flush=True,
+        )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Tile sizes, by architecture, shape class and dtype.
+
+A tile changes the order of floating-point sums, so it is a function of (architecture, K, D, precision) alone: never of
+the number of rows or groups, and never of a timing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+MAP_TILES = 32
+"""Tiles one program of the tile map places."""
+MAP_GROUPS = 128
+"""Groups the tile map reads at once."""
+MEMBER_ROWS = 256
+"""Rows per tile of the counting sort."""
+MEMBER_SCAN = 4096
+"""Histogram entries one program of the scan holds."""
+RANK_ROWS = 128
+"""Rows ranked by one program."""
+RANK_OTHERS = 32
+"""Rows each of them is compared with at a time."""
+SLOTS = 1024
+"""Slots scanned at a time for free ones."""
+
+
+class AssignTile(NamedTuple):
+    """One program's share of an assignment."""
+
+    rows: int
+    clusters: int
+    features: int
+    warps: int
+    stages: int
+
+
+class SweepTile(NamedTuple):
+    """One program's share of a pass that reads rows and multiplies nothing."""
+
+    rows: int
+    features: int
+    warps: int
+
+
+# Keys: architecture, clusters per tile, precision. Two programs of 64 rows share an SM on sm_90 and sm_100; with 128
+# rows the last wave of ten CIFAR-sized classes would be nearly empty.
+_ASSIGN: dict[tuple[int, int, str], AssignTile] = {
+    (80, 128, "bf16"): AssignTile(64, 128, 64, 4, 3),
+    (80, 128, "tf32"): AssignTile(64, 128, 32, 4, 3),
+    (80, 128, "fp32"): AssignTile(64, 128, 16, 8, 3),
+    (80, 64, "bf16"): AssignTile(64, 64, 64, 4, 3),
+    (80, 64, "tf32"): AssignTile(64, 64, 32, 4, 4),
+    (80, 64, "fp32"): AssignTile(64, 64, 16, 4, 3),
+    (80, 32, "bf16"): AssignTile(64, 32, 64, 4, 4),
+    (80, 32, "tf32"): AssignTile(64, 32, 32, 4, 4),
+    (80, 32, "fp32"): AssignTile(64, 32, 32, 4, 3),
+    (90, 128, "bf16"): AssignTile(64, 128, 64, 4, 3),
+    (90, 128, "tf32"): AssignTile(64, 128, 32, 4, 4),
+    (90, 128, "fp32"): AssignTile(64, 128, 32, 4, 3),
+    (90, 64, "bf16"): AssignTile(64, 64, 64, 4, 4),
+    (90, 64, "tf32"): AssignTile(64, 64, 32, 4, 4),
+    (90, 64, "fp32"): AssignTile(64, 64, 32, 4, 3),
+    (90, 32, "bf16"): AssignTile(64, 32, 64, 4, 4),
+    (90, 32, "tf32"): AssignTile(64, 32, 32, 4, 4),
+    (90, 32, "fp32"): AssignTile(64, 32, 32, 4, 3),
+}
+_ASSIGN.update({(100, *key[1:]): tile for key, tile in list(_ASSIGN.items()) if key[0] == 90})
+
+# D that is no multiple of 16: rows are read value by value, and their addresses take the registers.
+_UNEVEN = {80: AssignTile(64, 64, 16, 4, 2), 90: AssignTile(64, 128, 16, 4, 2), 100: AssignTile(64, 128, 16, 4, 2)}
+
+_UNKNOWN = AssignTile(32, 64, 32, 4, 2)
+"""Small enough for the registers and shared memory of every supported GPU."""
+
+
+def architecture(device: torch.device) -> int:
+    """80, 90 or 100 for the GPUs the tables know, the plain capability for others, 0 for no GPU."""
+    if device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 100 if major == 10 else 10 * major + minor
+
+
+def assign_tile(arch: int, n_clusters: int, n_features: int, precision: str) -> AssignTile:
+    """Tile of the assignment; one safe entry for GPUs the table does not know."""
+    clusters = 32 if n_clusters <= 32 else 64 if n_clusters <= 64 else 128
+    tile = _ASSIGN.get((arch, clusters, precision), _UNKNOWN)
+    if n_features % 16:
+        tile = _UNEVEN.get(arch, tile)
+    return tile._replace(clusters=min(tile.clusters, clusters))
+
+
+def sweep_tile(n_features: int) -> SweepTile:
+    """Tile of the passes that read rows in the order they are stored."""
+    features = block_of(n_features, at_most=128)
+    return SweepTile(rows=2048 // features, features=features, warps=4)
+
+
+def gather_tile(n_features: int) -> SweepTile:
+    """Tile of the mean, which reads scattered rows: more rows at once, since clusters have tens of members."""
+    features = block_of(n_features, at_most=64)
+    return SweepTile(rows=2048 // features, features=features, warps=4)
+
+
+def block_of(size: int, at_most: int, at_least: int = 16) -> int:
+    """The power of two that covers ``size``, within limits."""
+    return max(at_least, min(at_most, 1 << max(size - 1, 0).bit_length()))

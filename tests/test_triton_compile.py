@@ -1,0 +1,122 @@
+"""Every Triton kernel compiles for the GPUs it is written for, without one, and its launch never asks the device."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+
+
+def load(name):
+    """A module of the kernels as installed, or from the source tree."""
+    try:
+        return importlib.import_module(f"dream_accel.kernels.{name}")
+    except ModuleNotFoundError:
+        return importlib.import_module(f"kernels.{name}")
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    report = load("report")
+    known = [launch for arch in report.ARCHITECTURES for launch in report.launches(arch)]
+    # The other kernels are the same for every architecture.
+    unknown = [x for arch in report.UNKNOWN_ARCHITECTURES for x in report.launches(arch) if "assign" in x.kernel]
+    return list(report.compile_all(known + unknown))
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100, 89, 120])
+def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
+    report = load("report")
+    here = [(launch, used) for launch, used in compiled if launch.arch == arch]
+    assert here
+    problems = {f"{launch.kernel} ({launch.case})": report.problem(launch, used) for launch, used in here}
+    assert {name: found for name, found in problems.items() if found} == {}
+
+
+def test_every_kernel_is_compiled(compiled):
+    report = load("report")
+    package = report.__name__.rpartition(".")[0]
+    defined = {
+        name
+        for module in ("prepare", "distance", "assign", "members", "slots", "update")
+        for name in vars(importlib.import_module(f"{package}.{module}"))
+        if name.endswith("_kernel")
+    }
+    for arch in report.ARCHITECTURES:
+        assert {launch.kernel for launch, _ in compiled if launch.arch == arch} == defined
+
+
+def test_a_report_names_what_is_wrong():
+    report = load("report")
+    launch = report.launches(80)[0]
+    assert "spills 8 bytes" in report.problem(launch, report.Resources(255, 8, 0, 4))
+    assert "shared memory" in report.problem(launch, report.Resources(64, 0, 200 * 1024, 4))
+    assert report.problem(launch, report.Resources(64, 0, 100 * 1024, 4)) is None
+
+
+class _Operators(TorchDispatchMode):
+    """Notes every PyTorch operator that runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def _launches(operation, sizes, n_features, slices):
+    """What an operator launches on groups of these sizes; with ``slices``, on slices of larger tensors."""
+    report = load("report")
+    package = importlib.import_module(report.__name__.rpartition(".")[0])
+    skip = 1 if slices else 0
+    n_rows, n_groups, n_clusters = sum(sizes), len(sizes), 12
+    x = torch.zeros(n_rows + skip, n_features)[skip:]
+    offsets = torch.tensor([*[0] * skip, 0, *sizes]).cumsum(0)[skip:]
+    centroids = torch.zeros(n_groups + skip, n_clusters, n_features)[skip:]
+    labels = torch.zeros(n_rows + skip, dtype=torch.int32)[skip:]
+    distance = torch.zeros(n_rows + skip)[skip:]
+    active = torch.ones(n_groups + skip, dtype=torch.bool)[skip:]
+    calls = {
+        "kmeans_assign": (x, offsets, centroids, active, labels, distance, "tf32"),
+        "kmeans_update": (x, offsets, labels, n_clusters, distance, centroids, active, "farthest"),
+        "nearest_members": (x, offsets, centroids, labels, 2),
+    }
+    with _Operators() as operators:
+        launches = report._record(90, "", lambda: getattr(package, operation)(*calls[operation]))
+    return launches, operators.seen
+
+
+OPERATIONS = ("kmeans_assign", "kmeans_update", "nearest_members")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("n_features", [16, 21])
+def test_one_compiled_kernel_serves_a_group_alone_and_in_any_batch(operation, n_features):
+    alone, _ = _launches(operation, [16], n_features, slices=False)
+    batch, _ = _launches(operation, [16, 5, 1, 0, 70000, 16, 16], n_features, slices=True)
+    assert [launch.key() for launch in alone] == [launch.key() for launch in batch]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_host_functions_allocate_and_launch_and_nothing_else(operation):
+    _, operators = _launches(operation, [16, 3], 16, slices=False)
+    assert operators == {"empty"}
+
+
+def test_asking_about_the_backend_imports_no_triton():
+    code = (
+        "import sys, dream_accel, dream_accel.backends.triton as t; t.unavailable(); "
+        "assert 'triton' not in sys.modules, 'imported'"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,379 @@
+"""Triton kernels against the reference: on a GPU where there is one, else in Triton's interpreter.
+
+Triton chooses the interpreter when a kernel is defined, so without a GPU one test runs this file in its own process.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dream_accel import ops
+from dream_accel.backends import reference, refusal
+from dream_accel.backends import triton as backend
+from dream_accel.errors import DreamAccelError
+from dream_accel.groups import group_of_rows
+
+pytest.importorskip("triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+ON_GPU = torch.cuda.is_available() and not INTERPRETED
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a CUDA device")
+
+# Rows of each group, D, K.
+SHAPES = {
+    "ragged": ([33, 0, 65, 1], 15, 4),
+    "one feature": ([40, 3], 1, 7),
+    "K = N": ([70], 17, 70),
+    "K > N": ([3, 0, 20], 5, 24),
+    "K = 1": ([20, 90], 16, 1),
+    "wide rows": ([6, 2], 2048, 3),
+    "two cluster tiles": ([40, 150], 32, 130),
+    "several row tiles": ([600, 30], 3, 5),
+}
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+
+
+@pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this process can run the kernels itself")
+def test_every_kernel_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(autouse=True)
+def _process_runs_kernels(request):
+    if not (INTERPRETED or ON_GPU or request.node.name == "test_every_kernel_in_the_interpreter"):
+        pytest.skip("runs within test_every_kernel_in_the_interpreter")
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """The kernels as installed, or from the source tree under the name they are installed by."""
+    try:
+        return importlib.import_module("dream_accel.kernels")
+    except ModuleNotFoundError:
+        return sys.modules.setdefault("dream_accel.kernels", importlib.import_module("kernels"))
+
+
+class Problem:
+    """Random rows and centroids; ``integers`` makes distances exact, and many of them equal."""
+
+    def __init__(self, shape, dtype=torch.float32, seed=0, shift=0.0, integers=False):
+        sizes, n_features, self.n_clusters = shape
+        random = torch.Generator().manual_seed(seed)
+        self.offsets = torch.tensor([0, *sizes]).cumsum(0).to(DEVICE)
+        n_rows, n_groups = sum(sizes), len(sizes)
+        x = torch.randn(n_rows, n_features, generator=random)
+        centroids = torch.randn(n_groups, self.n_clusters, n_features, generator=random)
+        if integers:
+            x, centroids = (2 * x).round(), (2 * centroids).round()
+        self.x = (x + shift).to(dtype).to(DEVICE)
+        self.centroids = (centroids + shift).to(DEVICE)
+        self.labels = torch.randint(-1, self.n_clusters + 1, (n_rows,), generator=random, dtype=torch.int32).to(DEVICE)
+        self.distance = torch.randint(0, 6, (n_rows,), generator=random).float().to(DEVICE)
+        self.active = (torch.arange(n_groups) % 2 == 0).to(DEVICE)
+
+    def group(self, g):
+        """One group of this problem as a problem of its own."""
+        alone = object.__new__(Problem)
+        rows = slice(*self.offsets[g : g + 2].tolist())
+        alone.n_clusters = self.n_clusters
+        alone.offsets = torch.tensor([0, rows.stop - rows.start], device=DEVICE)
+        alone.x, alone.labels, alone.distance = self.x[rows], self.labels[rows], self.distance[rows]
+        alone.centroids, alone.active = self.centroids[g : g + 1], self.active[g : g + 1]
+        return alone, rows
+
+
+def check_assignment(problem, labels, distance, regret=1e-5):
+    """Every label is as near as the nearest centroid in float64, and the distance is true to fp32."""
+    x, centroids = problem.x.double(), problem.centroids.double()
+    group = group_of_rows(problem.offsets, len(x))
+    assert ((labels >= 0) & (labels < problem.n_clusters)).all()
+    chosen = (x - centroids[group, labels.long()]).square().sum(dim=1)
+    best = torch.full_like(chosen, torch.inf)
+    for k in range(problem.n_clusters):
+        best = torch.fmin(best, (x - centroids[group, k]).square().sum(dim=1))
+    torch.testing.assert_close(distance.double(), chosen, rtol=1e-5, atol=1e-10)
+    scale = centroids.var(dim=1, correction=0).nan_to_num(0).sum(dim=1)[group] + best
+    assert (chosen - best <= regret * scale).all()
+
+
+@shapes
+def test_assignment_is_nearest(kernels, shape):
+    problem = Problem(shape)
+    labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+    check_assignment(problem, labels, distance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("precision", "regret"), [("fp32", 1e-5), ("tf32", 2e-3), ("bf16", 2e-2)])
+def test_assignment_of_half_precision_rows(kernels, dtype, precision, regret):
+    problem = Problem(([40, 70], 33, 9), dtype)
+    result = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids, precision=precision)
+    check_assignment(problem, *result, regret=regret)
+
+
+@pytest.mark.parametrize(("precision", "regret"), [("fp32", 1e-5), ("tf32", 2e-3), ("bf16", 2e-2)])
+def test_assignment_far_from_the_origin(kernels, precision, regret):
+    problem = Problem(([120, 30], 24, 10), shift=100.0)
+    result = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids, precision=precision)
+    check_assignment(problem, *result, regret=regret)
+
+
+def test_equal_centroids_tie_to_the_lowest(kernels):
+    problem = Problem(([50], 8, 5))
+    problem.centroids = problem.centroids.repeat(1, 30, 1)
+    problem.n_clusters = 150
+    labels, _ = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+    assert labels.max() < 5
+
+
+def test_dead_centroids_are_never_chosen(kernels):
+    problem = Problem(([50, 20], 18, 6))
+    problem.centroids[0, 1, 3] = torch.nan
+    problem.centroids[0, 4] = torch.nan
+    # Were a dead centroid part of the mean the rows are centred by, this value would drown them.
+    problem.centroids[0, 1, 4] = 1e20
+    problem.centroids[1] = torch.nan
+    labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+    expected, _ = reference.kmeans_assign(problem.x, problem.offsets, problem.centroids, None, None, None, "fp32")
+    assert torch.equal(labels, expected)
+    assert (labels[50:] == 0).all()
+    assert (distance[50:] == torch.inf).all()
+
+
+def test_inactive_groups_keep_labels_and_distances(kernels):
+    problem = Problem(([20, 70, 9], 12, 4))
+    labels, distance = kernels.kmeans_assign(
+        problem.x, problem.offsets, problem.centroids, problem.active, problem.labels, problem.distance
+    )
+    every_label, every_distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+    kept = ~problem.active[group_of_rows(problem.offsets, len(problem.x))]
+    assert torch.equal(labels, torch.where(kept, problem.labels, every_label))
+    assert torch.equal(distance, torch.where(kept, problem.distance, every_distance))
+
+
+def test_rows_on_their_centroid_have_distance_zero(kernels):
+    problem = Problem(([30], 20, 30), shift=100.0)
+    problem.centroids = problem.x.unsqueeze(0).clone()
+    labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids, precision="bf16")
+    assert (distance == 0).all()
+    assert torch.equal(labels.cpu(), torch.arange(30, dtype=torch.int32))
+
+
+@shapes
+@pytest.mark.parametrize("empty", ["keep", "farthest"])
+def test_update_matches_reference(kernels, shape, empty):
+    problem = Problem(shape, shift=3.0)
+    args = (problem.x, problem.offsets, problem.labels, problem.n_clusters)
+    for previous, active in ((None, None), (problem.centroids, problem.active)):
+        rest = (problem.distance, previous, active, empty)
+        centroids, counts = kernels.kmeans_update(*args, *rest)
+        expected, expected_counts = reference.kmeans_update(*args, *rest)
+        assert torch.equal(counts, expected_counts)
+        torch.testing.assert_close(centroids, expected, rtol=2e-7, atol=1e-12, equal_nan=True)
+
+
+def test_farthest_rows_rescue_empty_clusters(kernels):
+    x = torch.tensor([[0.0], [1.0], [5.0], [5.0], [0.5], [9.0]], device=DEVICE)
+    labels = torch.tensor([1, 1, 1, 1, 1, 3], dtype=torch.int32, device=DEVICE)
+    distance = torch.tensor([1.0, 0.0, 16.0, 16.0, 0.25, 2.0], device=DEVICE)
+    offsets = torch.tensor([0, 6], device=DEVICE)
+    centroids, counts = kernels.kmeans_update(x, offsets, labels, 4, distance, None, None, "farthest")
+    assert counts.tolist() == [[1, 3, 1, 1]]
+    assert centroids.flatten().tolist() == [5.0, 0.5, 5.0, 9.0]
+
+
+def test_rescue_takes_distances_to_previous_where_none_are_given(kernels):
+    problem = Problem(([60, 40], 6, 12))
+    problem.centroids[0, 3:6] = 1e3
+    labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+    args = (problem.x, problem.offsets, labels, problem.n_clusters)
+    expected = kernels.kmeans_update(*args, distance, problem.centroids, None, "farthest")
+    found = kernels.kmeans_update(*args, None, problem.centroids, None, "farthest")
+    assert all(map(torch.equal, found, expected))
+
+
+def test_mean_of_equal_rows_is_the_row(kernels):
+    x = torch.full((7, 3), 0.1, device=DEVICE) + 100
+    labels = torch.zeros(7, dtype=torch.int32, device=DEVICE)
+    centroids, _ = kernels.kmeans_update(x, torch.tensor([0, 7], device=DEVICE), labels, 1)
+    assert torch.equal(centroids[0, 0], x[0])
+
+
+@shapes
+@pytest.mark.parametrize("n", [1, 3])
+def test_nearest_members_match_reference(kernels, shape, n):
+    problem = Problem(shape, integers=True)
+    problem.centroids[0, 0, 0] = torch.nan
+    args = (problem.x, problem.offsets, problem.centroids, problem.labels, n)
+    picks = kernels.nearest_members(*args)
+    assert torch.equal(picks, reference.nearest_members(*args))
+    taken = picks[picks >= 0]
+    assert len(taken.unique()) == len(taken)
+
+
+def test_member_lists_are_in_row_order(kernels):
+    problem = Problem(([700, 0, 300], 1, 300))
+    members = kernels.member_lists(problem.offsets, problem.labels, 300)
+    label = torch.where(problem.labels < 0, 300, problem.labels).long()
+    key = group_of_rows(problem.offsets, 1000) * 301 + label
+    assert torch.equal(members.rows.long(), torch.argsort(key, stable=True))
+    counts = torch.bincount(key, minlength=3 * 301).view(3, 301)
+    assert torch.equal(members.counts.long(), counts[:, :300])
+    assert torch.equal(members.starts.flatten().long(), counts.flatten().cumsum(0) - counts.flatten())
+
+
+def test_tile_map_of_a_thousand_groups(kernels):
+    tile_map = importlib.import_module(f"{kernels.__name__}.prepare").tile_map
+    sizes = torch.randint(0, 40, (1000,), generator=torch.Generator().manual_seed(0))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    tiles = tile_map(offsets.to(DEVICE), int(offsets[-1]), 16)
+    expected = [(g, row) for g in range(1000) for row in range(int(offsets[g]), int(offsets[g + 1]), 16)]
+    assert [*zip(tiles.group.tolist(), tiles.first_row.tolist(), strict=True)][: len(expected)] == expected
+    assert (tiles.group[len(expected) :] == -1).all()
+    assert torch.equal(
+        tiles.first_tile.cpu().long(), torch.searchsorted(tiles.group[: len(expected)].cpu(), torch.arange(1000))
+    )
+
+
+def test_many_small_groups(kernels):
+    # The interpreter takes minutes for a thousand; one more than the tile map reads at once shows the same.
+    problem = Problem(([3] * (1000 if ON_GPU else 129), 2, 2), integers=True)
+    labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+    check_assignment(problem, labels, distance)
+    update = (problem.x, problem.offsets, labels, 2, distance, problem.centroids, None, "keep")
+    assert all(map(torch.equal, kernels.kmeans_update(*update), reference.kmeans_update(*update)))
+
+
+@pytest.mark.parametrize("empty", ["keep", "farthest"])
+def test_no_groups_and_no_rows(kernels, empty):
+    for sizes in ([], [0, 0]):
+        problem = Problem((sizes, 4, 3))
+        labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
+        centroids, counts = kernels.kmeans_update(
+            problem.x, problem.offsets, labels, 3, distance, problem.centroids, None, empty
+        )
+        assert torch.equal(centroids, problem.centroids)
+        assert (counts == 0).all()
+        picks = kernels.nearest_members(problem.x, problem.offsets, problem.centroids, labels, 2)
+        assert picks.shape == (len(sizes), 3, 2)
+        assert (picks == -1).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("n_features", [16, 21])
+def test_a_group_has_the_same_bits_alone_and_in_a_batch(kernels, precision, n_features):
+    # More clusters than some groups have rows, so clusters run empty and the rescue takes part.
+    batch = Problem(([37, 0, 130, 5], n_features, 20), shift=2.0)
+
+    def run(problem):
+        labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids, precision=precision)
+        update = (problem.x, problem.offsets, labels, 20, distance, problem.centroids, None, "farthest")
+        centroids, counts = kernels.kmeans_update(*update)
+        picks = kernels.nearest_members(problem.x, problem.offsets, centroids, labels, 2)
+        return labels, distance, centroids, counts, picks
+
+    together = run(batch)
+    assert all(map(torch.equal, run(batch), together))
+    for g in range(4):
+        alone, rows = batch.group(g)
+        labels, distance, centroids, counts, picks = run(alone)
+        assert torch.equal(labels, together[0][rows])
+        assert torch.equal(distance, together[1][rows])
+        assert torch.equal(centroids[0], together[2][g])
+        assert torch.equal(counts[0], together[3][g])
+        assert torch.equal(torch.where(picks < 0, picks, picks + rows.start)[0], together[4][g])
+
+
+def test_operators_reach_the_kernels(kernels, monkeypatch):
+    monkeypatch.setenv("DREAM_ACCEL_BACKEND", "triton")
+    problem = Problem(([30, 20], 10, 4), integers=True)
+    labels, distance = ops.kmeans_assign(problem.x, problem.offsets, problem.centroids, precision="tf32")
+    check_assignment(problem, labels, distance, regret=2e-3)
+    centroids, counts = ops.kmeans_update(problem.x, problem.offsets, labels, 4)
+    assert int(counts.sum()) == 50
+    picks = ops.nearest_members(problem.x, problem.offsets, centroids, labels, 1)
+    assert torch.equal(picks, reference.nearest_members(problem.x, problem.offsets, centroids, labels, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda x, o, c: ("kmeans_assign", x.double(), o, c.double(), None, None, None, "fp32"), "float64"),
+        (lambda x, o, c: ("kmeans_assign", x[:, :0], o, c[:, :, :0], None, None, None, "fp32"), "no features"),
+        (lambda x, o, c: ("kmeans_update", x, o, x[:, 0].int(), 10**4, None, None, None, "keep"), "10000 clusters"),
+        (lambda x, o, c: ("gradient_distance", [x], [x], "mse", False, False), "has no gradient_distance"),
+    ],
+)
+def test_backend_refuses_what_it_cannot_run(kernels, monkeypatch, call, reason):
+    problem = Problem(([5], 3, 2))
+    args = call(problem.x, problem.offsets, problem.centroids)
+    assert reason in refusal("triton", *args)
+    if args[0] == "kmeans_assign":
+        monkeypatch.setenv("DREAM_ACCEL_BACKEND", "triton")
+        with pytest.raises(DreamAccelError, match="triton cannot run kmeans_assign"):
+            ops.kmeans_assign(*args[1:4])
+
+
+def test_backend_needs_a_device_or_the_interpreter(kernels, monkeypatch):
+    assert backend.unavailable() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert "no CUDA device" in backend.unavailable()
+    assert "x is on cpu" in backend.refuses("nearest_members", torch.zeros(1, 1), None, torch.zeros(1, 1, 1))
+
+
+@needs_gpu
+def test_nothing_waits_for_the_device(kernels):
+    problem = Problem(SHAPES["ragged"])
+    run = [_all_operators(kernels, problem) for _ in range(2)][1]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = _all_operators(kernels, problem)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(map(torch.equal, again, run))
+
+
+@needs_gpu
+def test_graph_replays_follow_their_inputs(kernels):
+    problem = Problem(SHAPES["ragged"])
+    _all_operators(kernels, problem)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = _all_operators(kernels, problem)
+    other = Problem(([1, 50, 18, 30], 15, 4), seed=1)
+    for ours, theirs in zip(vars(problem).values(), vars(other).values(), strict=True):
+        if isinstance(ours, torch.Tensor):
+            ours.copy_(theirs)
+    graph.replay()
+    assert all(map(torch.equal, captured, _all_operators(kernels, other)))
+
+
+@needs_gpu
+def test_rows_beyond_two_to_the_31_elements(kernels):
+    x = torch.zeros(2**31 // 4096 + 50, 4096, dtype=torch.float16, device=DEVICE)
+    x[-50:] = torch.randn(50, 4096, device=DEVICE)
+    offsets = torch.tensor([0, len(x) - 50, len(x)], device=DEVICE)
+    centroids = torch.stack([torch.zeros(4, 4096, device=DEVICE), x[-4:].float()])
+    labels, distance = kernels.kmeans_assign(x, offsets, centroids)
+    assert labels[-4:].tolist() == [0, 1, 2, 3]
+    assert distance[-4:].tolist() == [0, 0, 0, 0]
+    means, _ = kernels.kmeans_update(x, offsets, labels, 4)
+    members = x[-50:][labels[-50:] == 2].double()
+    torch.testing.assert_close(means[1, 2], members.mean(dim=0).float())
+    picks = kernels.nearest_members(x, offsets, centroids, labels, 1)
+    assert picks[1].flatten().tolist() == [len(x) - 4 + k for k in range(4)]
+
+
+def _all_operators(kernels, problem):
+    labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids, precision="tf32")
+    update = (problem.x, problem.offsets, labels, problem.n_clusters, distance, problem.centroids, None, "farthest")
+    centroids, counts = kernels.kmeans_update(*update)
+    return labels, distance, centroids, counts, kernels.nearest_members(*update[:2], centroids, labels, 2)
