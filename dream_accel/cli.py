@@ -13,7 +13,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +36,8 @@ QUICK: dict[str, Any] = {
     "eval_networks": 1,
 }
 """What ``--quick`` changes: everything still runs, on little data."""
+
+EVALUATIONS_FILE = "evaluations.jsonl"
 
 Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1.")]
 DataDir = Annotated[
@@ -133,10 +135,14 @@ def distill(
         raise DreamAccelError("--resume without --out: name the folder of the run to continue")
     folder = _output_folder(out, f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}", overwrite or resume)
     checkpoint = folder / "checkpoint.safetensors"
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
+    if resume and not checkpoint.exists():
+        raise DreamAccelError(f"--resume finds no {checkpoint}: name a run's folder, or begin one without --resume")
     where = find_device(device)
     split = load_split(chosen, where, data_dir, download)
+    _make_folder(folder)
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+        (folder / EVALUATIONS_FILE).unlink(missing_ok=True)
     print(
         f"{split.name}: {len(split.train)} training and {len(split.test)} test images of "
         f"{'x'.join(map(str, split.train.shape))}, {split.train.n_classes} classes, on {where}"
@@ -177,7 +183,8 @@ def evaluate(
 
     result = load(run)
     if quick:
-        networks, epochs = networks or QUICK["eval_networks"], epochs or QUICK["eval_epochs"]
+        networks = QUICK["eval_networks"] if networks is None else networks
+        epochs = QUICK["eval_epochs"] if epochs is None else epochs
     where = find_device(device)
     split = load_split(result.recipe, where, data_dir, download)
     total = (networks or result.recipe.eval_networks) * (epochs or result.recipe.eval_epochs)
@@ -217,6 +224,7 @@ def select(
     """
     import torch
 
+    from .data.splits import stratified_rows
     from .devices import find_device
     from .engine.loop import load_split
     from .features import embed_rows
@@ -227,8 +235,11 @@ def select(
 
     chosen = _recipe(settings, quick)
     folder = _output_folder(out, f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}", overwrite)
-    split = load_split(chosen, find_device(device), data_dir, download)
-    train = split.train
+    split = load_split(replace(chosen, limit_train=0), find_device(device), data_dir, download)
+    limit = chosen.limit_train or len(split.train)
+    of_train = stratified_rows(split.train, limit, chosen.seed)
+    train = split.train.take(of_train)
+    _make_folder(folder)
     network = make_network(
         chosen.network, train.shape, train.n_classes, chosen.width, chosen.depth_for(train.shape), chosen.seed, "select"
     ).to(train.device)
@@ -238,11 +249,10 @@ def select(
         features, train.labels, chosen.ipc, chosen.strategy, seed=chosen.seed, max_iter=chosen.kmeans_iterations
     )
 
-    folder.mkdir(parents=True, exist_ok=True)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["class", "class_name", "rank", "index"])
-    for c, indices in enumerate(picks.tolist()):
+    for c, indices in enumerate(of_train[picks.cpu()].tolist()):
         writer.writerows([c, train.class_names[c], rank, index] for rank, index in enumerate(indices))
     write_text(folder / "selected.csv", table.getvalue())
     images = train.batch(picks.flatten()).cpu()
@@ -300,6 +310,14 @@ def _output_folder(out: Path | None, name: str, overwrite: bool) -> Path:
     return next(folder for folder in candidates if not folder.exists())
 
 
+def _make_folder(folder: Path) -> None:
+    """Before the work, so that a place that cannot be written is not found out after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DreamAccelError(f"{folder} cannot be made ({error.strerror}): name another folder with --out") from None
+
+
 def _say_how_it_went(result: Any) -> None:
     if result.interrupted:
         print("interrupted: the result of the iterations completed is kept; --resume continues")
@@ -333,7 +351,7 @@ def _as_dict(evaluation: Any) -> dict[str, Any]:
 
 
 def _write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
-    with open(folder / "evaluations.jsonl", "a") as file:
+    with open(folder / EVALUATIONS_FILE, "a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 

@@ -30,16 +30,15 @@ def main() -> int:
         print(f"\noperators on {device}")
         for op in OPERATORS:
             args = sample_call(op, device)
-            if not forced:
-                print(f"  {op}: {choose(op, *args).NAME}")
+            print(f"  {op}: {forced or choose(op, *args).NAME}")
             for name in BACKENDS:
                 reason = refusal(name, op, *args)
                 if reason is not None:
                     print(f"    {name}: not used: {reason}")
                     continue
-                right = agrees(name, op, args)
-                failures += not right
-                print(f"    {name}: {'ok' if right else 'WRONG RESULT: please report this'}")
+                verdict = _verdict(name, op, args)
+                failures += verdict != "ok"
+                print(f"    {name}: {verdict}")
     print("\nself-test " + ("passed" if failures == 0 else f"FAILED in {failures} places"))
     return int(failures > 0)
 
@@ -74,9 +73,17 @@ def agrees(name: str, op: str, args: tuple[Any, ...]) -> bool:
     expected = getattr(backend("reference"), op)(*args)
     found = getattr(backend(name), op)(*args)
     return all(
-        torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+        (a.shape, a.dtype) == (b.shape, b.dtype)
+        and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
         for a, b in zip(_tensors(expected), _tensors(found), strict=True)
     )
+
+
+def _verdict(name: str, op: str, args: tuple[Any, ...]) -> str:
+    try:
+        return "ok" if agrees(name, op, args) else "WRONG RESULT: please report this"
+    except Exception as error:  # the diagnosis must outlive what it diagnoses
+        return f"FAILS, please report this: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -80,11 +80,12 @@ def embed_rows(
 @contextmanager
 def _evaluation_mode(source: object) -> Iterator[None]:
     """Features must not move running statistics or depend on dropout."""
-    if not isinstance(source, nn.Module) or not source.training:
-        yield
-        return
-    source.eval()
+    training = [module for module in source.modules() if module.training] if isinstance(source, nn.Module) else []
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        source.train()
+        # Module by module: layers the caller keeps in evaluation mode stay there.
+        for module in training:
+            module.training = True

@@ -69,7 +69,7 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
             pixels = row[i].clamp(0, 1).permute(1, 2, 0).numpy()
             grey = pixels.shape[2] != 3
             axis.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
-        grid[c][0].set_ylabel(class_names[c][:24], rotation=0, ha="right", va="center")
+        grid[c][0].set_ylabel(class_names[c][:24], rotation=0, ha="right", va="center", parse_math=False)
     return _png(figure)
 
 

@@ -107,7 +107,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         normalization = Normalization.from_dict(about["normalization"])
         names = tuple(about["class_names"])
         interrupted = bool(about["interrupted"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DreamAccelError(
             f"{file} does not describe its run ({error}): it was not written by Result.save"
         ) from None
@@ -118,7 +118,7 @@ def _read_history(file: Path) -> list[Progress]:
     if not file.exists():
         return []
     try:
-        return [Progress(**json.loads(line)) for line in file.read_text().splitlines() if line]
+        return [Progress(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line]
     except (ValueError, TypeError) as error:
         raise DreamAccelError(
             f"{file} cannot be read ({error}): remove it to load the images without history"
@@ -128,7 +128,7 @@ def _read_history(file: Path) -> list[Progress]:
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 

@@ -109,11 +109,14 @@ class RepresentativeSampler:
         max_iter: int = 20,
         chunk_size: int = 1024,
     ) -> None:
-        if n_clusters < 1 or per_cluster < 1 or interval < 1:
+        if min(n_clusters, per_cluster, interval, chunk_size) < 1:
             raise DreamAccelError(
-                f"n_clusters is {n_clusters}, per_cluster {per_cluster}, interval {interval}: each must be at least 1"
+                f"n_clusters is {n_clusters}, per_cluster {per_cluster}, interval {interval}, chunk_size {chunk_size}: "
+                "each must be at least 1"
             )
         self.images = to_tensor(images, "images")
+        if self.images.dim() < 2:
+            raise DreamAccelError(f"images has shape {tuple(self.images.shape)}: they must be (N, ...), at least 2-d")
         self.strategy = find_strategy(strategy)
         self.n_clusters = n_clusters
         self.per_cluster = per_cluster
@@ -124,6 +127,8 @@ class RepresentativeSampler:
         self.max_iter = max_iter
         self.chunk_size = chunk_size
 
+        if self.images.is_floating_point():
+            check_finite(self.images.flatten(1), "images")
         self._order, self._offsets = class_order(self.images, to_tensor(labels, "labels"))
         self._sizes = self._offsets.diff().tolist()
         self._announce_small_classes()
@@ -250,6 +255,10 @@ def select(
     """
     picker = find_strategy(strategy)
     x = to_tensor(features, "features").detach()
+    if x.dim() < 2:
+        raise DreamAccelError(f"features has shape {tuple(x.shape)}: they must be (N, D), one row per image")
+    if not x.is_floating_point():
+        raise DreamAccelError(f"features is {x.dtype}: they must be floating point; convert with features.float()")
     order, offsets = class_order(x, to_tensor(labels, "labels"))
     if k < 1:
         raise DreamAccelError(f"k is {k}: pick at least 1 image per class")
@@ -276,8 +285,12 @@ def class_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if len(labels) == 0:
         raise DreamAccelError("no images: give at least one per class")
     labels = labels.to(images.device, torch.int64)
-    if int(labels.min()) < 0:
-        raise DreamAccelError(f"labels begin at {int(labels.min())}: they must be 0..C-1; renumber the classes")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= len(labels):
+        raise DreamAccelError(
+            f"labels run from {lowest} to {highest} over {len(labels)} images: they must be 0..C-1, every class "
+            "present; renumber the classes"
+        )
     counts = torch.bincount(labels)
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:

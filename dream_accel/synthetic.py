@@ -66,13 +66,14 @@ class SyntheticSet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file: to a temporary name first, then renamed."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = Path(path)
         part = path.with_name(path.name + ".part")
         tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
         header = {"format": FORMAT, "factor": str(self.factor), "metadata": json.dumps(self.metadata)}
-        save_file(tensors, part, metadata=header)
+        # Not save_file, which leaves a file that its owner alone may read.
+        part.write_bytes(save(tensors, metadata=header))
         part.replace(path)
 
     @classmethod
@@ -100,10 +101,11 @@ class SyntheticSet:
             raise DreamAccelError(
                 f"{path} cannot be read as a distilled set ({error}): it is damaged or foreign"
             ) from None
-        if images.dim() != 5 or not images.is_floating_point() or not images.isfinite().all():
+        finite = images.is_floating_point() and bool(images.isfinite().all())
+        if images.dim() != 5 or not finite or not 1 <= factor <= min(images.shape[3:]):
             raise DreamAccelError(
-                f"{path} holds {images.dtype} images of shape {tuple(images.shape)}: "
-                "expected finite floats (classes, IPC, channels, height, width)"
+                f"{path} holds {images.dtype} images of shape {tuple(images.shape)} with factor {factor}: expected "
+                "finite floats (classes, IPC, channels, height, width) and a factor from 1 to the image side"
             )
         return cls(images, factor, metadata)
 

@@ -136,7 +136,9 @@ def gradient_distance(
     pairs = _as_rows(real, synthetic, metric, per_class)
     grads = [_DERIVATIVE[metric.removeprefix("global_")](x, y) for x, y in pairs]
     if metric.startswith("global_"):
-        grads = list(grads[0].squeeze(1).split([y.numel() // len(distance) for y in synthetic], dim=1))
+        sizes = [(y.shape[1:] if per_class else y.shape).numel() for y in synthetic]
+        # Outputs of an operator must not share memory, as pieces of one vector do.
+        grads = [piece.clone() for piece in grads[0].squeeze(1).split(sizes, dim=1)]
     return distance, [g.reshape(y.shape).to(y.dtype) for g, y in zip(grads, synthetic, strict=True)]
 
 
@@ -153,7 +155,7 @@ def _as_rows(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class
         groups = y.shape[0] if per_class else 1
         params = y.shape[1:] if per_class else y.shape
         rows = params[0] if params else 1
-        shape = (groups, rows, y.numel() // max(groups * rows, 1))
+        shape = (groups, rows, params[1:].numel())
         pairs.append((x.to(_compute_dtype(y)).reshape(shape), y.to(_compute_dtype(y)).reshape(shape)))
     if metric.startswith("global_"):
         whole = [torch.cat([t.flatten(1) for t in side], dim=1).unsqueeze(1) for side in zip(*pairs, strict=True)]

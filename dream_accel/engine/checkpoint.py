@@ -27,7 +27,7 @@ class Checkpoint:
 
     def save(self, path: Path, recipe: Recipe) -> None:
         """Write a safetensors file: to a temporary name first, then renamed."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -37,7 +37,7 @@ class Checkpoint:
             "history": json.dumps([asdict(line) for line in self.history]),
         }
         tensors = {"pixels": self.pixels.cpu().contiguous(), "velocity": self.velocity.cpu().contiguous()}
-        save_file(tensors, part, metadata=header)
+        part.write_bytes(save(tensors, metadata=header))
         part.replace(path)
 
     @classmethod

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data import DataSplit, load_dataset, subset
 from ..devices import find_device
+from ..errors import DreamAccelError
 from ..features import to_float
 from ..networks import make_network
 from ..objectives import FeatureMatching, GradientMatching, Sum
@@ -119,6 +120,16 @@ class Distiller:
                 on_step()
         return total / recipe.inner_steps
 
+    def check(self) -> None:
+        """Refuse features and pixels that became NaN or Inf. Waits for the device: call it where you log.
+
+        Raises:
+            DreamAccelError: some did.
+        """
+        self.sampler.check()
+        if not self.pixels.pixels.isfinite().all():
+            raise DreamAccelError("the synthetic pixels hold NaN or Inf: they diverged; lower pixel_lr or network_lr")
+
     def images_per_iteration(self) -> int:
         """Real images matched or trained on in one outer iteration."""
         recipe = self.recipe
@@ -196,7 +207,7 @@ def distill(
         the synthetic set with the recipe and history that led to it.
 
     Raises:
-        DreamAccelError: a data set, device or setting that cannot be used, or features that became NaN or Inf.
+        DreamAccelError: a data set, device or setting that cannot be used, features or pixels that became NaN or Inf.
     """
     where = find_device(device)
     split = load_split(recipe, where, data_dir, download) if data is None else data.to(where)
@@ -206,6 +217,11 @@ def distill(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         state = Checkpoint.load(path, recipe)
+        if state.pixels.shape != distiller.pixels.pixels.shape:
+            raise DreamAccelError(
+                f"{path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set asks for "
+                f"{tuple(distiller.pixels.pixels.shape)}: continue the run on its own data set"
+            )
         distiller.restore(state)
         history = list(state.history)
 
@@ -217,7 +233,7 @@ def distill(
         for iteration in range(len(history), recipe.iterations):
             loss = distiller.outer_iteration(iteration, on_step)
             history.append(_progress(distiller, iteration, float(loss), history, time.perf_counter() - began))
-            distiller.sampler.check()
+            distiller.check()
             state = distiller.state(history)
             if path is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 state.save(path, recipe)

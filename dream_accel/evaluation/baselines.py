@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from ..data import DataSplit
 from ..engine.loop import distill
-from ..errors import choices
+from ..errors import DreamAccelWarning, choices
 from ..recipes.settings import Recipe
 from ..results import Result
 from .protocol import Evaluation, evaluate
@@ -43,6 +44,7 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
 
     Raises:
         DreamAccelError: an unknown choice of baselines.
+        KeyboardInterrupt: Ctrl-C, also where it ended a baseline's distillation: half a rival is no rival.
     """
     if baselines not in BASELINES:
         raise choices("choice of baselines", baselines, BASELINES)
@@ -59,8 +61,14 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
     results = []
     for name, changes in rivals:
         changed = replace(recipe, **changes)  # type: ignore[arg-type]
-        with watch(f"distilling: {name}" if changed.iterations else f"choosing {name}", _steps(changed)) as tick:
-            results.append((name, distill(changed, data, device=data.train.device, on_step=tick)))
+        doing = f"distilling: {name}" if changed.iterations else f"choosing {name}"
+        with watch(doing, _steps(changed)) as tick, warnings.catch_warnings():
+            # What there is to note about the data was noted when the result itself was distilled.
+            warnings.simplefilter("ignore", DreamAccelWarning)
+            rival = distill(changed, data, device=data.train.device, on_step=tick)
+        if rival.interrupted:
+            raise KeyboardInterrupt
+        results.append((name, rival))
     own = "distilled, DREAM" if recipe.strategy == "dream" else f"distilled, {recipe.strategy} sampling"
     results.append((own, result))
 

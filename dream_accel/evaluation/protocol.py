@@ -157,10 +157,9 @@ def evaluate_images(
     on_epoch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Train networks on images (n, C, H, W) in [0, 1] with labels (n,), test them on ``test``; all on one device."""
-    if protocol.networks < 1 or protocol.epochs < 1:
-        raise DreamAccelError(
-            f"{protocol.networks} networks for {protocol.epochs} epochs: an evaluation needs at least 1 of each"
-        )
+    for name in ("networks", "epochs", "batch", "width", "depth"):
+        if getattr(protocol, name) < 1:
+            raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")
     accuracies = []
     for number in range(protocol.networks):
         network = _train(images, labels, test, normalization, protocol, number, on_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ..errors import choices
@@ -30,7 +31,9 @@ def make_network(
     """
     if name not in NETWORKS:
         raise choices("network", name, NETWORKS)
-    network = NETWORKS[name](shape, n_classes, width=width, depth=depth)
+    # PyTorch's modules draw weights as they are made; the caller's random stream must not notice.
+    with torch.random.fork_rng(devices=[]):
+        network = NETWORKS[name](shape, n_classes, width=width, depth=depth)
     return initialize(network, derive_seed(seed, "network", *keys))
 
 

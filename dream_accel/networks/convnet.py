@@ -33,7 +33,7 @@ class ConvNet(nn.Module):
         if min(rows, columns) < 1:
             raise DreamAccelError(
                 f"{height}x{image_width} images vanish after {depth} halvings: "
-                f"use depth {min(height, image_width).bit_length() - 1} or less"
+                f"use depth {(min(height, image_width) + grown).bit_length() - 1} or less"
             )
         blocks: list[nn.Module] = []
         for block in range(depth):

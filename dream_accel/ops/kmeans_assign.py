@@ -74,6 +74,7 @@ def _check(
 
 
 @torch.library.impl("dream_accel::kmeans_assign", "default")
+@torch.no_grad()
 def _impl(
     x: Tensor,
     offsets: Tensor,

@@ -83,6 +83,7 @@ def _check(
 
 
 @torch.library.impl("dream_accel::kmeans_update", "default")
+@torch.no_grad()
 def _impl(
     x: Tensor,
     offsets: Tensor,

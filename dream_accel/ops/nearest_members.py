@@ -48,6 +48,7 @@ def _check(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int
 
 
 @torch.library.impl("dream_accel::nearest_members", "default")
+@torch.no_grad()
 def _impl(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     args = (x, offsets, centroids, labels, n)
     _check(*args)

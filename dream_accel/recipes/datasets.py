@@ -34,5 +34,5 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def dataset_defaults(dataset: str) -> dict[str, Any]:
-    """Settings prescribed for a data set; none for one's own images."""
-    return _DEFAULTS.get(dataset, {})
+    """Settings prescribed for a data set, in any spelling ``load_dataset`` takes; none for one's own images."""
+    return _DEFAULTS.get(dataset.strip().lower().replace("_", "-"), {})

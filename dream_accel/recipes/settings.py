@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -87,7 +88,7 @@ class Recipe:
 
     def depth_for(self, shape: tuple[int, int, int]) -> int:
         """The depth used for images (channels, height, width): as given, else halving until about 4 pixels are left."""
-        return self.depth or max(1, round(min(shape[1:]) / 4).bit_length() - 1)
+        return self.depth or max(1, round(math.log2(min(shape[1:]) / 4)))
 
     def pixel_lr_for(self, shape: tuple[int, int, int]) -> float:
         """The pixel learning rate for images (channels, height, width): lr (IPC/10) (size/base)²."""

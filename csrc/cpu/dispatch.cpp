@@ -1,0 +1,112 @@
+// Which instruction set the kernels use.
+#include <atomic>
+#include <cstring>
+
+#ifdef DREAM_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "isa/kernels.h"
+
+namespace dream_accel {
+
+namespace baseline {
+extern const Kernels table;
+}
+#ifdef DREAM_X86_ISAS
+namespace avx2 {
+extern const Kernels table;
+}
+namespace avx512 {
+extern const Kernels table;
+}
+#endif
+#ifdef DREAM_AMX
+namespace amx {
+extern const Kernels table;
+}
+#endif
+
+namespace {
+
+#ifdef DREAM_AMX
+// Matrix tiles must be asked for: their registers enlarge what the system saves of every thread that uses them.
+bool has_amx() {
+    constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    const bool has_tiles = (d >> 24 & 1) && (d >> 22 & 1);  // AMX-TILE, AMX-BF16
+    if (!has_tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;  // AVX512-BF16
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#endif
+
+struct Available {
+    const Kernels* tables[4] = {&baseline::table};
+    const char* names[5] = {baseline::table.name};
+    int n = 1;
+
+    Available() {
+#ifdef DREAM_X86_ISAS
+        __builtin_cpu_init();
+        const bool has_avx2 =
+            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+        const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        if (has_avx2) add(avx2::table);
+        if (has_avx512) add(avx512::table);
+#ifdef DREAM_AMX
+        if (has_avx512 && has_amx()) add(amx::table);
+#endif
+#endif
+    }
+
+    void add(const Kernels& table) {
+        tables[n] = &table;
+        names[n++] = table.name;
+    }
+};
+
+const Available& available() {
+    static const Available found;
+    return found;
+}
+
+std::atomic<const Kernels*> forced{nullptr};
+
+}  // namespace
+
+const Kernels& kernels() {
+    const Kernels* chosen = forced.load(std::memory_order_relaxed);
+    return chosen ? *chosen : *available().tables[available().n - 1];
+}
+
+const Kernels& kernels_for_assign(int64_t K, int64_t D) {
+#ifdef DREAM_AMX
+    // Below these sizes converting costs more than the tiles save.
+    if (&kernels() == &amx::table && (K < 16 || D < 64)) return avx512::table;
+#endif
+    static_cast<void>(K);
+    static_cast<void>(D);
+    return kernels();
+}
+
+const char* const* available_isas() { return available().names; }
+
+bool force_isa(const char* name) {
+    if (!*name) {
+        forced.store(nullptr);
+        return true;
+    }
+    for (int i = 0; i < available().n; ++i) {
+        if (!std::strcmp(available().names[i], name)) {
+            forced.store(available().tables[i]);
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace dream_accel

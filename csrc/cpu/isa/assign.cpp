@@ -1,0 +1,278 @@
+// Nearest centroid of every row of a tile.
+//
+//   argmin_k |x - c_k|^2  =  argmin_k |c_k|^2 - 2 x.c_k
+//
+// with x and c_k both relative to the group's centre. The products are a blocked matrix product: ROWS rows by DEPTH
+// columns of x are converted and centred into scratch that stays in the first-level cache while all panels of centroids
+// pass by, the same columns of the panels stay in the second while all rows of a part of the tile pass by, and the
+// scores of that part are all that is ever stored.
+#include "distance.h"
+#include "functions.h"
+#include "simd.h"
+#include "transpose.h"
+
+namespace dream_accel {
+namespace DREAM_ISA {
+namespace {
+
+// Two vectors of scores for each of ROWS rows are as many accumulators as the registers hold.
+#if defined(__AVX512F__)
+constexpr int ROWS = 14;
+constexpr int BLOCKS = 8;
+#elif defined(__aarch64__)
+constexpr int ROWS = 12;
+constexpr int BLOCKS = 8;
+#else
+constexpr int ROWS = 6;
+constexpr int BLOCKS = 16;
+#endif
+constexpr int PART_ROWS = ROWS * BLOCKS;
+constexpr int PANEL = 2 * W;
+constexpr int DEPTH = 256;
+constexpr int STRIDE = DEPTH + 16;  // not a power of two, so that rows do not compete for the same cache lines
+constexpr int64_t COLUMNS = 512;    // centroids whose scores are kept at a time
+constexpr int SEGMENT = 16;
+constexpr int64_t CACHE = 6 << 18;  // bytes of the second-level cache to count on
+
+template <class I>
+DREAM_INLINE I smaller(I a, I b) {
+    return b < a ? b : a;
+}
+
+template <class T>
+void centre_rows(const T* x, int64_t stride, int n_rows, int depth, const float* centre, float* rows) {
+    for (int i = 0; i < n_rows; ++i) {
+        for (int d = 0; d < depth; d += W) {
+            const vf value = load_at(x + i * stride, d, depth) - load_at(centre, d, depth);
+            store_as(rows + i * STRIDE + d, value);
+        }
+    }
+}
+
+// Rows of x that are needed soon. Every SEGMENT steps of a product bring one more line of each towards the cache.
+struct Prefetch {
+    const char* row;
+    int64_t stride;
+    int n_rows;
+};
+
+// scores (M, V vectors) = or += rows (M, depth) * panel (depth, V vectors)
+template <int M, int V>
+void multiply(
+    const float* rows, const float* panel, int depth, float* scores, int64_t scores_stride, bool add, Prefetch soon) {
+    vf sum[M][V] = {};
+    for (int segment = 0; segment < depth; segment += SEGMENT) {
+        for (int i = 0; i < soon.n_rows; ++i) __builtin_prefetch(soon.row + i * soon.stride, 0, 2);
+        soon.row += 64;
+        const int end = depth - segment < SEGMENT ? depth : segment + SEGMENT;
+        for (int d = segment; d < end; ++d) {
+            vf c[V];
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) c[v] = load(panel + (d * V + v) * W);
+#pragma GCC unroll 16
+            for (int m = 0; m < M; ++m) {
+                const vf x = broadcast(rows[m * STRIDE + d]);
+#pragma GCC unroll 2
+                for (int v = 0; v < V; ++v) sum[m][v] += x * c[v];
+            }
+        }
+    }
+    // Every block of columns starts from zero and is added afterwards: shorter chains of sums lose less.
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) {
+            float* score = scores + m * scores_stride + v * W;
+            store_as(score, add ? load(score) + sum[m][v] : sum[m][v]);
+        }
+    }
+}
+
+template <int V, int M = ROWS>
+void multiply_up_to(
+    int m, const float* rows, const float* panel, int depth, float* scores, int64_t stride, bool add, Prefetch soon) {
+    if constexpr (M > 1) {
+        if (m < M) return multiply_up_to<V, M - 1>(m, rows, panel, depth, scores, stride, add, soon);
+    }
+    multiply<M, V>(rows, panel, depth, scores, stride, add, soon);
+}
+
+// Lowers best and label of a row by n_columns scores, the first of which belongs to centroid first. Ties keep the
+// lowest.
+DREAM_INLINE void argmin(
+    const float* scores, const float* norms, int64_t n_columns, int32_t first, float& best, int32_t& label) {
+    vf least = broadcast(__builtin_inff());
+    vi where = broadcast(INT32_MAX);
+    vi column = broadcast(first);
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) column[i] += i;
+    for (int64_t k = 0; k < n_columns; k += W) {
+        const vf score = load(norms + k) + load(scores + k);
+        const vi better = score < least;
+        least = better ? score : least;
+        where = better ? column : where;
+        column += W;
+    }
+    const float low = reduce_lanes(least, [](vf a, vf b) { return b < a ? b : a; })[0];
+    where = least == broadcast(low) ? where : broadcast(INT32_MAX);
+    const int32_t lowest = reduce_lanes(where, [](vi a, vi b) { return b < a ? b : a; })[0];
+    if (low < best) {
+        best = low;
+        label = lowest;
+    }
+}
+
+int64_t columns_at_a_time(int64_t K) {
+    const int64_t padded = (K + W - 1) / W * W;
+    return padded < COLUMNS ? padded : COLUMNS;
+}
+
+// Some rows of the tile in hand.
+template <class T>
+struct Part {
+    const T* x;
+    int n_rows;
+    const T* next;  // rows that come after it
+    int n_next;
+};
+
+// The rows whose columns are needed after columns d of rows i of the part.
+template <class T>
+struct Upcoming {
+    const T* x;
+    int n_rows;
+};
+
+template <class T>
+DREAM_INLINE Upcoming<T> upcoming(const Part<T>& part, int i, int64_t d, int64_t D) {
+    if (i + ROWS < part.n_rows) return {part.x + (i + ROWS) * D + d, smaller(part.n_rows - i - ROWS, ROWS)};
+    if (d + DEPTH < D) return {part.x + d + DEPTH, smaller(part.n_rows, ROWS)};
+    return {part.next, smaller(part.n_next, ROWS)};
+}
+
+// Writes the products of the rows with centroids [first, first + n_columns) into scores.
+template <class T>
+void score_columns(
+    const AssignTile& tile, const Part<T>& part, int64_t first, int64_t n_columns, float* rows, float* scores) {
+    const int64_t D = tile.D, stride = columns_at_a_time(tile.K);
+    const int n_panels = static_cast<int>((n_columns + PANEL - 1) / PANEL);
+    const int share = (ROWS + n_panels - 1) / n_panels;
+    for (int64_t d = 0; d < D; d += DEPTH) {
+        const int depth = static_cast<int>(D - d < DEPTH ? D - d : DEPTH);
+        for (int i = 0; i < part.n_rows; i += ROWS) {
+            const int m = smaller(part.n_rows - i, ROWS);
+            centre_rows(part.x + i * D + d, D, m, depth, tile.centre + d, rows);
+            const Upcoming<T> soon = upcoming(part, i, d, D);
+            for (int64_t k = 0; k < n_columns; k += PANEL) {
+                // The panels share the fetching of the rows that come next.
+                const int from = static_cast<int>(k / PANEL) * share;
+                const Prefetch prefetch = {
+                    reinterpret_cast<const char*>(soon.x + from * D), D * static_cast<int64_t>(sizeof(T)),
+                    smaller(share, soon.n_rows - from)};
+                const int width = n_columns - k > W ? PANEL : W;
+                const float* panel = tile.packed + (first + k) * D + d * width;
+                float* block = scores + i * stride + k;
+                if (width == PANEL) {
+                    multiply_up_to<2>(m, rows, panel, depth, block, stride, d > 0, prefetch);
+                } else {
+                    multiply_up_to<1>(m, rows, panel, depth, block, stride, d > 0, prefetch);
+                }
+            }
+        }
+    }
+}
+
+template <class T>
+void assign_part(const AssignTile& tile, const Part<T>& part, int32_t* labels, float* distance) {
+    float* rows = tile.scratch;
+    float* scores = rows + ROWS * STRIDE;
+    const int64_t padded = (tile.K + W - 1) / W * W, stride = columns_at_a_time(tile.K);
+    for (int i = 0; i < part.n_rows; ++i) {
+        labels[i] = tile.first_live;
+        distance[i] = __builtin_inff();
+    }
+    for (int64_t first = 0; first < padded; first += COLUMNS) {
+        const int64_t n_columns = padded - first < COLUMNS ? padded - first : COLUMNS;
+        score_columns<T>(tile, part, first, n_columns, rows, scores);
+        for (int i = 0; i < part.n_rows; ++i) {
+            argmin(
+                scores + i * stride, tile.norms + first, n_columns, static_cast<int32_t>(first), distance[i],
+                labels[i]);
+        }
+    }
+    for (int i = 0; i < part.n_rows; ++i) {
+        const float found = distance_between(part.x + i * tile.D, tile.centroids + labels[i] * tile.D, tile.D);
+        distance[i] = found == found ? found : __builtin_inff();
+    }
+}
+
+// Rows to take at a time: where the centroids leave room in the second-level cache, so few that they are still there
+// when their distances are computed.
+int64_t rows_at_a_time(int64_t K, int64_t D, int64_t element_size) {
+    const int64_t room = CACHE - K * D * 4;
+    const int64_t fitting = room / (D * element_size) / ROWS * ROWS;
+    return room < CACHE / 4 || fitting > PART_ROWS ? PART_ROWS : fitting < ROWS ? ROWS : fitting;
+}
+
+template <class T>
+void assign_typed_tile(const AssignTile& tile) {
+    const T* x = static_cast<const T*>(tile.x);
+    const int64_t step = rows_at_a_time(tile.K, tile.D, sizeof(T));
+    for (int64_t i = 0; i < tile.n_rows; i += step) {
+        const int64_t left = tile.n_rows - i, next = left - step;
+        Part<T> part;
+        part.x = x + i * tile.D;
+        part.n_rows = static_cast<int>(smaller(left, step));
+        part.next = part.x + step * tile.D;
+        part.n_next = static_cast<int>(next < 0 ? 0 : smaller(next, step));
+        assign_part(tile, part, tile.labels + i, tile.distance + i);
+    }
+}
+
+}  // namespace
+
+AssignGeometry assign_geometry() { return {W, ROWS, 1}; }
+
+int64_t assign_scratch(int64_t K) { return ROWS * STRIDE + PART_ROWS * columns_at_a_time(K); }
+
+void assign_tile(const AssignTile& tile) {
+    switch (tile.dtype) {
+        case Dtype::float32:
+            return assign_typed_tile<float>(tile);
+        case Dtype::float16:
+            return assign_typed_tile<Float16>(tile);
+        case Dtype::bfloat16:
+            return assign_typed_tile<BFloat16>(tile);
+    }
+}
+
+// Panels in the order multiply reads them: packed[d * width + j] = -2 (c_j[d] - centre[d]).
+void pack_panel(
+    const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
+    float* norms) {
+    for (int first = 0; first < width; first += W) {
+        vf norm = {};
+        for (int64_t d = 0; d < D; d += W) {
+            const vf shift = load_at(centre, d, D);
+            vf block[W];
+            for (int j = 0; j < W; ++j) {
+                const int k = first + j;
+                block[j] = k < n && live[k] ? -2.0f * (load_at(centroids + k * D, d, D) - shift) : vf{};
+            }
+            transpose(block);
+            vf sum = {};
+#pragma GCC unroll 16
+            for (int i = 0; i < W; ++i) sum += block[i] * block[i];
+            norm += sum;
+            const int n_valid = static_cast<int>(D - d < W ? D - d : W);
+            for (int i = 0; i < n_valid; ++i) store_as(packed + (d + i) * width + first, block[i]);
+        }
+        for (int j = 0; j < W; ++j) {
+            const int k = first + j;
+            norms[k] = k < n && live[k] ? 0.25f * norm[j] : __builtin_inff();
+        }
+    }
+}
+
+}  // namespace DREAM_ISA
+}  // namespace dream_accel

@@ -1,0 +1,76 @@
+// The part of the CPU kernels that is compiled once per instruction set, as one table of functions each.
+#pragma once
+
+#include <cstdint>
+
+#include "../../metrics.h"
+#include "../types.h"
+
+namespace dream_accel {
+
+// Rows of one group to assign, and its centroids as prepared by pack_panel.
+struct AssignTile {
+    const void* x;  // IN (n_rows, D) of dtype
+    Dtype dtype;
+    int64_t n_rows;
+    int64_t D;
+    int64_t K;
+    const float* centroids;  // IN (K, D) as given
+    const float* centre;     // IN (D,) what pack_panel subtracted
+    const float* packed;     // IN panels as pack_panel wrote them
+    const float* norms;      // IN (K padded to whole vectors,), +inf where a centroid is dead
+    int32_t first_live;      // the lowest live centroid
+    int32_t* labels;         // OUT (n_rows,)
+    float* distance;         // OUT (n_rows,)
+    float* scratch;          // assign_scratch(K) floats, 64-byte aligned
+};
+
+struct AssignGeometry {
+    int lanes;      // floats in a vector; a panel holds the centroids of two, the last panel of one or two
+    int row_block;  // rows a tile should hold a multiple of
+    int depth;      // a panel's features are padded to a multiple of this
+};
+
+struct Kernels {
+    const char* name;
+
+    AssignGeometry (*assign_geometry)();
+    int64_t (*assign_scratch)(int64_t K);
+    void (*assign_tile)(const AssignTile& tile);
+
+    // Writes n centroids as a panel of width lanes or 2 * lanes (-2 (c_j - centre) in the order assign_tile reads them),
+    // and their |c_j - centre|^2 into norms. Dead centroids and the places from n to width are zeros with norm +inf.
+    void (*pack_panel)(
+        const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
+        float* norms);
+
+    bool (*all_finite)(const float* values, int64_t n);
+
+    // Squared distance of two rows of D elements.
+    float (*row_distance)(const void* x, Dtype dtype, const float* centroid, int64_t D);
+
+    // out[d] = mean over the n rows x[rows[i]] of columns first <= d < last, accumulated in double in the order of
+    // rows.
+    void (*mean_of_rows)(
+        const void* x, Dtype dtype, int64_t D, const int32_t* rows, int64_t n, int64_t first, int64_t last, float* out);
+
+    // Sum of the terms of metrics.h over n elements; grad, unless null, receives slope_scale times their slopes.
+    double (*squared_differences)(const float* x, const float* y, int64_t n, float slope_scale, float* grad);
+    double (*absolute_differences)(const float* x, const float* y, int64_t n, float slope_scale, float* grad);
+    Products<double> (*products)(const float* x, const float* y, int64_t n);
+    void (*cosine_gradient)(const float* x, const float* y, int64_t n, double along_x, double along_y, float* grad);
+};
+
+// The table in use: the best the processor runs, or what force_isa chose.
+const Kernels& kernels();
+
+// The table for assignments of this size.
+const Kernels& kernels_for_assign(int64_t K, int64_t D);
+
+// Names of the instruction sets that are compiled in and run here, slowest first.
+const char* const* available_isas();
+
+// Uses the named instruction set from here on, the best where name is empty. False if it is not available.
+bool force_isa(const char* name);
+
+}  // namespace dream_accel

@@ -1,0 +1,26 @@
+#include "functions.h"
+
+namespace dream_accel {
+namespace DREAM_ISA {
+
+#define DREAM_STRING_(name) #name
+#define DREAM_STRING(name) DREAM_STRING_(name)
+
+extern const Kernels table;
+const Kernels table = {
+    DREAM_STRING(DREAM_ISA),
+    assign_geometry,
+    assign_scratch,
+    assign_tile,
+    pack_panel,
+    all_finite,
+    row_distance,
+    mean_of_rows,
+    squared_differences,
+    absolute_differences,
+    products,
+    cosine_gradient,
+};
+
+}  // namespace DREAM_ISA
+}  // namespace dream_accel

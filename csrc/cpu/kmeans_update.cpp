@@ -1,0 +1,96 @@
+// Means of the clusters: member lists by counting sort, then every cluster's rows added in order.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "buffer.h"
+#include "groups.h"
+#include "isa/kernels.h"
+#include "operators.h"
+#include "parallel.h"
+
+namespace dream_accel {
+namespace {
+
+// The member nearest each cluster's centroid: it never moves, so that no cluster runs empty.
+std::vector<bool> find_anchors(
+    const float* distance, int64_t n_rows, int64_t K, const int32_t* members, const int32_t* begin) {
+    std::vector<bool> anchors(n_rows);
+    for (int64_t k = 0; k < K; ++k) {
+        if (begin[k] == begin[k + 1]) continue;
+        int32_t anchor = members[begin[k]];
+        for (int32_t i = begin[k] + 1; i < begin[k + 1]; ++i) {
+            const float best = distance[anchor], here = distance[members[i]];
+            if (here < best || (std::isnan(best) && !std::isnan(here))) anchor = members[i];
+        }
+        anchors[anchor] = true;
+    }
+    return anchors;
+}
+
+// Gives each empty cluster of a group, in order, the row farthest from its centroid that is still free to move.
+void fill_empty_clusters(
+    const int32_t* labels, const float* distance, int64_t n_rows, int64_t K, int32_t* members, int32_t* begin) {
+    std::vector<int32_t> empty;
+    for (int64_t k = 0; k < K; ++k) {
+        if (begin[k] == begin[k + 1]) empty.push_back(static_cast<int32_t>(k));
+    }
+    if (empty.empty()) return;
+
+    const std::vector<bool> anchors = find_anchors(distance, n_rows, K, members, begin);
+    std::vector<int32_t> candidates;
+    for (int32_t i = 0; i < begin[K]; ++i) {
+        if (distance[members[i]] > 0 && !anchors[members[i]]) candidates.push_back(members[i]);
+    }
+    const size_t n_moves = std::min(empty.size(), candidates.size());
+    std::partial_sort(candidates.begin(), candidates.begin() + n_moves, candidates.end(), [&](int32_t a, int32_t b) {
+        return distance[a] > distance[b] || (distance[a] == distance[b] && a < b);
+    });
+
+    std::vector<int32_t> moved(labels, labels + n_rows);
+    for (size_t e = 0; e < n_moves; ++e) moved[candidates[e]] = empty[e];
+    sort_by_label(moved.data(), n_rows, K, members, begin);
+}
+
+}  // namespace
+
+void kmeans_update(
+    const Rows& rows, const int32_t* labels, int64_t K, const float* distance, const float* previous,
+    const uint8_t* active, bool farthest, float* centroids, int32_t* counts, int n_threads) {
+    check_offsets(rows);
+    const Kernels& isa = kernels();
+    const int64_t G = rows.G, D = rows.D;
+    n_threads = threads_for(rows.N * D + G * K * D, n_threads);
+    auto members = make_buffer<int32_t>(rows.N);
+    auto begins = make_buffer<int32_t>(G * (K + 1));
+
+    parallel_for(G, n_threads, [&](int64_t g, int) {
+        const int64_t first = rows.offsets[g];
+        int32_t* begin = begins.get() + g * (K + 1);
+        sort_by_label(labels + first, rows.size(g), K, members.get() + first, begin);
+        if (farthest && (!active || active[g])) {
+            fill_empty_clusters(labels + first, distance + first, rows.size(g), K, members.get() + first, begin);
+        }
+        for (int64_t k = 0; k < K; ++k) counts[g * K + k] = begin[k + 1] - begin[k];
+    });
+
+    // Few clusters are split by columns, so that every thread gets some.
+    const int64_t wanted = (4 * n_threads + G * K - 1) / std::max<int64_t>(G * K, 1);
+    const int64_t n_slices = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(D / 256, 1));
+    parallel_for(G * K * n_slices, n_threads, [&](int64_t task, int) {
+        const int64_t cluster = task / n_slices, slice = task % n_slices, g = cluster / K, k = cluster % K;
+        const int64_t from = D * slice / n_slices, to = D * (slice + 1) / n_slices;
+        float* centroid = centroids + cluster * D;
+        if (counts[cluster] > 0 && (!active || active[g])) {
+            const int32_t* own = members.get() + rows.offsets[g] + begins[g * (K + 1) + k];
+            isa.mean_of_rows(rows.row(rows.offsets[g]), rows.dtype, D, own, counts[cluster], from, to, centroid);
+        } else if (previous) {
+            std::copy(previous + cluster * D + from, previous + cluster * D + to, centroid + from);
+        } else {
+            std::fill(centroid + from, centroid + to, std::numeric_limits<float>::quiet_NaN());
+        }
+    });
+}
+
+}  // namespace dream_accel

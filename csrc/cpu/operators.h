@@ -1,0 +1,66 @@
+// The operators on the CPU. Pointers are to C-contiguous host memory. Results do not depend on n_threads.
+//
+// Symbols: G groups, N rows, D features, K clusters; group g owns rows offsets[g] to offsets[g+1] - 1 of x.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../gradient_pair.h"
+#include "types.h"
+
+namespace dream_accel {
+
+struct Rows {
+    const void* x;  // (N, D) of dtype
+    Dtype dtype;
+    int64_t N;
+    int64_t D;
+    const int64_t* offsets;  // (G+1,)
+    int64_t G;
+
+    int64_t size(int64_t group) const { return offsets[group + 1] - offsets[group]; }
+    const void* row(int64_t i) const { return static_cast<const char*>(x) + i * D * size_of(dtype); }
+};
+
+// Throws std::invalid_argument unless offsets start at 0, never fall, end at N and leave every group under 2^31 rows.
+void check_offsets(const Rows& rows);
+
+void kmeans_assign(
+    const Rows& rows,
+    const float* centroids,  // IN (G, K, D)
+    int64_t K,
+    const uint8_t* active,           // IN (G,) or null: all
+    const int32_t* previous_labels,  // IN (N,) what rows of inactive groups keep; null without active
+    const float* previous_distance,  // IN (N,) likewise
+    int32_t* labels,                 // OUT (N,)
+    float* distance,                 // OUT (N,)
+    int n_threads);
+
+void kmeans_update(
+    const Rows& rows,
+    const int32_t* labels,  // IN (N,)
+    int64_t K,
+    const float* distance,  // IN (N,) where farthest, else unused
+    const float* previous,  // IN (G, K, D) or null
+    const uint8_t* active,  // IN (G,) or null: all
+    bool farthest,          // empty clusters take the farthest rows
+    float* centroids,       // OUT (G, K, D)
+    int32_t* counts,        // OUT (G, K)
+    int n_threads);
+
+void nearest_members(
+    const Rows& rows,
+    const float* centroids,  // IN (G, K, D)
+    int64_t K,
+    const int32_t* labels,  // IN (N,)
+    int64_t n,
+    int64_t* picks,  // OUT (G, K, n)
+    int n_threads);
+
+void gradient_distance(
+    const std::vector<GradientPair>& pairs, int64_t G, Metric metric,
+    float* distance,  // OUT (G,)
+    int n_threads);
+
+}  // namespace dream_accel

@@ -1,0 +1,153 @@
+"""The diagnosis: what it prints, and that its self-test can fail."""
+
+import re
+import types
+
+import pytest
+import torch
+from conftest import refused
+
+from dream_accel import doctor
+from dream_accel.backends import BACKENDS, OPERATORS, backend, refusal
+from dream_accel.devices import find_device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    monkeypatch.setattr(doctor, "devices", lambda: [CPU])
+
+
+def spoiled(op: str, change) -> types.ModuleType:
+    """A backend that serves everything like the reference, but changes what one operator returns."""
+    reference = backend("reference")
+    module = types.ModuleType("spoiled")
+    module.NAME = "cpu"
+    module.unavailable = lambda: None
+    module.refuses = lambda *_: None
+    for name in OPERATORS:
+        setattr(module, name, getattr(reference, name))
+    setattr(module, op, lambda *args: change(getattr(reference, op)(*args)))
+    return module
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Puts a spoiled backend in the place of the compiled one."""
+
+    def install(op, change):
+        module = spoiled(op, change)
+        for place in ("dream_accel.doctor.backend", "dream_accel.backends.backend"):
+            monkeypatch.setattr(place, lambda name: module if name == "cpu" else backend(name))
+        monkeypatch.setattr(doctor, "refusal", lambda name, *call: None if name == "cpu" else refusal(name, *call))
+        monkeypatch.setattr(doctor, "BACKENDS", ("cpu", "reference"))
+
+    return install
+
+
+def test_all_is_well_here(capsys):
+    assert doctor.main() == 0
+    shown = capsys.readouterr().out
+    assert "self-test passed" in shown
+    assert f"torch: {torch.__version__.split('+')[0]}" in shown
+    assert "reference: ok" in shown
+    assert "WRONG" not in shown
+
+
+def test_every_backend_is_ok_or_says_why_not(capsys):
+    doctor.main()
+    lines = capsys.readouterr().out.splitlines()
+    for op in OPERATORS:
+        begins = next(i for i, line in enumerate(lines) if line.startswith(f"  {op}"))
+        for name, line in zip(BACKENDS, lines[begins + 1 :], strict=False):
+            assert re.fullmatch(rf"    {name}: (ok|not used: .{{15,}})", line)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_says_that_there_is_no_cuda_device(capsys):
+    doctor.main()
+    assert "cuda: none found" in capsys.readouterr().out
+
+
+def test_names_the_backend_that_will_run(capsys, monkeypatch):
+    monkeypatch.setenv("DREAM_ACCEL_BACKEND", "reference")
+    doctor.main()
+    shown = capsys.readouterr().out
+    assert "DREAM_ACCEL_BACKEND: reference" in shown
+    assert all(f"\n  {op}: reference\n" in shown for op in OPERATORS)
+
+
+def test_packages_that_are_missing_are_said(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    doctor.main()
+    assert "no-such-package: not installed" in capsys.readouterr().out
+
+
+SPOILT = {
+    "kmeans_assign": lambda out: (out[0].roll(1), out[1]),
+    "kmeans_update": lambda out: (out[0] * 1.01, out[1]),
+    "nearest_members": lambda out: out.flip(2),
+    "gradient_distance": lambda out: (out[0], [out[1][0], -out[1][1]]),
+}
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_a_wrong_result_is_found_and_fails(op, spoil, capsys):
+    spoil(op, SPOILT[op])
+    assert not doctor.agrees("cpu", op, doctor.sample_call(op, CPU))
+    assert doctor.main() == 1
+    shown = capsys.readouterr().out
+    assert shown.count("cpu: WRONG RESULT") == 1
+    assert "self-test FAILED in 1 places" in shown
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda out: (out[0].long(), out[1]),
+        lambda out: (out[0], out[1][:, None]),
+        lambda out: (out[0], out[1] * torch.nan),
+    ],
+    ids=["dtype", "shape", "nan"],
+)
+def test_another_type_shape_or_nan_is_a_wrong_result(change, spoil):
+    spoil("kmeans_assign", change)
+    assert not doctor.agrees("cpu", "kmeans_assign", doctor.sample_call("kmeans_assign", CPU))
+
+
+def test_a_backend_that_breaks_down_is_reported_with_its_reason(spoil, capsys):
+    def broken(out):
+        raise RuntimeError("first line\nsecond line")
+
+    spoil("kmeans_update", broken)
+    assert doctor.main() == 1
+    assert "cpu: FAILS, please report this: RuntimeError: first line second line" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_the_sample_call_is_the_same_every_time(op):
+    first, second = (doctor._tensors(backend("reference").__dict__[op](*doctor.sample_call(op, CPU))) for _ in "ab")
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("op", [op for op in OPERATORS if op != "gradient_distance"])
+def test_the_sample_call_has_an_empty_group(op):
+    offsets = doctor.sample_call(op, CPU)[1]
+    assert 0 in offsets.diff().tolist()
+
+
+class TestFindDevice:
+    def test_default_is_a_gpu_where_there_is_one(self):
+        expected = "cuda" if torch.cuda.is_available() else "cpu"
+        assert find_device(None).type == find_device("auto").type == expected
+
+    def test_named_devices_are_taken(self):
+        assert find_device("cpu") == find_device(CPU) == CPU
+
+    @pytest.mark.parametrize("name", ["gpu", "cuda:99", ""])
+    def test_others_are_refused_with_what_there_is(self, name):
+        message = refused(find_device, name)
+        assert message.startswith(f"device {name!r} cannot be used here (")
+        assert "choose one of cpu" in message

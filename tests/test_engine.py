@@ -1,0 +1,537 @@
+"""The loop: the pixel optimiser, network training, whole runs, checkpoints."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import no_host_round_trip, refused
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import dream_accel as da
+from dream_accel import _native
+from dream_accel.backends import choose
+from dream_accel.data import DataSplit, ImageSet
+from dream_accel.engine import loop
+from dream_accel.engine.checkpoint import Checkpoint
+from dream_accel.engine.loop import Distiller, distill, load_split
+from dream_accel.engine.matching import MatchingStep
+from dream_accel.engine.pixels import PixelSGD
+from dream_accel.engine.training import Rows, Trainer
+from dream_accel.errors import DreamAccelWarning
+from dream_accel.networks import make_network
+from dream_accel.objectives import GradientMatching
+from dream_accel.random import generator
+from dream_accel.results import Progress
+from dream_accel.synthetic import decode
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def toy_split(per_class: int = 12, n_classes: int = 3, side: int = 8) -> DataSplit:
+    """Noise around a grey level of its own for every class; training set and test set alike."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(n_classes).repeat_interleave(per_class)
+    labels = labels[torch.randperm(len(labels), generator=draws)]
+    level = 40 + 170 * labels.view(-1, 1, 1, 1) // max(n_classes - 1, 1)
+    images = (level + torch.randint(-40, 41, (len(labels), 1, side, side), generator=draws)).clamp(0, 255)
+    one = ImageSet.from_arrays(images.to(torch.uint8), labels, n_classes)
+    return DataSplit("toy", one, one)
+
+
+def toy_recipe(**settings):
+    small = {
+        "ipc": 2,
+        "factor": 1,
+        "clusters": 4,
+        "interval": 2,
+        "iterations": 2,
+        "inner_steps": 3,
+        "width": 4,
+        "depth": 2,
+        "network_images": 8,
+        "network_batch": 5,
+        "pixel_lr": 0.5,
+    }
+    return da.recipe("dream", "toy", **{**small, **settings})
+
+
+class TestPixelSGD:
+    gradients = torch.randn(6, 4, 2, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start = torch.rand(4, 2, 1, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+    def test_per_class_gives_what_one_optimiser_stepping_after_each_class_gives(self, momentum):
+        """The published loop, literally; a class's pixels are compared where the class has its turn."""
+        sequential = self.start.clone().requires_grad_()
+        optimizer = torch.optim.SGD([sequential], lr=0.1, momentum=momentum)
+        ours = PixelSGD(self.start.clone(), 0.1, momentum, "per_class")
+        for gradients in self.gradients:
+            at_its_turn = torch.empty_like(self.start)
+            for c in range(len(self.start)):
+                at_its_turn[c] = sequential.detach()[c]
+                sequential.grad = torch.zeros_like(sequential)
+                sequential.grad[c] = gradients[c]
+                optimizer.step()
+            torch.testing.assert_close(ours.pixels, at_its_turn)
+            ours.step(gradients)
+
+    @pytest.mark.parametrize("momentum", [0.0, 0.5])
+    def test_joint_is_plain_sgd(self, momentum):
+        plain = self.start.clone().requires_grad_()
+        optimizer = torch.optim.SGD([plain], lr=0.1, momentum=momentum)
+        ours = PixelSGD(self.start.clone(), 0.1, momentum, "joint")
+        for gradients in self.gradients:
+            plain.grad = gradients.clone()
+            optimizer.step()
+            ours.step(gradients)
+            torch.testing.assert_close(ours.pixels, plain.detach())
+
+    def test_one_class_makes_no_difference_between_the_sweeps(self):
+        steps = [PixelSGD(self.start[:1].clone(), 0.1, 0.5, sweep) for sweep in ("per_class", "joint")]
+        for pixels in steps:
+            pixels.step(self.gradients[0, :1])
+        assert torch.equal(steps[0].pixels, steps[1].pixels)
+
+    def test_clamp_keeps_pixels_in_range_in_place(self):
+        pixels = torch.tensor([-1.0, 0.25, 2.0])
+        PixelSGD(pixels, 1, 0).clamp()
+        assert pixels.tolist() == [0, 0.25, 1]
+
+
+class TestRows:
+    def test_every_row_comes_once_before_any_comes_again(self):
+        rows = Rows(10, generator(0, "test"))
+        seen = torch.cat([rows.take(count) for count in (3, 3, 3, 3, 8)])
+        assert sorted(seen[:10].tolist()) == list(range(10))
+        assert sorted(seen[10:].tolist()) == list(range(10))
+        assert seen[:10].tolist() != seen[10:].tolist()
+
+    def test_batches_hold_the_count_asked_for(self):
+        rows = Rows(4, generator(0, "test"))
+        assert [len(batch) for batch in rows.batches(10, 4)] == [4, 4, 2]
+        assert list(rows.batches(0, 4)) == []
+
+    def test_more_rows_than_there_are_in_one_take(self):
+        counts = torch.bincount(Rows(3, generator(0, "test")).take(9))
+        assert counts.tolist() == [3, 3, 3]
+
+
+class TestTrainer:
+    def test_without_augmentation_it_is_plain_sgd(self):
+        images, labels = torch.rand(3, 6, 1, 8, 8), torch.randint(0, 3, (3, 6))
+        ours, plain = (make_network("convnet", (1, 8, 8), 3, 4, 2, 0) for _ in range(2))
+        trainer = Trainer(
+            ours,
+            lambda x: x * 2 - 1,
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=5e-4,
+            augment="",
+            cutmix_probability=0.0,
+            device=CPU,
+            seed=0,
+            keys=(),
+        )
+        velocity = [torch.zeros_like(p) for p in plain.parameters()]
+        for batch, targets in zip(images, labels, strict=True):
+            loss = nn.functional.cross_entropy(plain(batch * 2 - 1), targets)
+            gradients = torch.autograd.grad(loss, list(plain.parameters()))
+            with torch.no_grad():
+                for p, v, g in zip(plain.parameters(), velocity, gradients, strict=True):
+                    v.mul_(0.9).add_(g + 5e-4 * p)
+                    p.sub_(0.1 * v)
+            found = trainer.step(batch, targets)
+            torch.testing.assert_close(found, loss.detach())
+            assert not found.requires_grad
+        for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
+
+    def test_cutmix_weighs_the_two_losses_by_area(self, monkeypatch):
+        images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 1])
+        partners, weight = torch.tensor([1, 0, 1, 2]), torch.tensor(0.3)
+        monkeypatch.setattr("dream_accel.engine.training.cutmix", lambda *_: (images, partners, weight))
+        network = make_network("convnet", (1, 8, 8), 3, 4, 2, 0)
+        logits = network(images).log_softmax(1)
+        expected = sum(-(0.3 * logits[i, labels[i]] + 0.7 * logits[i, partners[i]]) / 4 for i in range(4)).detach()
+        settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "augment": "", "cutmix_probability": 1.0}
+        trainer = Trainer(network, lambda x: x, **settings, device=CPU, seed=0, keys=())
+        torch.testing.assert_close(trainer.step(images, labels), expected)
+
+
+class TestMatchingStep:
+    def step(self, **settings) -> tuple[MatchingStep, dict]:
+        options = {"augment": "", "normalize": lambda x: x * 2 - 1, "factor": 1, "max_synthetic": 128, **settings}
+        matching = MatchingStep(GradientMatching("mse"), **options)
+        matching.restart(3, CPU, 0)
+        draws = torch.Generator().manual_seed(3)
+        given = {
+            "network": make_network("convnet", (1, 8, 8), 3, 4, 2, 0),
+            "images": torch.randint(0, 256, (20, 1, 8, 8), generator=draws, dtype=torch.uint8),
+            "indices": torch.randint(0, 20, (3, 5), generator=draws),
+            "pixels": torch.rand(3, 2, 1, 8, 8, generator=draws),
+        }
+        return matching, given
+
+    @pytest.mark.parametrize("factor", [1, 2])
+    def test_gradient_of_every_class_is_that_of_the_summed_distance(self, factor):
+        matching, given = self.step(factor=factor)
+        distances, gradient = matching(**given)
+        pixels = given["pixels"].clone().requires_grad_()
+        network, total = given["network"], torch.zeros(())
+        for c in range(3):
+            sides = [given["images"][given["indices"][c]].float() / 255, decode(pixels[c], factor)]
+            weights = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d)]
+            g_real, g_synthetic = (
+                torch.autograd.grad(
+                    nn.functional.cross_entropy(network(x * 2 - 1), torch.full((len(x),), c)),
+                    weights,
+                    create_graph=True,
+                )
+                for x in sides
+            )
+            own = sum((a.detach() - b).square().sum() for a, b in zip(g_real, g_synthetic, strict=True))
+            torch.testing.assert_close(distances[c], own.detach(), rtol=1e-4, atol=1e-6)
+            total = total + own
+        (expected,) = torch.autograd.grad(total, pixels)
+        assert gradient.shape == pixels.shape
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+    def test_at_most_max_synthetic_decoded_images_are_seen(self):
+        seen = []
+
+        def objective(network, real, synthetic, c):
+            seen.append(len(synthetic))
+            return GradientMatching("mse")(network, real, synthetic, c)
+
+        matching, given = self.step(factor=2, max_synthetic=3)
+        matching.objective = objective
+        matching(**given)
+        assert seen == [3, 3, 3]
+
+    def test_real_and_synthetic_images_of_a_class_share_one_draw_and_classes_do_not(self):
+        seen = []
+
+        def objective(network, real, synthetic, c):
+            seen.append((real, synthetic))
+            return GradientMatching("mse")(network, real, synthetic, c)
+
+        matching, given = self.step(augment="crop_cutout_flip")
+        matching.objective = objective
+        given["images"][:] = 255
+        given["pixels"][:] = 1
+        matching(**given)
+        for real, synthetic in seen:
+            assert torch.equal(real[:1], synthetic[:1].detach())
+            assert (real == real[:1]).all()
+        assert not torch.equal(seen[0][0], seen[1][0])
+
+
+def pixels_of(**settings) -> torch.Tensor:
+    return distill(toy_recipe(**settings), toy_split(), device="cpu").synthetic.images
+
+
+class TestDistill:
+    def test_same_seed_same_pixels_bit_for_bit_and_another_seed_others(self):
+        state = torch.get_rng_state()
+        first = pixels_of(seed=3)
+        torch.manual_seed(99)
+        assert torch.equal(pixels_of(seed=3), first)
+        assert not torch.equal(pixels_of(seed=4), first)
+        torch.set_rng_state(state)
+
+    def test_the_global_random_stream_does_not_notice(self):
+        state = torch.get_rng_state()
+        pixels_of(iterations=1)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_the_number_of_threads_does_not_show_in_the_clustering(self):
+        """In later iterations it may: oneDNN's convolution gradients depend on it in the last bit."""
+        start, moved = pixels_of(iterations=0), pixels_of(iterations=1, inner_steps=1)
+        torch.set_num_threads(2)
+        assert torch.equal(pixels_of(iterations=0), start)
+        torch.testing.assert_close(pixels_of(iterations=1, inner_steps=1), moved, rtol=0, atol=1e-4)
+
+    def test_pixels_move_stay_in_range_and_come_back_on_the_cpu(self):
+        start, moved = pixels_of(iterations=0), pixels_of(pixel_lr=50.0)
+        assert not torch.equal(start, moved)
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+        assert moved.device == CPU
+        assert not moved.requires_grad
+
+    def test_matching_brings_the_gradients_together(self):
+        """From noise, with one network kept: the distance must fall."""
+        settings = toy_recipe(init="noise", network_images=0, inner_steps=15, pixel_lr=0.2, match_augment="")
+        distiller = Distiller(settings, toy_split())
+        losses = [float(distiller.outer_iteration(0)) for _ in range(6)]
+        assert losses[-1] < 0.7 * losses[0]
+
+    @pytest.mark.parametrize(("strategy", "refreshes"), [("dream", [0, 2, 4]), ("random", [0, 1, 2, 3, 4])])
+    def test_every_outer_iteration_has_its_own_network_and_picks_renewed_at_the_interval(self, strategy, refreshes):
+        distiller = Distiller(toy_recipe(strategy=strategy, inner_steps=5, interval=2), toy_split())
+        refresh, networks, picks, steps = distiller.sampler.refresh, [], [], []
+
+        def watch(network):
+            refresh(network)
+            networks.append([parameter.clone() for parameter in network.parameters()])
+            picks.append(distiller.sampler.indices)
+            steps.append(distiller.sampler._step)
+
+        distiller.sampler.refresh = watch
+        for iteration in range(2):
+            distiller.outer_iteration(iteration)
+        assert steps == refreshes * 2
+        assert not torch.equal(networks[0][0], networks[len(refreshes)][0])
+        assert not torch.equal(networks[0][0], networks[1][0])
+        assert not torch.equal(picks[0], picks[len(refreshes)])
+        assert all((toy_split().train.labels[rows] == torch.arange(3).unsqueeze(1)).all() for rows in picks)
+
+    def test_history_has_a_line_per_outer_iteration(self):
+        seen, ticks = [], []
+        result = distill(
+            toy_recipe(iterations=3),
+            toy_split(),
+            device="cpu",
+            on_iteration=seen.append,
+            on_step=lambda: ticks.append(1),
+        )
+        assert seen == result.history
+        assert [(line.iteration, line.step) for line in seen] == [(1, 3), (2, 6), (3, 9)]
+        assert [line.seconds for line in seen] == sorted(line.seconds for line in seen)
+        # 3 steps of 3 classes x 4 real images matched and 8 trained on.
+        assert seen[0].images_per_second == pytest.approx(60 / seen[0].seconds)
+        assert seen[2].images_per_second == pytest.approx(60 / (seen[2].seconds - seen[1].seconds))
+        assert all(line.loss > 0 for line in seen)
+        assert len(ticks) == 9
+        assert not result.interrupted
+
+    def test_the_recipe_of_the_result_names_the_depth_used(self):
+        result = distill(toy_recipe(depth=0, iterations=0), toy_split(), device="cpu")
+        assert result.recipe.depth == 1
+        assert result.class_names == ("0", "1", "2")
+        assert result.normalization == toy_split().normalization
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"factor": 2},
+            {"factor": 3, "init": "mix"},
+            {"metric": "l1", "layers": "all"},
+            {"metric": "cos", "layers": "weights", "pixel_sweep": "joint"},
+            {"strategy": "random", "init": "noise", "interval": 1},
+            {"strategy": "central", "per_cluster": 2},
+            {"strategy": "boundary", "train_augment": "", "cutmix": 1.0},
+            {"feature_weight": 1.0, "pretrain_epochs": 1},
+            {"max_synthetic": 3, "factor": 2, "network_images": 0},
+        ],
+        ids=str,
+    )
+    def test_every_part_of_a_recipe_runs_and_changes_the_pixels(self, settings):
+        found = pixels_of(iterations=1, **settings)
+        assert found.isfinite().all()
+        assert not torch.equal(found, pixels_of(iterations=0, **settings))
+
+    def test_the_test_set_is_never_looked_at(self):
+        class Untouchable(ImageSet):
+            def _refuse(self, *args):
+                raise AssertionError("the test set was read")
+
+            batch = take = by_class = class_counts = _rows = _refuse
+
+        train = toy_split().train
+        garbage = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+        test = Untouchable(garbage, torch.zeros(5, dtype=torch.int64), 3, train.class_names)
+        found = distill(toy_recipe(), DataSplit("toy", train, test), device="cpu").synthetic.images
+        assert torch.equal(found, pixels_of())
+
+    def test_a_class_smaller_than_its_clusters_is_said_once_and_runs(self):
+        with pytest.warns(DreamAccelWarning, match="fewer images than the 20 clusters") as said:
+            found = pixels_of(clusters=20, iterations=1)
+        assert len(said) == 1
+        assert found.isfinite().all()
+
+    def test_a_data_set_can_be_named_and_cut_to_a_seeded_subset(self):
+        settings = da.recipe("dream", "digits", limit_train=40, seed=1)
+        split = load_split(settings, CPU)
+        assert len(split.train) == 40
+        assert split.train.class_counts().tolist() == [4] * 10
+        assert len(split.test) == 500
+        assert torch.equal(load_split(settings, CPU).train.images, split.train.images)
+        other = load_split(replace(settings, seed=2), CPU)
+        assert not torch.equal(other.train.images, split.train.images)
+        assert load_split(replace(settings, size=16), CPU).train.shape == (1, 16, 16)
+
+    def test_bad_settings_are_refused_before_anything_is_drawn(self):
+        assert "factor is 9 for 8x8 images" in refused(distill, toy_recipe(factor=9), toy_split(), device="cpu")
+        assert "unknown data set 'toy'" in refused(distill, toy_recipe(), device="cpu")
+        assert "'tpu'" in refused(distill, toy_recipe(), toy_split(), device="tpu")
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+    def test_cuda_where_there_is_none_is_refused_with_what_there_is(self):
+        message = refused(distill, toy_recipe(), toy_split(), device="cuda")
+        assert message.startswith("device 'cuda' cannot be used here")
+        assert message.endswith("choose one of cpu")
+
+    def test_a_network_that_diverges_is_refused(self):
+        assert "lower its learning rate" in refused(
+            distill, toy_recipe(network_lr=1e30, inner_steps=6), toy_split(), device="cpu"
+        )
+
+    def test_pixels_that_diverge_are_refused(self):
+        message = refused(distill, toy_recipe(pixel_lr=1e38, inner_steps=8), toy_split(), device="cpu")
+        assert "pixels hold NaN or Inf" in message
+
+
+class _LookInside(TorchDispatchMode):
+    """Calls the backend of our operators where an outer mode sees it; PyTorch would run it out of its sight."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace != "dream_accel":
+            return func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        self.seen.add(name)
+        named = kwargs or {}
+        rest = [named.get(argument.name, argument.default_value) for argument in func._schema.arguments[len(args) :]]
+        return getattr(choose(name, *args, *rest), name)(*args, *rest)
+
+
+@pytest.mark.skipif(
+    _native.load() is None or os.environ.get("DREAM_ACCEL_BACKEND") == "reference",
+    reason="no compiled backend: the reference may ask the device",
+)
+@pytest.mark.parametrize("strategy", ["dream", "random", "central", "boundary"])
+def test_nothing_waits_for_the_device_between_two_log_lines(strategy):
+    settings = toy_recipe(strategy=strategy, factor=2, feature_weight=1.0, pretrain_epochs=1, cutmix=0.5)
+    distiller = Distiller(settings, toy_split())
+    distiller.outer_iteration(0)
+    with no_host_round_trip(), _LookInside() as inside:
+        distiller.outer_iteration(1)
+    expected = {
+        "dream": {"kmeans_assign", "kmeans_update", "nearest_members"},
+        "central": {"kmeans_assign", "kmeans_update"},
+        "boundary": {"kmeans_assign", "kmeans_update"},
+        "random": set(),
+    }
+    assert inside.seen == expected[strategy] | {"gradient_distance"}
+
+
+class TestInterruption:
+    def interrupt(self, at_step: int, path: Path | None = None, **settings):
+        """A run that Ctrl-C reaches in the middle of an outer iteration."""
+        steps = iter(range(1, 10**6))
+
+        def on_step():
+            if next(steps) == at_step:
+                raise KeyboardInterrupt
+
+        return distill(
+            toy_recipe(iterations=3, **settings), toy_split(), device="cpu", checkpoint=path, on_step=on_step
+        )
+
+    def test_leaves_the_result_of_the_iterations_completed(self):
+        result = self.interrupt(8)
+        assert result.interrupted
+        assert len(result.history) == 2
+        assert torch.equal(result.synthetic.images, pixels_of(iterations=2))
+
+    def test_in_the_first_iteration_leaves_the_start(self):
+        result = self.interrupt(1)
+        assert result.interrupted
+        assert result.history == []
+        assert torch.equal(result.synthetic.images, pixels_of(iterations=0))
+
+    @pytest.mark.parametrize("at_step", [1, 5, 9])
+    def test_continued_from_its_checkpoint_it_ends_with_the_same_bits(self, tmp_path, at_step):
+        path = tmp_path / "checkpoint.safetensors"
+        assert self.interrupt(at_step, path).interrupted
+        done = (at_step - 1) // 3
+        ticks = []
+        result = distill(
+            toy_recipe(iterations=3), toy_split(), device="cpu", checkpoint=path, on_step=lambda: ticks.append(1)
+        )
+        assert torch.equal(result.synthetic.images, pixels_of(iterations=3))
+        assert [line.iteration for line in result.history] == [1, 2, 3]
+        assert len(ticks) == 3 * (3 - done)
+        assert not result.interrupted
+
+
+class TestCheckpoint:
+    def run(self, path: Path, **settings):
+        return distill(toy_recipe(**settings), toy_split(), device="cpu", checkpoint=path)
+
+    def test_a_finished_run_can_be_made_longer(self, tmp_path):
+        path = tmp_path / "new folder" / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        assert torch.equal(self.run(path, iterations=3).synthetic.images, pixels_of(iterations=3))
+
+    def test_evaluation_settings_may_change(self, tmp_path):
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path)
+        assert self.run(path, eval_epochs=7, eval_networks=9, eval_batch=3).recipe.eval_epochs == 7
+
+    def test_it_is_written_while_the_run_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        path = tmp_path / "checkpoint.safetensors"
+        counts = []
+
+        def look(line: Progress) -> None:
+            counts.append(len(Checkpoint.load(path, replace(toy_recipe(), depth=2)).history))
+
+        distill(toy_recipe(), toy_split(), device="cpu", checkpoint=path, on_iteration=look)
+        assert counts == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("setting", "value"), [("seed", 5), ("ipc", 3), ("strategy", "random"), ("pixel_lr", 0.25), ("dataset", "else")]
+    )
+    def test_a_run_with_other_settings_is_refused(self, tmp_path, setting, value):
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        settings = replace(toy_recipe(), **{setting: value})
+        message = refused(distill, settings, toy_split(), device="cpu", checkpoint=path)
+        assert f"belongs to a run with {setting} {getattr(toy_recipe(), setting)!r}, not {value!r}" in message
+
+    @pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "foreign"])
+    def test_a_damaged_or_foreign_file_is_refused(self, tmp_path, content):
+        path = tmp_path / "checkpoint.safetensors"
+        if content is None:
+            save_file({"weight": torch.zeros(2)}, path)
+        else:
+            path.write_bytes(content)
+        assert f"{path} cannot be read as a checkpoint" in refused(
+            distill, toy_recipe(), toy_split(), device="cpu", checkpoint=path
+        )
+
+    def test_pixels_of_another_data_set_are_refused(self, tmp_path):
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        other = toy_split(n_classes=2)
+        assert str(path) in refused(distill, toy_recipe(), other, device="cpu", checkpoint=path)
+
+    def test_the_header_is_json_that_others_can_read(self, tmp_path):
+        from safetensors import safe_open
+
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path)
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+        assert json.loads(header["recipe"])["ipc"] == 2
+        assert len(json.loads(header["history"])) == 2
+        assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

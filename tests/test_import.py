@@ -1,0 +1,93 @@
+"""Importing the package costs nothing and starts nothing; the names are there when first used."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dream_accel
+
+PROBE = """
+import json, os, sys, threading, time
+import torch
+
+def tasks():
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+
+before, threads, n_tasks, generator = set(sys.modules), threading.active_count(), tasks(), torch.get_rng_state()
+seconds = []
+for _ in range(3):
+    start = time.perf_counter()
+    import dream_accel
+    seconds.append(time.perf_counter() - start)
+    loaded = set(sys.modules) - before
+    for name in loaded:
+        del sys.modules[name]
+
+report = {"seconds": min(seconds), "loaded": sorted(loaded)}
+report["threads"] = threading.active_count() - threads
+report["tasks"] = tasks() - n_tasks
+report["cuda"] = torch.cuda.is_initialized()
+report["generator untouched"] = torch.equal(torch.get_rng_state(), generator)
+
+import dream_accel
+dream_accel.BatchedKMeans, dream_accel.RepresentativeSampler, dream_accel.gradient_distance
+report["loaded by use"] = sorted(set(sys.modules) - before)
+report["cuda after use"] = torch.cuda.is_initialized()
+print(json.dumps(report))
+"""
+HEAVY = {"triton", "torchvision", "sklearn", "typer", "rich", "matplotlib", "PIL", "safetensors"}
+
+
+@pytest.fixture(scope="module")
+def report():
+    """What a fresh interpreter says about ``import dream_accel`` after ``import torch``."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=Path(dream_accel.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(run.stdout)
+
+
+def packages(modules):
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_import_takes_under_100_ms(report):
+    assert report["seconds"] < 0.1
+
+
+def test_import_loads_nothing_heavy(report):
+    assert packages(report["loaded"]) & HEAVY == set()
+    assert not [name for name in report["loaded"] if name.startswith("dream_accel.backends")]
+    assert "dream_accel._C" not in report["loaded"]
+
+
+def test_import_starts_no_threads_and_no_cuda(report):
+    assert report["threads"] == 0
+    assert report["tasks"] == 0
+    assert not report["cuda"]
+    assert report["generator untouched"]
+
+
+def test_the_clustering_names_load_nothing_heavy_either(report):
+    assert packages(report["loaded by use"]) & HEAVY == set()
+    assert not report["cuda after use"]
+
+
+@pytest.mark.parametrize("name", dream_accel.__all__)
+def test_every_public_name_resolves_and_says_what_it_is(name):
+    value = getattr(dream_accel, name)
+    assert value.__module__.startswith("dream_accel")
+    assert value.__doc__
+    assert name in dir(dream_accel)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"dream_accel.*has no attribute 'no_such_name'"):
+        _ = dream_accel.no_such_name

@@ -1,0 +1,402 @@
+"""The compiled CPU kernels against float64, for every instruction set this machine runs."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import refused
+
+from dream_accel import _native
+from dream_accel.backends import cpu, reference
+
+C = _native.load()
+pytestmark = pytest.mark.skipif(C is None, reason=f"no compiled kernels: {_native.why_not()}")
+NAN, INF = float("nan"), float("inf")
+
+# Rows of each group, D, K.
+SHAPES = {
+    "one feature": ([40, 3], 1, 7),
+    "just below a vector": ([33, 0, 65, 1], 15, 4),
+    "just above a vector": ([100], 17, 33),
+    "K = N": ([70], 17, 70),
+    "K > N": ([3, 0, 20], 5, 50),
+    "K = 1": ([20, 90], 16, 1),
+    "wide rows": ([130, 2], 2048, 40),
+    "blocks of columns with a tail": ([30], 700, 17),
+    "more clusters than one pass holds": ([60], 19, 1100),
+    "a thousand tiny groups": ([3] * 1000, 8, 2),
+}
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+METRICS = ["mse", "l1", "l1_mean", "cos", "global_mse", "global_cos"]
+
+
+@pytest.fixture(autouse=True, params=C.isas() if C else [])
+def isa(request):
+    C.force_isa(request.param)
+    yield request.param
+    C.force_isa("")
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def offsets_of(sizes):
+    return torch.tensor([0, *itertools.accumulate(sizes)])
+
+
+def problem(sizes, D, K, dtype=torch.float32, shift=0.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.randn(sum(sizes), D, generator=generator) + shift).to(dtype)
+    centroids = torch.randn(len(sizes), K, D, generator=generator) + shift
+    return x, offsets_of(sizes), centroids
+
+
+def whole_numbers(sizes, D, K, seed=0):
+    """Rows and centroids whose distances are exact in any precision, with many ties."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-2, 3, (sum(sizes), D), generator=generator).float()
+    centroids = torch.randint(-2, 3, (len(sizes), K, D), generator=generator).float()
+    labels = torch.randint(0, K, (sum(sizes),), generator=generator, dtype=torch.int32)
+    return x, offsets_of(sizes), centroids, labels
+
+
+def assign(x, offsets, centroids, active=None, labels=None, distance=None):
+    return cpu.kmeans_assign(x, offsets, centroids, active, labels, distance, "fp32")
+
+
+def all_distances(x, offsets, centroids):
+    """(N, K) squared distances in float64; dead centroids are infinitely far."""
+    own = centroids.double()[reference.group_of_rows(offsets, len(x))]
+    return (x.double().unsqueeze(1) - own).square().sum(2).nan_to_num(nan=INF)
+
+
+def assert_nearest(x, offsets, centroids, labels, distance):
+    exact = all_distances(x, offsets, centroids)
+    chosen = exact.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+    centre = x.double().mean(0)
+    scale = (x.double() - centre).square().sum(1) + (centroids.double() - centre).square().sum(2).nan_to_num(0).max()
+    assert (chosen - exact.min(1).values <= 2**-20 * scale).all()
+    torch.testing.assert_close(distance.double(), chosen, rtol=1e-5, atol=0)
+
+
+class TestAssign:
+    @shapes
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+    def test_every_row_gets_its_nearest_centroid(self, shape, dtype):
+        x, offsets, centroids = problem(*shape, dtype)
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    def test_offset_of_100_sigma_does_not_spoil_the_labels(self):
+        x, offsets, centroids = problem([300, 40], 256, 40, shift=100.0)
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    @pytest.mark.parametrize("shape", [([80, 30], 3, 50), ([50], 3, 600)], ids=["one pass", "two passes"])
+    def test_ties_go_to_the_lowest_centroid(self, shape):
+        x, offsets, centroids, _ = whole_numbers(*shape)
+        labels, distance = assign(x, offsets, centroids)
+        exact = all_distances(x, offsets, centroids)
+        first = (exact == exact.min(1, keepdim=True).values).int().argmax(1)
+        # Centring rounds, so only ties between equal centroids are exact for certain.
+        group = reference.group_of_rows(offsets, len(x))
+        same = (centroids[group, first] == centroids[group, labels.long()]).all(1)
+        assert (labels[same] == first[same]).all()
+        assert same.float().mean() > 0.5
+        assert (distance.double() == exact.min(1).values).all()
+
+    def test_dead_centroids_are_never_chosen(self):
+        x, offsets, centroids = problem([50, 60], 20, 40)
+        centroids[:, 0] = NAN
+        centroids[1, 17, 3] = NAN
+        x[:10] = 0.0
+        labels, distance = assign(x, offsets, centroids)
+        assert (labels > 0).all()
+        assert (labels[50:] != 17).all()
+        assert_nearest(x, offsets, centroids, labels, distance)
+
+    def test_group_without_live_centroid_gets_label_0_at_infinity(self):
+        x, offsets, centroids = problem([5, 6], 9, 3)
+        centroids[0, :, 4] = NAN
+        labels, distance = assign(x, offsets, centroids)
+        assert (labels[:5] == 0).all()
+        assert (distance[:5] == INF).all()
+        assert distance[5:].isfinite().all()
+
+    def test_row_with_nan_is_infinitely_far_and_spoils_no_other(self):
+        x, offsets, centroids = problem([40], 33, 5)
+        clean = assign(x, offsets, centroids)
+        x[7, 20] = NAN
+        labels, distance = assign(x, offsets, centroids)
+        others = torch.arange(40) != 7
+        assert distance[7] == INF
+        assert 0 <= labels[7] < 5
+        assert torch.equal(labels[others], clean[0][others])
+        assert torch.equal(distance[others], clean[1][others])
+
+    def test_rows_of_inactive_groups_keep_what_they_had(self):
+        x, offsets, centroids = problem([30, 40, 50], 12, 6)
+        kept_labels = torch.arange(120, dtype=torch.int32)
+        kept_distance = -torch.arange(120.0)
+        labels, distance = assign(x, offsets, centroids, torch.tensor([True, False, True]), kept_labels, kept_distance)
+        fresh = assign(x, offsets, centroids)
+        inactive = slice(30, 70)
+        assert torch.equal(labels[inactive], kept_labels[inactive])
+        assert torch.equal(distance[inactive], kept_distance[inactive])
+        for got, expected in zip((labels, distance), fresh, strict=True):
+            assert torch.equal(got[:30], expected[:30])
+            assert torch.equal(got[70:], expected[70:])
+
+    def test_float16_is_read_exactly(self):
+        # Every finite half-precision number, subnormals and both zeros included.
+        x = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16).view(torch.float16)
+        x = x[x.isfinite()].unsqueeze(1)
+        _, distance = assign(x, offsets_of([len(x)]), torch.zeros(1, 1, 1))
+        assert torch.equal(distance, x.float().square().squeeze(1))
+
+    def test_more_groups_than_are_prepared_at_a_time(self):
+        x, offsets, centroids = problem([2] * 40, 2048, 128)
+        labels, distance = assign(x, offsets, centroids)
+        for group in (0, 31, 32, 39):
+            rows = slice(2 * group, 2 * group + 2)
+            alone = assign(x[rows], offsets_of([2]), centroids[group : group + 1])
+            assert torch.equal(labels[rows], alone[0])
+            assert torch.equal(distance[rows], alone[1])
+
+
+class TestUpdate:
+    @shapes
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_centroids_are_the_exact_means(self, shape, dtype):
+        x, offsets, previous = problem(*shape, dtype)
+        labels = torch.randint(-1, shape[2] + 1, (len(x),), dtype=torch.int32)
+        centroids, counts = cpu.kmeans_update(x, offsets, labels, shape[2], None, previous, None, "keep")
+        args = (offsets, labels, shape[2], None, previous, None, "keep")
+        exact, exact_counts = reference.kmeans_update(x.double(), *args)
+        assert torch.equal(counts, exact_counts)
+        assert torch.equal(centroids, exact.float())
+
+    @pytest.mark.parametrize("sizes", [[60, 0, 45, 3, 1]], ids=str)
+    @pytest.mark.parametrize("K", [1, 4, 20, 70])
+    def test_empty_clusters_take_the_farthest_rows(self, sizes, K):
+        x, offsets, previous, labels = whole_numbers(sizes, 4, K)
+        labels = torch.where(labels % 3 == 0, labels, labels // 2) - 1
+        distance = torch.randint(0, 6, (len(x),)).float()
+        distance[:4] = torch.tensor([NAN, INF, NAN, INF])
+        active = torch.tensor([True, True, False, True, True])
+        args = (x, offsets, labels, K, distance, previous, active, "farthest")
+        centroids, counts = cpu.kmeans_update(*args)
+        expected, expected_counts = reference.kmeans_update(*args)
+        assert torch.equal(counts, expected_counts)
+        assert torch.equal(centroids, expected)
+
+    def test_empty_cluster_without_previous_is_dead(self):
+        x, offsets, _ = problem([4], 5, 3)
+        labels = torch.zeros(4, dtype=torch.int32)
+        centroids, counts = cpu.kmeans_update(x, offsets, labels, 3, None, None, None, "keep")
+        assert counts.tolist() == [[4, 0, 0]]
+        assert centroids[0, 0].isfinite().all()
+        assert centroids[0, 1:].isnan().all()
+
+    def test_duplicate_rows_fill_no_empty_cluster(self):
+        x = torch.ones(6, 3)
+        labels, distance = torch.zeros(6, dtype=torch.int32), torch.zeros(6)
+        previous = torch.full((1, 2, 3), 7.0)
+        centroids, counts = cpu.kmeans_update(x, offsets_of([6]), labels, 2, distance, previous, None, "farthest")
+        assert counts.tolist() == [[6, 0]]
+        assert torch.equal(centroids[0, 1], previous[0, 1])
+
+
+class TestNearestMembers:
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    @pytest.mark.parametrize("K", [1, 3, 40])
+    def test_picks_agree_with_the_reference_on_ties_too(self, n, K):
+        x, offsets, centroids, labels = whole_numbers([50, 0, 37, 2, 200], 3, K)
+        labels[::7] = -1
+        labels[3::11] = K
+        centroids[0, 0] = NAN
+        args = (x, offsets, centroids, labels, n)
+        assert torch.equal(cpu.nearest_members(*args), reference.nearest_members(*args))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+    def test_picks_are_distinct_rows_of_the_group(self, dtype):
+        x, offsets, centroids = problem([64, 30], 2048, 8, dtype)
+        labels, _ = assign(x, offsets, centroids)
+        picks = cpu.nearest_members(x, offsets, centroids, labels, 8)
+        assert sorted(picks[0].flatten().tolist()) == list(range(64))
+        assert sorted(picks[1].flatten().tolist()) == [-1] * 34 + list(range(64, 94))
+
+
+PARAMETERS = [(16, 3, 3, 3), (16,), (10, 400), (1, 3), (7, 5, 3, 3), (2, 9001), (0, 4), (3, 1)]
+
+
+def gradients(per_class, seed=0, parameters=PARAMETERS):
+    generator = torch.Generator().manual_seed(seed)
+    lead = (3,) if per_class else ()
+    return [torch.randn(*lead, *shape, generator=generator) for shape in parameters]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+class TestGradientDistance:
+    @pytest.mark.parametrize("per_class", [True, False], ids=["per class", "one class"])
+    def test_value_and_derivative_agree_with_float64_autograd(self, metric, per_class):
+        real, synthetic = gradients(per_class, 0), gradients(per_class, 1)
+        distance, grads = cpu.gradient_distance(real, synthetic, metric, per_class, True)
+        exact = [y.double().requires_grad_() for y in synthetic]
+        value = reference.plain_distance([x.double() for x in real], exact, metric, per_class)
+        torch.testing.assert_close(distance.double(), value.detach(), rtol=1e-6, atol=1e-6)
+        for got, expected in zip(grads, torch.autograd.grad(value.sum(), exact), strict=True):
+            torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-6)
+        assert torch.equal(cpu.gradient_distance(real, synthetic, metric, per_class, False)[0], distance)
+
+    def test_zero_rows_have_finite_derivatives(self, metric):
+        real, synthetic = gradients(False, 0), gradients(False, 1)
+        for tensors, row in ((real, 0), (synthetic, 1), (real, 2), (synthetic, 2)):
+            for tensor in tensors:
+                tensor[row : row + 1] = 0.0
+        distance, grads = cpu.gradient_distance(real, synthetic, metric, False, True)
+        expected, expected_grads = reference.gradient_distance(
+            [x.double() for x in real], [y.double() for y in synthetic], metric, False, True
+        )
+        torch.testing.assert_close(distance.double(), expected, rtol=1e-6, atol=1e-6)
+        for got, exact in zip(grads, expected_grads, strict=True):
+            assert got.isfinite().all()
+            # Where y is 0 the derivative of cos is x / eps.
+            torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=2e-6)
+
+    @pytest.mark.parametrize("side", [0, 1], ids=["real", "synthetic"])
+    def test_nan_reaches_the_distance_of_its_class_alone(self, metric, side):
+        pair = gradients(True, 0), gradients(True, 1)
+        clean, _ = cpu.gradient_distance(*pair, metric, True, False)
+        pair[side][2][1, 4, 300] = NAN
+        distance, _ = cpu.gradient_distance(*pair, metric, True, False)
+        assert distance[1].isnan()
+        assert torch.equal(distance[[0, 2]], clean[[0, 2]])
+
+    def test_channels_last_is_paired_by_index(self, metric):
+        parameters = [(8, 6, 5, 5), (4, 8, 3, 3)]
+        real, synthetic = gradients(False, 0, parameters), gradients(False, 1, parameters)
+        expected, expected_grads = cpu.gradient_distance(real, synthetic, metric, False, True)
+        layouts = [x.to(memory_format=torch.channels_last) for x in real]
+        for a, b in ((layouts, synthetic), (real, [y.to(memory_format=torch.channels_last) for y in synthetic])):
+            distance, grads = cpu.gradient_distance(a, b, metric, False, True)
+            assert torch.equal(distance, expected)
+            assert all(torch.equal(g, e) for g, e in zip(grads, expected_grads, strict=True))
+
+    def test_bits_do_not_depend_on_thread_count(self, metric, threads):
+        real = gradients(True, 0, [*PARAMETERS, (64, 3000)])
+        synthetic = gradients(True, 1, [*PARAMETERS, (64, 3000)])
+        results = []
+        for n in (1, 2, 3):
+            threads(n)
+            results.append(cpu.gradient_distance(real, synthetic, metric, True, True))
+        for distance, grads in results[1:]:
+            assert torch.equal(distance, results[0][0])
+            assert all(torch.equal(a, b) for a, b in zip(grads, results[0][1], strict=True))
+
+
+def pipeline(x, offsets, centroids):
+    """All K-Means operators in turn; everything they return."""
+    labels, distance = assign(x, offsets, centroids)
+    means, counts = cpu.kmeans_update(x, offsets, labels, centroids.shape[1], distance, centroids, None, "farthest")
+    return labels, distance, means, counts, cpu.nearest_members(x, offsets, means, labels, 2)
+
+
+def assert_same(left, right):
+    assert all(torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(left, right, strict=True))
+
+
+class TestSameBits:
+    @pytest.mark.parametrize("shape", [([700, 3, 0, 90], 300, 40), ([500], 2050, 3)], ids=str)
+    def test_at_any_thread_count(self, shape, threads):
+        inputs = problem(*shape)
+        results = []
+        for n in (1, 2, 3):
+            threads(n)
+            results.append(pipeline(*inputs))
+        assert_same(results[0], results[1])
+        assert_same(results[0], results[2])
+
+    def test_alone_and_in_a_batch(self):
+        sizes = [111, 3, 0, 290, 57]
+        x, offsets, centroids = problem(sizes, 77, 21)
+        whole = pipeline(x, offsets, centroids)
+        for group, size in enumerate(sizes):
+            rows = slice(int(offsets[group]), int(offsets[group + 1]))
+            *alone, picks = pipeline(x[rows], offsets_of([size]), centroids[group : group + 1])
+            here = slice(group, group + 1)
+            assert_same(alone, [whole[0][rows], whole[1][rows], whole[2][here], whole[3][here]])
+            assert torch.equal(torch.where(picks < 0, picks, picks + rows.start), whole[4][here])
+
+    def test_from_several_python_threads_at_once(self, threads):
+        threads(2)
+        inputs = [problem([400, 50], 96, 30, seed=seed) for seed in range(4)]
+        expected = [pipeline(*each) for each in inputs]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(3):
+                for got, want in zip(pool.map(lambda each: pipeline(*each), inputs), expected, strict=True):
+                    assert_same(got, want)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_in_a_forked_child(self, threads):
+        threads(2)
+        x, offsets, centroids = problem([3000], 64, 30)
+        expected = assign(x, offsets, centroids)
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        child = context.Process(target=lambda: queue.put(assign(x, offsets, centroids)[0].tolist()), daemon=True)
+        child.start()
+        child.join(30)
+        alive = child.is_alive()
+        child.kill()
+        assert not alive
+        assert queue.get() == expected[0].tolist()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("offsets", [[1, 4], [0, 3], [0, 5, 4], [0, 9]], ids=str)
+    def test_offsets_that_do_not_fit(self, offsets):
+        x, offsets = torch.zeros(4, 2), torch.tensor(offsets)
+        labels, centroids = torch.zeros(4, dtype=torch.int32), torch.zeros(len(offsets) - 1, 1, 2)
+        calls = [
+            lambda: assign(x, offsets, centroids),
+            lambda: cpu.kmeans_update(x, offsets, labels, 1, None, None, None, "keep"),
+            lambda: cpu.nearest_members(x, offsets, centroids, labels, 1),
+        ]
+        for call in calls:
+            assert "end at the number of rows, 4" in refused(call)
+
+    def test_dtypes_it_does_not_serve_are_named(self):
+        double = torch.zeros(4, 2, dtype=torch.float64)
+        assert "torch.float64" in cpu.refuses("kmeans_assign", double)
+        assert "torch.float16" in cpu.refuses("gradient_distance", [double.half()], [double.half()], "mse", False, True)
+        assert cpu.refuses("kmeans_assign", double.half()) is None
+
+    def test_unknown_instruction_set(self):
+        with pytest.raises(ValueError, match="'mmx' is not available"):
+            C.force_isa("mmx")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux")
+def test_memory_stays_bounded_when_the_centroids_are_large():
+    def high_water_mark():
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+    x, offsets, centroids = problem([3] * 500, 512, 64)  # 62 MB of centroids
+    assign(x[:3], offsets_of([3]), centroids[:1])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = high_water_mark()
+    labels, _ = assign(x, offsets, centroids)
+    assert high_water_mark() - before < 48
+    cpu.nearest_members(x, offsets, centroids, labels, 1)
+    assert high_water_mark() - before < 48

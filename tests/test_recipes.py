@@ -1,0 +1,183 @@
+"""What the methods prescribe, and what a recipe refuses."""
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+from conftest import refused
+
+import dream_accel as da
+from dream_accel.recipes import RECIPES, Recipe
+
+SHAPES = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion-mnist": (1, 28, 28),
+    "svhn": (3, 32, 32),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+    "tiny-imagenet": (3, 64, 64),
+}
+
+# clusters N, real images the network trains on per step, pixel lr, metric, blocks of the network
+PRESCRIBED = {
+    "mnist": (128, 500, 1e-4, "l1", 3),
+    "fashion-mnist": (128, 500, 1e-4, "l1", 3),
+    "svhn": (128, 500, 5e-3, "mse", 3),
+    "cifar10": (128, 2000, 5e-3, "mse", 3),
+    "cifar100": (128, 2000, 5e-3, "mse", 3),
+    "tiny-imagenet": (64, 1000, 5e-3, "mse", 4),
+}
+
+
+@pytest.mark.parametrize("dataset", PRESCRIBED)
+class TestDream:
+    def test_follows_the_published_table(self, dataset):
+        found = da.recipe("dream", dataset=dataset)
+        clusters, network_images, pixel_lr, metric, depth = PRESCRIBED[dataset]
+        assert (found.clusters, found.network_images, found.pixel_lr, found.metric) == (
+            clusters,
+            network_images,
+            pixel_lr,
+            metric,
+        )
+        assert found.depth_for(SHAPES[dataset]) == depth
+        assert (found.network, found.width) == ("convnet", 128)
+        assert (found.strategy, found.per_cluster, found.interval, found.kmeans_iterations) == ("dream", 1, 10, 100)
+        assert (found.iterations, found.inner_steps, found.layers) == (2000, 100, "conv")
+        assert (found.init, found.factor, found.max_synthetic) == ("kmeans", 2, 128)
+        assert (found.pixel_momentum, found.pixel_sweep) == (0.5, "per_class")
+        assert (found.network_lr, found.network_momentum, found.weight_decay) == (0.01, 0.9, 5e-4)
+        assert (found.network_batch, found.pretrain_epochs, found.feature_weight) == (128, 0, 0)
+        assert (found.eval_epochs, found.eval_batch) == (1000, 64)
+
+    def test_augments_as_published(self, dataset):
+        found = da.recipe("dream", dataset=dataset)
+        mnist = dataset == "mnist"
+        assert found.match_augment == ("color_crop" if mnist else "color_crop_cutout")
+        assert found.cutmix == (0.0 if mnist else 0.5)
+        mirrored = "color_crop_flip_scale_rotate"
+        without_flip = "color_crop_scale_rotate"
+        assert found.train_augment == (without_flip if dataset in ("mnist", "svhn") else mirrored)
+
+    def test_plus_adds_features_and_an_epoch_before_matching(self, dataset):
+        dream, plus = (da.recipe(name, dataset=dataset) for name in ("dream", "dream+"))
+        assert plus == replace(dream, recipe="dream+", feature_weight=1.0, pretrain_epochs=1)
+
+    def test_idc_differs_in_its_real_batch_and_start_alone(self, dataset):
+        dream, idc = (da.recipe(name, dataset=dataset) for name in ("dream", "idc"))
+        assert idc == replace(dream, recipe="idc", strategy="random", init="random", clusters=64, interval=1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "ipc", "expected"),
+    [
+        ("cifar10", 10, 5e-3),
+        ("cifar10", 1, 5e-4),
+        ("cifar10", 50, 2.5e-2),
+        ("svhn", 10, 5e-3),
+        ("mnist", 10, 1e-4),
+        ("mnist", 50, 5e-4),
+        ("tiny-imagenet", 10, 2e-2),
+        ("tiny-imagenet", 1, 2e-3),
+        ("digits", 10, 5e-3),
+    ],
+)
+def test_pixel_learning_rate_grows_with_ipc_and_with_the_image_area(dataset, ipc, expected):
+    assert da.recipe("dream", dataset, ipc=ipc).pixel_lr_for(SHAPES[dataset]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("side", "depth"), [(2, 1), (4, 1), (8, 1), (16, 2), (28, 3), (32, 3), (64, 4), (96, 5), (128, 5), (224, 6)]
+)
+def test_depth_follows_the_shorter_side(side, depth):
+    automatic = da.recipe("dream", "imagefolder:x")
+    assert automatic.depth_for((3, side, side + 7)) == depth
+    assert automatic.depth_for((3, side + 7, side)) == depth
+    assert replace(automatic, depth=2).depth_for((3, side, side)) == 2
+
+
+@pytest.mark.parametrize("spelling", ["Fashion_MNIST", "FASHION-MNIST", " fashion-mnist"])
+def test_a_data_set_spelled_otherwise_gets_the_same_settings(spelling):
+    expected = da.recipe("dream", "fashion-mnist")
+    assert da.recipe("dream", spelling) == replace(expected, dataset=spelling)
+
+
+def test_ones_own_images_get_the_method_s_defaults():
+    assert da.recipe("dream", "imagefolder:photos") == Recipe(dataset="imagefolder:photos")
+
+
+def test_own_settings_win_over_what_is_prescribed():
+    found = da.recipe("idc", "mnist", metric="cos", clusters=9, pixel_lr=1)
+    assert (found.metric, found.clusters, found.pixel_lr) == ("cos", 9, 1)
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        da.recipe().ipc = 3
+
+
+def test_every_setting_says_what_it_means():
+    for setting in fields(Recipe):
+        assert len(setting.metadata["help"]) > 10
+
+
+class TestRefusals:
+    def test_unknown_recipe_lists_what_exists(self):
+        assert refused(da.recipe, "dreem") == f"unknown recipe 'dreem': choose one of {', '.join(RECIPES)}"
+
+    def test_unknown_setting_names_the_nearest_and_lists_all(self):
+        message = refused(da.recipe, "dream", "digits", iteration=5)
+        assert message.startswith("a recipe has no setting 'iteration': did you mean 'iterations'?")
+        assert all(setting.name in message for setting in fields(Recipe))
+        assert "did you mean" not in refused(da.recipe, "dream", "digits", zzz=5)
+
+    @pytest.mark.parametrize(
+        ("setting", "kind", "listed"),
+        [
+            ("strategy", "strategy", "dream, random, central, boundary"),
+            ("init", "initialisation", "kmeans, random, mix, noise"),
+            ("metric", "metric", "mse, l1, l1_mean, cos, global_mse, global_cos"),
+            ("layers", "layer rule", "conv, weights, all"),
+            ("network", "network", "convnet"),
+            ("pixel_sweep", "pixel sweep", "per_class, joint"),
+        ],
+    )
+    def test_unknown_names_list_what_exists(self, setting, kind, listed):
+        message = refused(da.recipe, "dream", "digits", **{setting: "nothing"})
+        assert message.startswith(f"unknown {kind} 'nothing': choose one of {listed}")
+
+    @pytest.mark.parametrize("setting", ["match_augment", "train_augment"])
+    def test_unknown_augmentation_lists_what_exists(self, setting):
+        message = refused(da.recipe, "dream", "digits", **{setting: "color_blur"})
+        assert message == "unknown augmentation 'blur': choose one of color, crop, cutout, flip, scale, rotate"
+
+    @pytest.mark.parametrize("setting", [s for s in fields(Recipe) if s.metadata["least"] is not None])
+    def test_below_the_least_is_refused(self, setting):
+        least = setting.metadata["least"]
+        assert getattr(da.recipe("dream", "digits", **{setting.name: least}), setting.name) == least
+        for value in (least - 1, *([float("nan")] if isinstance(setting.default, float) else [])):
+            message = refused(da.recipe, "dream", "digits", **{setting.name: value})
+            assert message == f"{setting.name} is {value}: it must be at least {least}"
+
+    @pytest.mark.parametrize("setting", ["pixel_momentum", "network_momentum", "cutmix"])
+    def test_above_one_is_refused(self, setting):
+        assert getattr(da.recipe("dream", "digits", **{setting: 1}), setting) == 1
+        message = refused(da.recipe, "dream", "digits", **{setting: 1.5})
+        assert message == f"{setting} is 1.5: it must be between 0 and 1"
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "kind"),
+        [
+            ("ipc", "5", "int"),
+            ("ipc", 2.0, "int"),
+            ("ipc", True, "int"),
+            ("pixel_lr", "1", "float"),
+            ("metric", 1, "str"),
+        ],
+    )
+    def test_another_type_is_refused(self, setting, value, kind):
+        message = refused(da.recipe, "dream", "digits", **{setting: value})
+        assert message == f"{setting} is {value!r}: it must be of type {kind}"
+
+    def test_a_replaced_setting_is_checked_too(self):
+        assert "ipc is 0" in refused(replace, da.recipe(), ipc=0)

@@ -1,0 +1,209 @@
+"""What a person looks at: the grid, the curves, the page, the progress bar."""
+
+import base64
+import io
+import re
+import sys
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dream_accel as da
+from dream_accel.data import Normalization
+from dream_accel.evaluation import Evaluation, Protocol, Row
+from dream_accel.progress import watch
+from dream_accel.report import MAX_COLUMNS, render_curves, render_grid, write_report
+from dream_accel.results import Progress, Result
+from dream_accel.synthetic import SyntheticSet
+
+HISTORY = [Progress(i, 20 * i, 5.0 / i, 1000.0, 0.5 * i) for i in range(1, 4)]
+ROWS = [
+    Row("random <real> images", Evaluation((90.0, 92.0), Protocol(networks=2, epochs=30)), 0.0),
+    Row("distilled, DREAM", Evaluation((93.0, 94.0), Protocol(networks=2, epochs=30)), 1.5),
+]
+
+
+def a_result(**changes) -> Result:
+    images = torch.rand(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    values = {
+        "synthetic": SyntheticSet(images),
+        "recipe": da.recipe("dream", "imagefolder:<a & b>", ipc=2, factor=1, iterations=9),
+        "normalization": Normalization((0.5,) * 3, (0.5,) * 3),
+        "class_names": ("cat", "dog", "emu"),
+        "history": list(HISTORY),
+        **changes,
+    }
+    return Result(**values)
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+class Page(HTMLParser):
+    """Collects the text and every attribute that could reach outside, and sees that the tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
+        assert tag not in ("script", "link", "iframe")
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data + "\n"
+
+
+class TestPage:
+    def page(self, tmp_path, result=None, rows=()) -> Page:
+        write_report(result or a_result(), tmp_path, rows)
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert text.startswith("<!doctype html>")
+        page = Page(text)
+        assert page.open == []
+        return page
+
+    def test_reaches_nothing_outside_itself(self, tmp_path):
+        page = self.page(tmp_path, rows=ROWS)
+        assert len(page.links) == 2
+        for link in page.links:
+            assert link.startswith("data:image/png;base64,")
+            assert base64.b64decode(link.partition(",")[2]).startswith(b"\x89PNG")
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert not re.search(r"https?://|url\(|@import", text)
+
+    def test_holds_settings_course_accuracies_and_preview(self, tmp_path):
+        result = a_result()
+        page = self.page(tmp_path, result, ROWS)
+        assert "imagefolder:<a & b>, 2 images per class, dream" in page.text
+        assert "3 outer iterations, 60 matching steps" in page.text
+        assert "random <real> images\n91.0 ± 1.0" in page.text
+        assert "distilled, DREAM\n93.5 ± 0.5" in page.text
+        assert "2 networks each, 30 epochs" in page.text
+        for setting in ("pixel_lr\n0.005", "clusters\n128", f"torch\n{torch.__version__}"):
+            assert setting in page.text
+        assert "Ended by hand" not in page.text
+        preview = base64.b64decode(page.links[-1].partition(",")[2])
+        assert preview == (tmp_path / "preview.png").read_bytes()
+
+    def test_says_that_a_run_was_interrupted(self, tmp_path):
+        assert "Ended by hand after 3 of 9 iterations" in self.page(tmp_path, a_result(interrupted=True)).text
+
+    def test_without_history_and_accuracies_has_neither(self, tmp_path):
+        page = self.page(tmp_path, a_result(history=[], interrupted=True))
+        assert "Ended by hand after 0 of 9" in page.text
+        assert "Course of the run" not in page.text
+        assert "Test accuracy" not in page.text
+        assert len(page.links) == 1
+
+    def test_leaves_no_other_files(self, tmp_path):
+        self.page(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["preview.png", "report.html"]
+
+
+class TestGrid:
+    def test_shows_every_image_in_the_row_of_its_class(self):
+        """Plain colours are found again, class by class from top to bottom, image by image from left to right."""
+        colours = torch.tensor([[[1.0, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 1, 0]], [[0, 1, 1], [1, 0, 1]]])
+        images = colours.view(6, 3, 1, 1).expand(-1, -1, 8, 8)
+        shown = pixels(render_grid(images, torch.arange(3).repeat_interleave(2), ("a", "b", "c")))
+        centres = []
+        for colour in colours.view(6, 3):
+            found = (np.abs(shown - 255 * colour.numpy().astype(int)).sum(axis=2) < 20).nonzero()
+            assert len(found[0]) > 500
+            centres.append((found[0].mean(), found[1].mean()))
+        rows = np.array([y for y, _ in centres]).reshape(3, 2)
+        columns = np.array([x for _, x in centres]).reshape(3, 2)
+        assert (np.abs(np.diff(rows, axis=1)) < 3).all()
+        assert (np.diff(rows, axis=0) > 20).all()
+        assert (np.abs(np.diff(columns, axis=0)) < 3).all()
+        assert (np.diff(columns, axis=1) > 20).all()
+
+    def test_one_channel_is_shown_in_grey(self):
+        images = torch.linspace(0, 1, 2 * 64).view(2, 1, 8, 8)
+        shown = pixels(render_grid(images, torch.arange(2), ("a", "b")))
+        assert (shown[:, :, 0] == shown[:, :, 1]).all()
+        assert len(np.unique(shown)) > 60
+
+    def test_labels_are_written(self):
+        images = torch.ones(2, 3, 8, 8)
+        short, long = (pixels(render_grid(images, torch.arange(2), ("a", name))) for name in ("b", "a long name"))
+        assert long.shape[1] > short.shape[1]
+
+    def test_a_wide_set_is_cut_to_what_fits(self):
+        images, labels = torch.rand(2 * (MAX_COLUMNS + 5), 1, 4, 4), torch.arange(2).repeat_interleave(MAX_COLUMNS + 5)
+        full = torch.arange(2).repeat_interleave(MAX_COLUMNS)
+        shown = pixels(render_grid(images, labels, ("a", "b")))
+        assert shown.shape == pixels(render_grid(images[: len(full)], full, ("a", "b"))).shape
+
+    @pytest.mark.parametrize("name", ["$\\bad$", "50 % $ & <", "a_b^c", ""])
+    def test_any_class_name_can_be_written(self, name):
+        assert render_grid(torch.rand(2, 3, 4, 4), torch.arange(2), (name, "b")).startswith(b"\x89PNG")
+
+    def test_rows_of_unequal_length_leave_their_end_empty(self):
+        assert render_grid(torch.rand(3, 1, 4, 4), torch.tensor([0, 0, 1]), ("a", "b")).startswith(b"\x89PNG")
+
+    def test_the_global_state_of_matplotlib_is_left_alone(self):
+        before = matplotlib.get_backend(auto_select=False) if "matplotlib.pyplot" in sys.modules else None
+        render_curves(HISTORY)
+        if before is None:
+            assert "matplotlib.pyplot" not in sys.modules
+        else:
+            assert matplotlib.get_backend(auto_select=False) == before
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestProgress:
+    def test_is_quiet_where_standard_error_is_no_terminal(self, monkeypatch):
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with watch("distilling", 3) as tick:
+            for _ in range(3):
+                tick()
+        assert stream.getvalue() == ""
+
+    def test_shows_name_count_rate_and_time_left_on_a_terminal(self, monkeypatch):
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "120")
+        with watch("distilling", 40) as tick:
+            for _ in range(40):
+                tick()
+                torch.rand(100, 100).sum()
+        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+        assert "distilling" in shown
+        assert "40/40" in shown
+        assert re.search(r"\d+\.\d/s", shown)
+        assert re.search(r"\d+:\d\d:\d\d", shown)
+
+    def test_nothing_to_do_shows_nothing(self, monkeypatch):
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with watch("distilling", 0) as tick:
+            tick()
+        assert stream.getvalue() == ""
+
+    @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "pipe"])
+    def test_an_interruption_passes_through(self, monkeypatch, stream):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with pytest.raises(KeyboardInterrupt), watch("distilling", 3):
+            raise KeyboardInterrupt
