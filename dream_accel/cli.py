@@ -151,7 +151,7 @@ def distill(
         result = run(chosen, split, device=where, checkpoint=checkpoint, on_step=tick)
     result.save(folder)
     write_report(result, folder)
-    _say_how_it_went(result)
+    _say_how_it_went(result, folder)
 
     if evaluate and not result.interrupted:
         rows = compare(result, split, baselines, watch)
@@ -318,9 +318,9 @@ def _make_folder(folder: Path) -> None:
         raise DreamAccelError(f"{folder} cannot be made ({error.strerror}): name another folder with --out") from None
 
 
-def _say_how_it_went(result: Any) -> None:
+def _say_how_it_went(result: Any, folder: Path) -> None:
     if result.interrupted:
-        print("interrupted: the result of the iterations completed is kept; --resume continues")
+        print(f"interrupted: the result of the iterations completed is kept; `--out {folder} --resume` continues")
     if result.history:
         last = result.history[-1]
         print(

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .evaluation import Row
@@ -18,6 +19,7 @@ from .results import Progress, Result, versions, write_text
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
 MAX_COLUMNS = 20
+MAX_NAME = 24
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -44,32 +46,38 @@ def write_report(result: Result, folder: Path, rows: Sequence[Row] = ()) -> None
 
 
 def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
-    """A PNG with one row of images per class, labelled.
+    """A PNG with one row of images per class, labelled; the first ``MAX_COLUMNS`` of each.
 
     Args:
-        images: (n, channels, H, W) in [0, 1], all classes with equally many images.
+        images: (n, channels, H, W) in [0, 1].
         labels: (n,) classes.
         class_names: a name per class.
     """
     figure_class, canvas_class = _matplotlib()
     rows = [images[labels == c][:MAX_COLUMNS] for c in range(len(class_names))]
     columns = max(len(row) for row in rows)
-    longest = max(len(name) for name in class_names)
-    width = 0.7 * columns + 0.09 * min(longest, 24) + 0.3
-    figure = figure_class(figsize=(max(width, 3.0), 0.7 * len(rows)), dpi=100)
-    canvas_class(figure)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
+    channels, height, width = images.shape[1:]
+    gap = max(1, width // 16)
+    # One picture for all: an axis per image takes many seconds for a hundred classes.
+    canvas = torch.ones(len(rows), columns, channels, height + gap, width + gap)
     for c, row in enumerate(rows):
-        for i, axis in enumerate(grid[c]):
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if i >= len(row):
-                axis.axis("off")
-                continue
-            pixels = row[i].clamp(0, 1).permute(1, 2, 0).numpy()
-            grey = pixels.shape[2] != 3
-            axis.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
-        grid[c][0].set_ylabel(class_names[c][:24], rotation=0, ha="right", va="center", parse_math=False)
+        canvas[c, : len(row), :, :height, :width] = row.clamp(0, 1)
+    pixels = (
+        canvas.permute(0, 3, 1, 4, 2).reshape(len(rows) * (height + gap), columns * (width + gap), channels).numpy()
+    )
+
+    label_inches = 0.09 * min(max(len(name) for name in class_names), MAX_NAME) + 0.3
+    figure = figure_class(figsize=(max(0.7 * columns + label_inches, 3.0), 0.7 * len(rows)), dpi=100)
+    canvas_class(figure)
+    axis = figure.subplots()
+    grey = channels != 3
+    axis.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
+    axis.set_xticks([])
+    middles = [c * (height + gap) + height / 2 for c in range(len(rows))]
+    axis.set_yticks(middles, [name[:MAX_NAME] for name in class_names], parse_math=False)
+    axis.tick_params(length=0)
+    for side in axis.spines.values():
+        side.set_visible(False)
     return _png(figure)
 
 
@@ -117,7 +125,8 @@ def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
             f"<p>{done.iteration} outer iterations, {done.step} matching steps, {done.seconds:.0f} seconds.</p>",
             _image(render_curves(result.history), "curves"),
         ]
-    parts += ["<h2>Images as stored</h2>", _image(preview, "distilled images")]
+    shown = f", the first {MAX_COLUMNS} of each class" if recipe.ipc > MAX_COLUMNS else ""
+    parts += [f"<h2>Images as stored{shown}</h2>", _image(preview, "distilled images")]
     settings = {**asdict(recipe), **versions()}
     parts += ["<h2>Settings</h2>", _table([(key, str(value)) for key, value in settings.items()])]
     return (

@@ -197,7 +197,7 @@ class TestInterruption:
             patch.setattr(Distiller, "outer_iteration", interrupted)
             found = run("distill", "--dataset", small, *TINY, "--out", "out")
         assert found.code == 0
-        assert "interrupted: the result of the iterations completed is kept; --resume continues" in found.out
+        assert "the result of the iterations completed is kept; `--out out --resume` continues" in found.out
         assert "test accuracy" not in found.out
         half = da.load("out")
         assert half.interrupted

@@ -181,3 +181,20 @@ class TestRefusals:
 
     def test_a_replaced_setting_is_checked_too(self):
         assert "ipc is 0" in refused(replace, da.recipe(), ipc=0)
+
+
+def test_mnist_keeps_cutout_and_cutmix_where_images_are_whole():
+    packed, whole = recipe("dream", dataset="mnist", factor=2), recipe("dream", dataset="mnist", factor=1)
+    assert (packed.match_augment, packed.cutmix) == ("color_crop", 0.0)
+    assert (whole.match_augment, whole.cutmix) == ("color_crop_cutout", 0.5)
+    assert recipe("dream", dataset="mnist").match_augment == "color_crop"
+
+
+def test_pixel_lr_is_scaled_by_28_for_mnist_alone():
+    assert recipe("dream", dataset="mnist").base_size == 28
+    assert recipe("dream", dataset="fashion-mnist").base_size == 32
+
+
+def test_row_cosine_of_mean_features_is_refused():
+    with pytest.raises(DreamAccelError, match="use global_cos or mse, or feature_weight 0"):
+        recipe("dream+", metric="cos")

@@ -19,8 +19,8 @@ def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], args: Any) -
     Args:
         gw_syn: gradients of the synthetic images, one per parameter.
         gw_real: gradients of the real images.
-        args: anything with ``dis_metric``: ``"ours"`` (row-wise cosine, 1-d tensors skipped), ``"mse"`` or ``"cos"`` of one
-            concatenated vector. ``args.device`` is not looked at: the gradients know where they are.
+        args: anything with ``dis_metric``: ``"ours"`` (row-wise cosine, 1-d tensors skipped), ``"mse"`` or ``"cos"`` of
+            one concatenated vector. ``args.device`` is not looked at: the gradients know where they are.
 
     Returns:
         () the distance.

@@ -69,7 +69,11 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
         if rival.interrupted:
             raise KeyboardInterrupt
         results.append((name, rival))
-    own = "distilled, DREAM" if recipe.strategy == "dream" else f"distilled, {recipe.strategy} sampling"
+    own = (
+        f"distilled, {recipe.recipe.upper()}"
+        if recipe.strategy == "dream"
+        else f"distilled, {recipe.strategy} sampling"
+    )
     results.append((own, result))
 
     rows = []

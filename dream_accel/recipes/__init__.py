@@ -45,7 +45,8 @@ def recipe(name: str = "dream", dataset: str = "digits", **overrides: Any) -> Re
             close = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise DreamAccelError(f"a recipe has no setting {key!r}: {hint}settings are {', '.join(known)}")
-    return Recipe(**{"recipe": name, "dataset": dataset, **dataset_defaults(dataset), **RECIPES[name], **overrides})
+    prescribed = dataset_defaults(dataset, overrides.get("factor"))
+    return Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **RECIPES[name], **overrides})
 
 
 __all__ = ["RECIPES", "Recipe", "recipe", "replace"]

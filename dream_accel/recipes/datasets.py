@@ -11,7 +11,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {
         "ipc": 5,
         "factor": 1,
-        "iterations": 5,
+        "iterations": 3,
         "inner_steps": 20,
         "clusters": 64,
         "width": 32,
@@ -23,9 +23,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "train_augment": "color_crop",
         "cutmix": 0.0,
         "eval_epochs": 300,
+        "eval_networks": 5,
     },
-    "mnist": {**_SMALL, "base_size": 28, "match_augment": "color_crop", "train_augment": _NO_FLIP, "cutmix": 0.0},
-    "fashion-mnist": {**_SMALL, "base_size": 28},
+    "mnist": {**_SMALL, "base_size": 28, "train_augment": _NO_FLIP},
+    "fashion-mnist": _SMALL,
     "svhn": {"network_images": 500, "train_augment": _NO_FLIP},
     "cifar10": {"network_images": 2000},
     "cifar100": {"network_images": 2000},
@@ -33,6 +34,18 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def dataset_defaults(dataset: str) -> dict[str, Any]:
-    """Settings prescribed for a data set, in any spelling ``load_dataset`` takes; none for one's own images."""
-    return _DEFAULTS.get(dataset.strip().lower().replace("_", "-"), {})
+_MNIST_PACKED: dict[str, Any] = {"match_augment": "color_crop", "cutmix": 0.0}
+"""Half-size digits do not survive being cut out or mixed."""
+
+
+def dataset_defaults(dataset: str, factor: int | None = None) -> dict[str, Any]:
+    """Settings prescribed for a data set, in any spelling ``load_dataset`` takes; none for one's own images.
+
+    Args:
+        dataset: its name.
+        factor: the multi-formation factor, where the caller chose one.
+    """
+    name = dataset.strip().lower().replace("_", "-")
+    if name == "mnist" and factor != 1:
+        return {**_DEFAULTS[name], **_MNIST_PACKED}
+    return _DEFAULTS.get(name, {})

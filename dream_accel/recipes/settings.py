@@ -82,6 +82,11 @@ class Recipe:
                 raise choices(kind, name, known)
         for names in (self.match_augment, self.train_augment):
             Augmentation(names)
+        if self.feature_weight > 0 and self.metric == "cos":
+            raise DreamAccelError(
+                'metric is "cos", which compares rows, and mean features have none: '
+                "use global_cos or mse, or feature_weight 0"
+            )
         for name in ("pixel_momentum", "network_momentum", "cutmix"):
             if getattr(self, name) > 1:
                 raise DreamAccelError(f"{name} is {getattr(self, name)}: it must be between 0 and 1")
