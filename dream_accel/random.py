@@ -36,5 +36,8 @@ def hash_rows(rows: Tensor, seed: int, *keys: object) -> Tensor:
 
 
 def uniform_rows(rows: Tensor, seed: int, *keys: object) -> Tensor:
-    """(N,) float32 uniform in (0, 1): the top 24 bits of :func:`hash_rows`, shifted off zero."""
-    return ((hash_rows(rows, seed, *keys) >> 39).float() + 0.5) * 2.0**-24
+    """(N,) float32 uniform in (0, 1): the top 23 bits of :func:`hash_rows`, shifted off zero.
+
+    With the half added they fill the 24 bits of a float32; one more would round up to 1.
+    """
+    return ((hash_rows(rows, seed, *keys) >> 40).float() + 0.5) * 2.0**-23

@@ -57,7 +57,9 @@ KMEANS_OPERATORS = tuple(op for op in OPERATORS if op != "gradient_distance")
 KMEANS_BACKENDS = served_here(KMEANS_OPERATORS)
 GRADIENT_BACKENDS = served_here(("gradient_distance",))
 # On CUDA plain PyTorch adds up rows in any order; all others give the same bits again.
-REPEATABLE_BACKENDS = [served for served in KMEANS_BACKENDS if (served.name, served.device.type) != ("reference", "cuda")]
+REPEATABLE_BACKENDS = [
+    served for served in KMEANS_BACKENDS if (served.name, served.device.type) != ("reference", "cuda")
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,9 +5,9 @@ import types
 
 import pytest
 import torch
-from conftest import GRADIENT_BACKENDS, KMEANS_BACKENDS, REPEATABLE_BACKENDS, no_host_round_trip, refused
+from conftest import GRADIENT_BACKENDS, REPEATABLE_BACKENDS, no_host_round_trip, refused
 
-from dream_accel import _native, backends, doctor, ops
+from dream_accel import backends, doctor, ops
 from dream_accel.backends import BACKENDS, OPERATORS, choose
 from dream_accel.errors import DreamAccelWarning
 
@@ -89,13 +89,6 @@ class TestChoice:
             assert isinstance(reason, str)
             assert reason
 
-    def test_doctor_finds_no_wrong_result(self, capsys, monkeypatch):
-        monkeypatch.delenv("DREAM_ACCEL_BACKEND", raising=False)
-        assert doctor.main() == 0
-        printed = capsys.readouterr().out
-        assert "self-test passed" in printed
-        assert "reference: ok" in printed
-
 
 class TestGuard:
     """The guard the tests against host round trips rely on."""
@@ -126,45 +119,6 @@ class TestGuard:
             x[x.argsort()].index_add_(0, torch.tensor([0]), x[:1])
             torch.where(x > 1, x, 0).masked_fill(x > 1, 3).cumsum(0)
         assert "index" in seen
-
-
-class TestNativeModule:
-    def test_missing_kernels_are_explained(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(_native, "_HERE", tmp_path)
-        monkeypatch.setattr(_native, "_shadowed_installation", lambda: None)
-        module, reason = _native._found.__wrapped__()
-        assert module is None
-        assert "DREAM_ACCEL_REQUIRE_NATIVE=1" in reason
-
-    def test_source_folder_that_hides_an_installation_is_announced(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(_native, "_HERE", tmp_path)
-        monkeypatch.setattr(_native, "_shadowed_installation", lambda: tmp_path / "site-packages")
-        with pytest.warns(DreamAccelWarning, match="hides the installed .*site-packages"):
-            module, reason = _native._found.__wrapped__()
-        assert module is None
-        assert "run from another folder" in reason
-
-    def test_kernels_that_do_not_load_are_explained(self, monkeypatch, tmp_path):
-        (tmp_path / "_C.so").touch()
-        monkeypatch.setattr(_native, "_HERE", tmp_path)
-
-        def fails(name):
-            raise ImportError("undefined symbol: tea")
-
-        monkeypatch.setattr(_native.importlib, "import_module", fails)
-        assert "undefined symbol: tea" in _native._found.__wrapped__()[1]
-
-    def test_description_says_what_there_is(self):
-        assert ("CPU kernels" in _native.describe()) == (_native.why_not() is None)
-
-    def test_other_installations_are_found_by_their_kernels(self, monkeypatch, tmp_path):
-        package = tmp_path / "dream_accel"
-        package.mkdir()
-        distribution = types.SimpleNamespace(locate_file=lambda name: tmp_path / name)
-        monkeypatch.setattr(_native.importlib.metadata, "distributions", lambda **_: [distribution])
-        assert _native._shadowed_installation() is None
-        (package / "_C.so").touch()
-        assert _native._shadowed_installation() == package.resolve()
 
 
 def flat(outputs):
@@ -278,17 +232,3 @@ def test_a_group_gets_the_same_bits_alone_and_in_any_batch(served):
         assert equal_bits(alone, (means[0][g : g + 1], means[1][g : g + 1]))
         alone = run.nearest_members(x[rows], own, centroids[g : g + 1], labels[rows], 5)
         assert equal_bits(torch.where(alone < 0, alone, alone + rows.start), picks[g : g + 1])
-
-
-@pytest.mark.parametrize("served", KMEANS_BACKENDS, ids=str)
-def test_rows_without_features_are_all_alike(served, monkeypatch):
-    monkeypatch.setenv("DREAM_ACCEL_BACKEND", served.name)
-    if served.name == "triton":
-        pytest.skip("it hands such calls to the reference")
-    x, offsets, centroids = torch.zeros(5, 0), torch.tensor([0, 5]), torch.zeros(1, 3, 0)
-    x, offsets, centroids = (t.to(served.device) for t in (x, offsets, centroids))
-    labels, distance = ops.kmeans_assign(x, offsets, centroids)
-    assert labels.tolist() == [0] * 5
-    assert distance.tolist() == [0] * 5
-    assert ops.kmeans_update(x, offsets, labels, 3)[1].tolist() == [[5, 0, 0]]
-    assert ops.nearest_members(x, offsets, centroids, labels, 1).flatten().tolist() == [0, 1, 2]

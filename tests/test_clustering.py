@@ -259,6 +259,8 @@ class TestInitialisation:
         assert set(share) == set(expected)
         for pair, probability in expected.items():
             assert share[pair] == pytest.approx(probability, abs=0.06)
+        nearer = [(0, 1), (1, 0), (3, 1)]
+        assert sum(share[p] for p in nearer) == pytest.approx(sum(expected[p] for p in nearer), abs=0.045)
 
     def test_k_means_plus_plus_takes_duplicates_last(self, backend):
         x = torch.cat([torch.zeros(50, 2), torch.ones(1, 2), 2 * torch.ones(1, 2)]).to(backend.device)
@@ -448,6 +450,7 @@ class TestRefusals:
         [
             pytest.param(X[0], None, ["(3,)", "(N, D)", "flatten"], id="1-d"),
             pytest.param(X[None], None, ["(1, 10, 3)", "(N, D)", "flatten"], id="3-d"),
+            pytest.param(X[:, :0], None, ["(10, 0)", "at least 1 feature"], id="no features"),
             pytest.param(X.int(), None, ["torch.int32", "floating point", "x.float()"], id="integers"),
             pytest.param(X.numpy().astype(np.int64), None, ["torch.int64", "x.float()"], id="numpy integers"),
             pytest.param([[1.0, 2.0]], None, ["x is a list", "torch, NumPy or CuPy"], id="list"),

@@ -148,9 +148,7 @@ class TestFromArrays:
 
     def test_labels_out_of_range_are_refused(self):
         assert "from -1 to 2" in refusal(ImageSet.from_arrays, pixels(4, 2, 2), [0, 1, 2, -1])
-        assert "0..1 for 2 classes" in refusal(
-            ImageSet.from_arrays, pixels(4, 2, 2), self.labels, n_classes=2
-        )
+        assert "0..1 for 2 classes" in refusal(ImageSet.from_arrays, pixels(4, 2, 2), self.labels, n_classes=2)
 
     def test_empty_classes_are_accepted_when_asked_for(self):
         held = ImageSet.from_arrays(pixels(4, 2, 2), [0, 2, 2, 0], n_classes=4, allow_empty=True)
@@ -179,9 +177,7 @@ class TestImageSet:
     def test_constructor_checks_the_form(self):
         images, labels = torch.from_numpy(pixels(4, 1, 2, 2)), torch.zeros(4, dtype=torch.int64)
         assert "float32" in refusal(ImageSet, images.float(), labels, 1, ("0",))
-        assert "contiguous: False" in refusal(
-            ImageSet, images.transpose(2, 3)[:, :, :, :1], labels, 1, ("0",)
-        )
+        assert "contiguous: False" in refusal(ImageSet, images.transpose(2, 3)[:, :, :, :1], labels, 1, ("0",))
         assert "int32" in refusal(ImageSet, images, labels.int(), 1, ("0",))
         assert "1 class names for 2" in refusal(ImageSet, images, labels, 2, ("0",))
 
@@ -387,9 +383,7 @@ class TestDataSplit:
 
     def test_parts_must_fit_together(self):
         assert "(1, 2, 2)" in refusal(DataSplit, "x", image_set([2, 2]), image_set([2, 2], (1, 2, 3)))
-        assert "2 classes and the test set 3" in refusal(
-            DataSplit, "x", image_set([2, 2]), image_set([2, 2, 2])
-        )
+        assert "2 classes and the test set 3" in refusal(DataSplit, "x", image_set([2, 2]), image_set([2, 2, 2]))
 
 
 class TestRegistry:
@@ -400,9 +394,7 @@ class TestRegistry:
         heavy = ("torchvision", "sklearn", "PIL")
         code = f"import sys, dream_accel.data; print([m for m in {heavy} if m in sys.modules])"
         root = Path(data.__file__).parents[2]
-        result = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-        )
+        result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
         assert result.stdout.strip() == "[]"
 
     def test_every_name_has_a_description(self):
@@ -521,8 +513,7 @@ def touch(root: Path, *files: str) -> None:
 
 
 CIFAR10_FILES = [
-    f"cifar-10-batches-py/{f}"
-    for f in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+    f"cifar-10-batches-py/{f}" for f in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 ]
 
 
@@ -569,9 +560,7 @@ class TestTorchvisionSets:
         split = load_dataset("svhn", tmp_path)
         assert np.array_equal(split.train.images.numpy(), pixels(20, 3, 32, 32))
 
-    @pytest.mark.parametrize(
-        "name", ["mnist", "fashion-mnist", "svhn", "cifar10", "cifar100", "tiny-imagenet"]
-    )
+    @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "svhn", "cifar10", "cifar100", "tiny-imagenet"])
     def test_missing_set_names_the_folder_and_the_remedy(self, name, tmp_path):
         message = refusal(load_dataset, name, tmp_path)
         assert message.startswith(f"{name} was not found in {tmp_path}")
@@ -745,9 +734,7 @@ class TestImageFolder:
             write_image(path, pixels(40, 40, 3))
             content = path.read_bytes()[: path.stat().st_size // 2]
         path.write_bytes(content)
-        assert refusal(load_dataset, f"imagefolder:{tmp_path}").startswith(
-            f"{path} cannot be read as an image"
-        )
+        assert refusal(load_dataset, f"imagefolder:{tmp_path}").startswith(f"{path} cannot be read as an image")
 
     def test_deep_images_are_refused_not_clipped(self, tmp_path):
         write_classes(tmp_path, {"a": 2, "b": 2}, (6, 5))
@@ -852,9 +839,7 @@ def tiny(tmp_path):
         for i, name in enumerate(names):
             grey = (64, 64) if i == 0 else (64, 64, 3)  # the official set has grey files too
             write_image(folder / "train" / wnid / "images" / name, pixels(*grey))
-        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(
-            "".join(f"{name}\t0\t0\t9\t9\n" for name in names)
-        )
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("".join(f"{name}\t0\t0\t9\t9\n" for name in names))
     wnids = ["n02", "n01", "n02", "n01"]
     for i in range(4):
         write_image(folder / "val" / "images" / f"val_{i}.JPEG", pixels(64, 64, 3))

@@ -68,6 +68,10 @@ class TestEmbedderOf:
         features = embedder_of(nn.DataParallel(inner))(IMAGES)
         assert torch.equal(features, embedder_of(inner)(IMAGES))
 
+    def test_embed_method_behind_data_parallel_goes_before_the_last_linear_layer(self, network):
+        network.embed = lambda images: images.mean(dim=(2, 3))
+        assert embedder_of(nn.DataParallel(network))(IMAGES).shape == (20, 3)
+
     def test_callable_is_called_as_it_is(self):
         def embed(images):
             return images.mean(dim=(2, 3))

@@ -28,7 +28,7 @@ SHAPES = {
     "K > N": ([3, 0, 20], 5, 50),
     "K = 1": ([20, 90], 16, 1),
     "wide rows": ([130, 2], 2048, 40),
-    "blocks of columns with a tail": ([30], 700, 17),
+    "blocks of columns with a tail": ([30], 2300, 17),
     "more clusters than one pass holds": ([60], 19, 1100),
     "a thousand tiny groups": ([3] * 1000, 8, 2),
 }
@@ -99,6 +99,27 @@ class TestAssign:
     def test_offset_of_100_sigma_does_not_spoil_the_labels(self):
         x, offsets, centroids = problem([300, 40], 256, 40, shift=100.0)
         assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    def test_errors_that_add_up_do_not_spoil_the_labels(self):
+        # Rows and centroids of equal entries: whatever a product loses, it loses in every feature alike.
+        generator = torch.Generator().manual_seed(0)
+        positive = 1 + torch.rand(1, 32, 1, generator=generator) / 20
+        centroids = torch.cat([positive, -positive], 1).expand(1, 64, 64).contiguous()
+        x = (1 + torch.rand(400, 1, generator=generator) / 20).expand(400, 64).contiguous()
+        assert_nearest(x, offsets_of([400]), centroids, *assign(x, offsets_of([400]), centroids))
+
+    def test_close_calls_among_many_rows_are_right(self):
+        x, offsets, centroids = problem([4000], 64, 40)
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    @pytest.mark.parametrize("K", [50, 600])
+    def test_of_equal_centroids_the_lowest_is_chosen(self, K):
+        x, offsets, centroids = problem([90], 70, K)
+        centroids[:, K - 25 :] = centroids[:, :25]
+        x[:25] = centroids[0, :25]
+        labels, _ = assign(x, offsets, centroids)
+        assert labels[:25].tolist() == list(range(25))
+        assert (labels < K - 25).all()
 
     @pytest.mark.parametrize("shape", [([80, 30], 3, 50), ([50], 3, 600)], ids=["one pass", "two passes"])
     def test_ties_go_to_the_lowest_centroid(self, shape):

@@ -171,6 +171,7 @@ X, OFFSETS, CENTROIDS, LABELS, DISTANCE, ACTIVE = kmeans_arguments()
 BAD_ROWS = {
     "rows 1-d": ({"x": torch.zeros(20)}, ["x has shape (20,)", "(N, D)", "flatten"]),
     "rows 3-d": ({"x": torch.zeros(20, 5, 1)}, ["x has shape (20, 5, 1)", "(N, D)", "flatten"]),
+    "no features": ({"x": torch.zeros(20, 0)}, ["x has shape (20, 0)", "at least 1 feature"]),
     "integer rows": ({"x": torch.zeros(20, 5, dtype=torch.uint8)}, ["torch.uint8", "float32", "x.float()"]),
     "offsets int32": ({"offsets": OFFSETS.int()}, ["offsets is torch.int32", "(G+1,) int64"]),
     "offsets 2-d": ({"offsets": OFFSETS[None]}, ["(1, 4)", "(G+1,) int64"]),
@@ -267,7 +268,7 @@ class TestRefusals:
 
 
 def test_layer_rules_keep_what_they_say():
-    gradients = [torch.zeros(shape) for shape in ((8, 3, 3, 3), (8,), (10, 8), (), (2, 3, 4))]
+    gradients = [torch.zeros(shape) for shape in ((8, 3, 3, 3), (8,), (10, 8), (), (2, 3, 3, 3, 3))]
     assert ops.select_layers(gradients, "conv") == [0]
     assert ops.select_layers(gradients, "weights") == [0, 2, 3, 4]
     assert ops.select_layers(gradients, "all") == [0, 1, 2, 3, 4]

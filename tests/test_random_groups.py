@@ -61,6 +61,12 @@ class TestStreams:
         assert (shares - 0.05).abs().max() < 0.003
         assert torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1].abs() < 0.01
 
+    def test_uniform_rows_reach_neither_end(self, monkeypatch):
+        extremes = torch.tensor([0, 2**63 - 1])
+        monkeypatch.setattr("dream_accel.random.hash_rows", lambda *args: extremes)
+        low, high = uniform_rows(torch.arange(2), 0).tolist()
+        assert 0 < low < high < 1
+
 
 class TestOffsets:
     def test_default_is_one_group_of_all_rows(self):

@@ -153,15 +153,17 @@ class TestRefresh:
 
         def run(*keys):
             s.restart(*keys)
-            steps = []
+            picks, samples = [], []
             for _ in range(3):
                 s.update()
-                steps.append((s.indices.tolist(), s.sample(0, 5).tolist()))
-            return steps
+                picks.append(s.indices.tolist())
+                samples.append(s.sample(0, 5).tolist())
+            return picks, samples
 
-        first, second, again = run(1), run(2), run(1)
-        assert first == again
-        assert first != second
+        (picks, samples), (other_picks, other_samples), again = run(1), run(2), run(1)
+        assert (picks, samples) == again
+        assert picks != other_picks
+        assert samples != other_samples
 
     def test_fixed_features_win_over_the_network_given(self):
         def must_not_be_called(images):

@@ -14,6 +14,8 @@ def check_rows(x: Tensor, offsets: Tensor) -> None:
     """Refuse anything but x (N, D) floating and offsets (G+1,) int64 on the same device."""
     if x.dim() != 2:
         raise DreamAccelError(f"x has shape {tuple(x.shape)}: rows must be 2-d (N, D); flatten the features first")
+    if x.shape[1] < 1:
+        raise DreamAccelError(f"x has shape {tuple(x.shape)}: rows must have at least 1 feature")
     if x.dtype not in ROW_DTYPES:
         raise DreamAccelError(f"x is {x.dtype}: rows must be float32, float16 or bfloat16; convert with x.float()")
     if offsets.dim() != 1 or len(offsets) < 1 or offsets.dtype != torch.int64:

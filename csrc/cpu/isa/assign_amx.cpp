@@ -1,10 +1,10 @@
-// Nearest centroid with the matrix tiles of recent Xeons (AMX), which multiply bfloat16 fifteen times as fast as vectors
-// multiply float.
+// Nearest centroid with the matrix tiles of recent Xeons (AMX), which multiply bfloat16 fifteen times as fast as
+// vectors multiply float.
 //
 // Float accuracy comes from two steps. Every number is split into two bfloat16, x = x_high + x_low + x_rest with
-// |x_rest| <= 2^-18 |x|, and three products are taken: x_high c_high + x_high c_low + x_low c_high. What they miss, with
-// the rounding of the sums, is below BETA |x||c|, so the nearest centroid is among those whose score is within
-// 4 BETA |x| max |c| of the lowest. Usually that is one; the true distances decide between several.
+// |x_rest| <= 2^-18 |x|, and three products are taken: x_high c_high + x_high c_low + x_low c_high. What they miss,
+// with the rounding of the sums, is below BETA |x||c|, so the nearest centroid is among those whose score is within 4
+// BETA |x| max |c| of the lowest. Usually that is one; the true distances decide between several.
 #include <immintrin.h>
 
 #include "distance.h"
@@ -21,11 +21,12 @@ constexpr int SIDE = 16;            // rows of a tile, and 4-byte columns
 constexpr int STEP = 2 * SIDE;      // bfloat16 in a row of a tile
 constexpr int TILE = SIDE * SIDE;   // floats (4-byte words) in a tile
 constexpr int BLOCK = 2 * SIDE;     // rows and centroids multiplied at a time
-constexpr int DEPTH = 256;          // features multiplied at a time: their tiles stay in the first-level cache
+constexpr int DEPTH = 128;          // features multiplied at a time: their tiles stay in the first-level cache
 constexpr int64_t COLUMNS = 512;    // centroids whose scores are kept at a time
 constexpr int64_t CHUNK = 2048;     // features converted at a time: their tiles stay in the second-level cache,
 constexpr int64_t CACHE = 1 << 18;  // and so do this many words of centroids
 constexpr int PART_ROWS = 4 * BLOCK;
+constexpr int AHEAD = 1 << 14;  // bytes
 
 struct alignas(64) TileConfig {
     uint8_t palette = 1;
@@ -57,10 +58,14 @@ DREAM_INLINE Split split(vf first, vf second) {
 // norms[i] += the row's squares.
 template <class T>
 void split_rows(const T* x, int64_t stride, int n_rows, int depth, const float* centre, float* tiles, float* norms) {
+    // Rows ahead that are being fetched meanwhile, about 16 KB; converting would otherwise wait for every line.
+    const int64_t ahead = stride * (1 + AHEAD / static_cast<int>(sizeof(T)) / depth);
     for (int i = 0; i < n_rows; ++i) {
         vf norm = {};
         float* row = tiles + i / SIDE * 2 * TILE + i % SIDE * SIDE;
         for (int d = 0; d < depth; d += STEP) {
+            __builtin_prefetch(x + i * stride + d + ahead, 0, 2);
+            __builtin_prefetch(x + i * stride + d + ahead + W, 0, 2);
             vf first, second = {};
             first = load_at(x + i * stride, d, depth) - load_at(centre, d, depth);
             if (d + W < depth) second = load_at(x + i * stride, d + W, depth) - load_at(centre, d + W, depth);
@@ -75,8 +80,9 @@ void split_rows(const T* x, int64_t stride, int n_rows, int depth, const float* 
 
 // scores (R x SIDE rows, C x SIDE columns) = or += rows * panel over n_steps * STEP features.
 template <int R, int C>
-void multiply(
-    const float* rows, const float* panel, int n_steps, float* scores, int64_t scores_stride, bool add) {
+void multiply(const float* rows, const float* panel, int n_steps, float* scores, int64_t scores_stride, bool add) {
+    // GCC does not know which memory the tile instructions read and write either.
+    asm volatile("" ::: "memory");
     const int64_t bytes = scores_stride * 4;
     float* below = scores + SIDE * scores_stride;
     if (add) {
@@ -129,6 +135,7 @@ void multiply(
     if constexpr (C == 2) _tile_stored(1, scores + SIDE, bytes);
     if constexpr (R == 2) _tile_stored(2, below, bytes);
     if constexpr (R == 2 && C == 2) _tile_stored(3, below + SIDE, bytes);
+    asm volatile("" ::: "memory");
 }
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -145,7 +152,8 @@ int64_t chunk_of(int64_t K) {
 
 // scores (n_rows, n_columns) = or += the products of rows with a panel's centroids from feature d on.
 void multiply_block(
-    int n_rows, int64_t n_columns, const float* rows, const float* panel, int n_steps, float* scores, int64_t stride, bool add) {
+    int n_rows, int64_t n_columns, const float* rows, const float* panel, int n_steps, float* scores, int64_t stride,
+    bool add) {
     if (n_rows > SIDE) {
         if (n_columns > SIDE) return multiply<2, 2>(rows, panel, n_steps, scores, stride, add);
         return multiply<2, 1>(rows, panel, n_steps, scores, stride, add);
@@ -154,8 +162,8 @@ void multiply_block(
     return multiply<1, 1>(rows, panel, n_steps, scores, stride, add);
 }
 
-// Adds features [d, d + depth) of n_rows rows to the scores, less |c|^2, of centroids [first, first + n_columns), and to the
-// rows' squared norms.
+// Adds features [d, d + depth) of n_rows rows to the scores, less |c|^2, of centroids [first, first + n_columns), and
+// to the rows' squared norms.
 template <class T>
 void score_block(
     const AssignTile& tile, const T* x, int n_rows, int64_t d, int depth, int64_t first, int64_t n_columns, float* rows,
@@ -246,10 +254,12 @@ void assign_part(const AssignTile& tile, const T* x, int n_rows, float largest, 
 
 template <class T>
 void assign_typed_tile(const AssignTile& tile) {
-    const TileConfig config;
+    // In static memory: GCC does not know that the instruction reads all of it.
+    static constexpr TileConfig config;
     _tile_loadconfig(&config);
     const float largest = largest_norm(tile);
-    // Rows that are converted once are taken few at a time, and are still in the cache when their distances are computed.
+    // Rows that are converted once are taken few at a time, and are still in the cache when their distances are
+    // computed.
     const int step = tile.D <= chunk_of(tile.K) && tile.K <= COLUMNS ? BLOCK : PART_ROWS;
     for (int64_t i = 0; i < tile.n_rows; i += step) {
         const int n_rows = static_cast<int>(smaller(tile.n_rows - i, step));
@@ -276,14 +286,14 @@ void assign_tile(const AssignTile& tile) {
     }
 }
 
-// As elsewhere, but in tiles: for every STEP features the high parts of the panel's centroids, then the low parts. A row of
-// a tile holds two features of SIDE centroids, in pairs.
+// As elsewhere, but in tiles: for every STEP features the high parts of the panel's centroids, then the low parts. A
+// row of a tile holds two features of SIDE centroids, in pairs.
 void pack_panel(
     const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
     float* norms) {
     const int n_tiles = width / SIDE;
     for (int t = 0; t < n_tiles; ++t) {
-        float norm[SIDE] = {};
+        vf norm[SIDE] = {};
         for (int64_t d = 0; d < D; d += STEP) {
             vf high[SIDE], low[SIDE];
             for (int j = 0; j < SIDE; ++j) {
@@ -293,7 +303,7 @@ void pack_panel(
                     const float* c = centroids + k * D;
                     first = -2.0f * (load_at(c, d, D) - load_at(centre, d, D));
                     if (d + W < D) second = -2.0f * (load_at(c, d + W, D) - load_at(centre, d + W, D));
-                    norm[j] += sum_lanes(first * first + second * second);
+                    norm[j] += first * first + second * second;
                 }
                 const Split parts = split(first, second);
                 high[j] = (vf)parts.high;
@@ -307,7 +317,7 @@ void pack_panel(
         }
         for (int j = 0; j < SIDE; ++j) {
             const int k = t * SIDE + j;
-            norms[k] = k < n && live[k] ? 0.25f * norm[j] : __builtin_inff();
+            norms[k] = k < n && live[k] ? 0.25f * sum_lanes(norm[j]) : __builtin_inff();
         }
     }
 }

@@ -38,8 +38,9 @@ struct Kernels {
     int64_t (*assign_scratch)(int64_t K);
     void (*assign_tile)(const AssignTile& tile);
 
-    // Writes n centroids as a panel of width lanes or 2 * lanes (-2 (c_j - centre) in the order assign_tile reads them),
-    // and their |c_j - centre|^2 into norms. Dead centroids and the places from n to width are zeros with norm +inf.
+    // Writes n centroids as a panel of width lanes or 2 * lanes (-2 (c_j - centre) in the order assign_tile reads
+    // them), and their |c_j - centre|^2 into norms. Dead centroids and the places from n to width are zeros with norm
+    // +inf.
     void (*pack_panel)(
         const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
         float* norms);
