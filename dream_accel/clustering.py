@@ -75,8 +75,8 @@ class BatchedKMeans:
         precision: str = "tf32",
         empty: str = "farthest",
     ) -> None:
-        if n_clusters < 1:
-            raise DreamAccelError(f"n_clusters is {n_clusters}: it must be at least 1")
+        if not isinstance(n_clusters, int) or n_clusters < 1:
+            raise DreamAccelError(f"n_clusters is {n_clusters!r}: it must be an integer, at least 1")
         if max_iter < 0 or tol < 0:
             raise DreamAccelError(f"max_iter is {max_iter} and tol is {tol}: neither may be negative")
         if isinstance(init, str) and init not in INITS:
@@ -137,6 +137,7 @@ class BatchedKMeans:
         *_, centroids = self._state("predict")
         back = converter_like(x)
         x = _as_rows(x)
+        check_finite(x)
         labels, _ = ops.kmeans_assign(x, as_offsets(offsets, len(x), x.device), centroids)
         return back(labels)
 
@@ -162,12 +163,14 @@ class BatchedKMeans:
                 )
             return centroids.to(ops.result_dtype(x))
         if init == "labels":
-            *_, labels, _ = self._state('fit(init="labels")')
+            *_, labels, last = self._state('fit(init="labels")')
             if labels.shape != x.shape[:1]:
                 raise DreamAccelError(
                     f'init="labels" with {len(x)} rows after a fit of {len(labels)}: the rows must be the same ones'
                 )
-            return ops.kmeans_update(x, offsets, labels.to(x.device), self.n_clusters)[0]
+            expected = (n_groups, self.n_clusters, x.shape[1])
+            previous = last.to(x.device, ops.result_dtype(x)) if tuple(last.shape) == expected else None
+            return ops.kmeans_update(x, offsets, labels.to(x.device), self.n_clusters, previous=previous)[0]
         if init == "k-means++":
             return _gather_rows(x, _plus_plus_rows(x, offsets, self.n_clusters, self.seed))
         return _gather_rows(x, random_rows(offsets, len(x), self.n_clusters, self.seed, "kmeans init"))

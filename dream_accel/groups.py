@@ -19,8 +19,11 @@ def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = Tr
             that live on an accelerator waits for it; ``check=False`` trusts them.
     """
     if offsets is None:
-        return torch.tensor([0, n_rows], dtype=torch.int64, device=device)
-    offsets = torch.as_tensor(offsets)
+        return torch.tensor([0, n_rows], dtype=torch.int64).to(device, non_blocking=True)
+    try:
+        offsets = torch.as_tensor(offsets)
+    except (TypeError, ValueError, RuntimeError):
+        raise DreamAccelError(f"offsets is {offsets!r}: it must be (G+1,) integers") from None
     if offsets.is_floating_point() or offsets.dim() != 1:
         raise DreamAccelError(f"offsets is {offsets.dtype} of shape {tuple(offsets.shape)}: it must be (G+1,) integers")
     if len(offsets) < 2:

@@ -191,6 +191,8 @@ class RepresentativeSampler:
     def sample(self, c: int, n: int | None = None) -> Tensor:
         """Images of one class: its representatives for ``n`` equal to the batch size (or None), else ``n`` random ones.
 
+        A class smaller than the batch gives each of its images once here, where :meth:`batch` repeats them.
+
         Raises:
             DreamAccelError: no such class, or more images than it has.
         """

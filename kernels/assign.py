@@ -111,7 +111,7 @@ def kmeans_assign(
     Args:
         x: (N, D) float32, float16 or bfloat16.
         offsets: (G+1,) int64.
-        centroids: (G, K, D) float32; a row that holds NaN is dead and never chosen.
+        centroids: (G, K, D) float32; a row that is not finite is dead and never chosen.
         active: (G,) bool; rows of inactive groups keep the given ``labels`` and ``distance``.
         labels: (N,) int32, needed beside ``active``.
         distance: (N,) float32, needed beside ``active``.

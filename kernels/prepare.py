@@ -108,15 +108,15 @@ def round_operand(x, ROUND: tl.constexpr):
 
 @triton.jit(do_not_specialize=["R"])
 def _live_centroids_kernel(C_ptr, Live_ptr, R, D, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
-    """live = the row holds no NaN, for the R = G*K rows."""
+    """live = every value of the row is finite, for the R = G*K rows."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    nans = tl.zeros([BLOCK_R, BLOCK_D], tl.int32)
+    bad = tl.zeros([BLOCK_R, BLOCK_D], tl.int32)
     for d0 in range(0, D, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D)
         mask = (row < R)[:, None] & (d < D)[None, :]
         c = tl.load(C_ptr + row[:, None] * D + d[None, :], mask=mask, other=0.0)
-        nans += (c != c).to(tl.int32)
-    tl.store(Live_ptr + row, (tl.sum(nans, axis=1) == 0).to(tl.int8), mask=row < R)
+        bad += tl.where(tl.abs(c) < float("inf"), 0, 1)
+    tl.store(Live_ptr + row, (tl.sum(bad, axis=1) == 0).to(tl.int8), mask=row < R)
 
 
 @triton.jit

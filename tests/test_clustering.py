@@ -286,6 +286,14 @@ class TestInitialisation:
         km.fit(elsewhere, offsets, init="labels")
         assert torch.equal(km.cluster_centers_.nan_to_num(7), means.nan_to_num(7))
 
+    def test_warm_start_keeps_the_centroid_of_an_empty_cluster(self, backend):
+        x, offsets = normal(30, 3).to(backend.device), torch.tensor([0, 30])
+        start = torch.stack([x[0], x[1], torch.full_like(x[0], 100.0)]).unsqueeze(0)
+        km = da.BatchedKMeans(3, max_iter=3, init=start, empty="keep").fit(x, offsets)
+        assert km.counts_[0, 2] == 0
+        km.fit(x, offsets, init="labels")
+        assert km.cluster_centers_[0, 2].tolist() == [100.0] * 3
+
     def test_warm_start_at_a_fixpoint_stays_there(self, backend):
         x, offsets = ragged(backend.device)
         km = da.BatchedKMeans(5, max_iter=100).fit(x, offsets)
@@ -502,6 +510,16 @@ class TestRefusals:
         km = da.BatchedKMeans(3).fit(X, [0, 4, 10])
         assert "(2, 3, 3)" in refused(km.predict, X)
         assert "(2, 3, 3)" in refused(km.predict, X[:, :2], [0, 4, 10])
+
+    def test_predicting_rows_that_are_not_finite(self):
+        km = da.BatchedKMeans(3).fit(X)
+        assert "NaN or Inf in 1 of 10 rows" in refused(km.predict, X.index_fill(0, torch.tensor([4]), torch.nan))
+
+    def test_clusters_that_are_no_integer(self):
+        assert "n_clusters is 3.5" in refused(da.BatchedKMeans, 3.5)
+
+    def test_offsets_that_are_no_numbers(self):
+        assert "offsets is 'abc'" in refused(da.BatchedKMeans(3).fit, X, "abc")
 
     def test_no_representatives_per_cluster(self):
         assert "n is 0" in refused(da.BatchedKMeans(3).fit(X).representatives, 0)

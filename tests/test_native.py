@@ -152,6 +152,20 @@ class TestAssign:
         assert (distance[:5] == INF).all()
         assert distance[5:].isfinite().all()
 
+    def test_rows_without_features_are_on_the_first_centroid(self):
+        labels, distance = assign(torch.empty(5, 0), offsets_of([5]), torch.empty(1, 3, 0))
+        assert (labels == 0).all()
+        assert (distance == 0).all()
+
+    def test_infinite_centroid_is_dead(self):
+        x, offsets, centroids = problem([30], 70, 20)
+        centroids[0, 4, 60] = INF
+        labels, distance = assign(x, offsets, centroids)
+        centroids[0, 4, 60] = NAN
+        expected = assign(x, offsets, centroids)
+        assert torch.equal(labels, expected[0])
+        assert torch.equal(distance, expected[1])
+
     def test_row_with_nan_is_infinitely_far_and_spoils_no_other(self):
         x, offsets, centroids = problem([40], 33, 5)
         clean = assign(x, offsets, centroids)

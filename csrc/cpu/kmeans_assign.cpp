@@ -120,9 +120,11 @@ private:
 
     void assign_tile(const Tile& t, float* scratch) const {
         const Prepared& p = wave_[t.slot];
-        if (p.n_live == 0) {
+        // Without features every row is on every centroid; without live centroids it is infinitely far from all.
+        if (p.n_live == 0 || rows_.D == 0) {
+            const float same = p.n_live == 0 ? std::numeric_limits<float>::infinity() : 0.0f;
             std::fill(labels_ + t.first, labels_ + t.last, 0);
-            std::fill(distance_ + t.first, distance_ + t.last, std::numeric_limits<float>::infinity());
+            std::fill(distance_ + t.first, distance_ + t.last, same);
             return;
         }
         AssignTile tile;

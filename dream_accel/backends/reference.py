@@ -1,7 +1,8 @@
 """The operators in plain PyTorch: the definition every other backend is compared with.
 
 Runs on any device. Float64 input is computed in float64, everything else in float32. Groups are taken one after another
-and rows in chunks, so nothing of size rows x clusters is stored.
+and rows in chunks, so nothing of size rows x clusters is stored. For that it asks the host where groups begin, and on
+CUDA it adds rows up with atomics: it is for reading and comparing, and exempt from those two rules.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def kmeans_assign(
     for group, rows in _spans(offsets):
         # Subtracting one vector from rows and centroids changes no distance, and keeps |c|^2 - 2 x.c from cancelling.
         live = centroids[group].to(dtype)
-        live = torch.where(live.isnan().any(dim=1, keepdim=True), torch.nan, live)
+        live = torch.where(live.isfinite().all(dim=1, keepdim=True), live, torch.nan)
         centre = live.nanmean(dim=0)
         live = live - centre
         c_norm = live.square().sum(dim=1)

@@ -31,7 +31,7 @@ def kmeans_assign(
     """Label every row with the nearest centroid of its group.
 
     ``label_i = argmin_k |x_i - c_gk|^2``, ties to the lowest ``k``; computed through ``|c|^2 - 2 x.c`` after
-    subtracting the mean centroid from both sides. A centroid that contains NaN is dead: it is never chosen.
+    subtracting the mean centroid from both sides. A centroid that is not finite is dead: it is never chosen.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
