@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent
 class Tool(NamedTuple):
     """A compiler that runs, or the reason there is none."""
 
-    path: str | None
+    command: str | None
     version: str = ""
     missing: str = ""
 
@@ -42,11 +42,11 @@ class Plan(NamedTuple):
 
 def find_compiler(env: dict[str, str]) -> Tool:
     for command in [env["CXX"]] if env.get("CXX") else ["c++", "g++", "clang++"]:
-        program = shlex.split(command)[0]
-        path = shutil.which(program, path=env.get("PATH"))
-        version = path and _version([path], r"(\d+\.\d+)")
+        words = shlex.split(command)
+        path = shutil.which(words[0], path=env.get("PATH"))
+        version = path and _version([path, *words[1:]], r"(\d+\.\d+)")
         if version:
-            return Tool(path, f"{Path(program).name} {version}")
+            return Tool(shlex.join([path, *words[1:]]), f"{Path(words[0]).name} {version}")
     tried = f"CXX={env['CXX']} does not run" if env.get("CXX") else "no C++ compiler was found"
     return Tool(None, missing=f"{tried} (install g++ or clang++, or set CXX)")
 
@@ -89,14 +89,14 @@ def required(env: dict[str, str]) -> str:
 
 def decide(compiler: Tool, nvcc: Tool, env: dict[str, str]) -> Plan:
     require = required(env)
-    if require and not compiler.path:
+    if require and not compiler.command:
         raise SystemExit(f"DREAM_ACCEL_REQUIRE_NATIVE={require}, but {compiler.missing}")
-    if require == "cuda" and not nvcc.path:
+    if require == "cuda" and not nvcc.command:
         raise SystemExit(f"DREAM_ACCEL_REQUIRE_NATIVE=cuda, but {nvcc.missing}")
-    if not compiler.path:
+    if not compiler.command:
         return Plan(False, False, f"dream_accel: pure Python, no compiled kernels: {compiler.missing}")
     line = f"dream_accel: building CPU kernels ({compiler.version})"
-    if not nvcc.path:
+    if not nvcc.command:
         return Plan(True, False, f"{line}; no CUDA kernels: {nvcc.missing}")
     archs = cuda_archs(env, nvcc.version)
     return Plan(True, True, f"{line} and CUDA kernels (nvcc {nvcc.version}; {archs})")
@@ -142,7 +142,6 @@ class BuildNative(build_ext):
 
             cmake = _program("cmake")
             options = {
-                "CMAKE_CXX_COMPILER": compiler.path,
                 "CMAKE_MAKE_PROGRAM": _program("ninja"),
                 "Python_EXECUTABLE": sys.executable,
                 "pybind11_DIR": pybind11.get_cmake_dir(),
@@ -150,11 +149,11 @@ class BuildNative(build_ext):
             }
             if nvcc:
                 archs = cuda_archs(dict(os.environ), nvcc.version)
-                options |= {"DREAM_CUDA": "ON", "DREAM_CUDA_ARCHS": archs, "CMAKE_CUDA_COMPILER": nvcc.path}
+                options |= {"DREAM_CUDA": "ON", "DREAM_CUDA_ARCHS": archs, "CMAKE_CUDA_COMPILER": nvcc.command}
             configure = [cmake, "--fresh", "-GNinja", "-S", str(ROOT), "-B", str(build)]
             configure += [f"-D{name}={value}" for name, value in options.items()]
             for command in (configure, [cmake, "--build", str(build)]):
-                subprocess.run(command, check=True, stdout=sys.stderr)
+                subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "CXX": compiler.command})
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
             say(str(error))
             return False

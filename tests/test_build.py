@@ -85,9 +85,10 @@ class TestDecision:
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-ins for compilers are shell scripts")
 class TestFindingCompilers:
-    def test_cxx_is_used_with_its_first_word(self, build, tmp_path):
-        path = program(tmp_path / "my-g++", 'echo "g++ (Debian) 14.1.0"')
-        assert build.find_compiler({"CXX": f"{path} -m64", "PATH": "/usr/bin:/bin"}) == (path, "my-g++ 14.1", "")
+    def test_cxx_is_used_with_all_its_words(self, build, tmp_path):
+        launcher = program(tmp_path / "ccache", '[ "$1" = g++ ] && echo "g++ (Debian) 14.1.0"')
+        found = build.find_compiler({"CXX": f"{launcher} g++", "PATH": "/usr/bin:/bin"})
+        assert found == (f"{launcher} g++", "ccache 14.1", "")
 
     def test_cxx_that_does_not_run_is_named(self, build, tmp_path):
         broken = program(tmp_path / "c++", "exit 1")

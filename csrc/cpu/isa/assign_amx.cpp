@@ -2,9 +2,10 @@
 // vectors multiply float.
 //
 // Float accuracy comes from two steps. Every number is split into two bfloat16, x = x_high + x_low + x_rest with
-// |x_rest| <= 2^-18 |x|, and three products are taken: x_high c_high + x_high c_low + x_low c_high. What they miss,
-// with the rounding of the sums, is below BETA |x||c|, so the nearest centroid is among those whose score is within 4
-// BETA |x| max |c| of the lowest. Usually that is one; the true distances decide between several.
+// |x_rest| <= 2^-18 |x|, and three products are taken: x_high c_high + x_high c_low + x_low c_high. What they leave out
+// is below 2^-16 |x||c|; BETA is twice that, to leave room for the rounding of the sums. So the nearest centroid is
+// among those whose score is within 4 BETA |x| max |c| of the lowest. Usually that is one; the true distances, in
+// float, decide between several.
 #include <immintrin.h>
 
 #include "distance.h"
