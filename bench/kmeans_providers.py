@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .kmeans import Problem
 
-Fit = Callable[[], Tensor]
-"""One whole fit; returns centroids (G, K, D)."""
+
+class Fitted(NamedTuple):
+    """What one whole fit came to."""
+
+    centroids: Tensor
+    """(G, K, D)."""
+    iterations: float
+    """Lloyd iterations done, mean over rows: some stop a group at its fixpoint."""
+
+
+Fit = Callable[[], Fitted]
 
 
 class Unable(Exception):  # noqa: N818 (an answer, not an error)
@@ -46,12 +56,17 @@ def _groups(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         yield problem.x[first:last], start
 
 
-def _one_by_one(problem: Problem, fit_one: Callable[[Any, Any], Any], convert: Callable[[Tensor], Any]) -> Fit:
-    """A provider that takes one group at a time; arrays are converted before anything is timed."""
+def _one_by_one(
+    problem: Problem, fit_one: Callable[[Any, Any], tuple[Any, int]], convert: Callable[[Tensor], Any]
+) -> Fit:
+    """A provider that takes one group at a time and returns its centroids and iterations; conversion is not timed."""
     groups = [(convert(x), convert(start)) for x, start in _groups(problem)]
 
-    def fit() -> Tensor:
-        return torch.stack([torch.as_tensor(fit_one(x, start), device=problem.x.device) for x, start in groups])
+    def fit() -> Fitted:
+        found = [fit_one(x, start) for x, start in groups]
+        centroids = torch.stack([torch.as_tensor(centroids, device=problem.x.device) for centroids, _ in found])
+        work = sum(iterations * len(x) for (_, iterations), (x, _) in zip(found, groups, strict=True))
+        return Fitted(centroids, work / len(problem.x))
 
     return fit
 
@@ -60,11 +75,12 @@ def _scikit_learn(problem: Problem) -> Fit:
     _need("sklearn")
     from sklearn.cluster import KMeans
 
-    def fit_one(x: Any, start: Any) -> Any:
-        km = KMeans(len(start), init=start, n_init=1, max_iter=problem.iterations, tol=0.0, algorithm="lloyd").fit(x)
-        if km.n_iter_ < problem.iterations:
-            raise Unable(f"it stopped after {km.n_iter_} iterations")
-        return km.cluster_centers_
+    def fit_one(x: Any, start: Any) -> tuple[Any, int]:
+        km = KMeans(len(start), init=start, n_init=1, max_iter=problem.iterations, tol=0.0, algorithm="lloyd")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces that max_iter was reached, as it should be
+            km.fit(x)
+        return km.cluster_centers_, km.n_iter_
 
     return _one_by_one(problem, fit_one, lambda tensor: tensor.cpu().numpy())
 
@@ -74,11 +90,11 @@ def _fast_pytorch_kmeans(problem: Problem) -> Fit:
     _need("psutil")
     from fast_pytorch_kmeans import KMeans
 
-    def fit_one(x: Tensor, start: Tensor) -> Tensor:
+    def fit_one(x: Tensor, start: Tensor) -> tuple[Tensor, int]:
         # A negative tolerance keeps it iterating; it overwrites the start it is given.
         km = KMeans(len(start), max_iter=problem.iterations, tol=-1.0, mode="euclidean")
         km.fit_predict(x, centroids=start.clone())
-        return km.centroids
+        return km.centroids, problem.iterations
 
     return _one_by_one(problem, fit_one, lambda tensor: tensor)
 
@@ -89,7 +105,7 @@ def _faiss(problem: Problem) -> Fit:
 
     faiss.omp_set_num_threads(torch.get_num_threads())
 
-    def fit_one(x: Any, start: Any) -> Any:
+    def fit_one(x: Any, start: Any) -> tuple[Any, int]:
         km = faiss.Kmeans(
             x.shape[1],
             len(start),
@@ -99,7 +115,7 @@ def _faiss(problem: Problem) -> Fit:
             gpu=problem.x.is_cuda,
         )
         km.train(x, init_centroids=start)
-        return km.centroids
+        return km.centroids, problem.iterations
 
     return _one_by_one(problem, fit_one, lambda tensor: tensor.cpu().numpy())
 
@@ -113,11 +129,11 @@ def _flash_kmeans(problem: Problem) -> Fit:
         raise Unable("it takes groups of one size only")
     x = problem.x.view(len(sizes), -1, problem.x.shape[1])
 
-    def fit() -> Tensor:
+    def fit() -> Fitted:
         _, centroids, _ = batch_kmeans_Euclid(
             x, problem.start.shape[1], max_iters=problem.iterations, tol=-1.0, init_centroids=problem.start.clone()
         )
-        return centroids
+        return Fitted(centroids, problem.iterations)
 
     return fit
 
