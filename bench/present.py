@@ -45,7 +45,7 @@ def figure(lines: Sequence[Measurement], path: Path) -> None:
         errors = [[line.p50 - line.p20 for line in own], [line.p80 - line.p50 for line in own]]
         axis.bar(places, [line.p50 for line in own], 0.8 / len(providers), yerr=errors, label=name)
     axis.set(yscale="log", ylabel=f"{lines[0].metric}, {lines[0].unit}", title=lines[0].device)
-    axis.set_xticks([i + 0.4 for i in range(len(shapes))], shapes)
+    axis.set_xticks([i + 0.4 for i in range(len(shapes))], [shape.replace(", ", "\n") for shape in shapes])
     axis.legend()
     plot.savefig(path, bbox_inches="tight")
 
