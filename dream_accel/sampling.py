@@ -24,7 +24,6 @@ class Strategy:
     """How to pick rows of every class: ``pick(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``."""
 
     pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
-    summary: str
     needs_features: bool = True
 
 
@@ -53,11 +52,13 @@ def _to_class_mean(x: Tensor, offsets: Tensor) -> Tensor:
 
 
 STRATEGIES = {
-    "dream": Strategy(_pick_dream, "the images nearest the centres of a K-Means of the class"),
-    "random": Strategy(_pick_random, "distinct random images, drawn anew at every step", needs_features=False),
-    "central": Strategy(_pick_central, "the images nearest the mean of the class"),
-    "boundary": Strategy(_pick_boundary, "the images farthest from the mean of the class"),
+    "dream": Strategy(_pick_dream),
+    "random": Strategy(_pick_random, needs_features=False),
+    "central": Strategy(_pick_central),
+    "boundary": Strategy(_pick_boundary),
 }
+"""``dream``: the images nearest the centres of a K-Means of the class; ``random``: distinct ones, drawn anew at every
+step; ``central`` and ``boundary``: those nearest and those farthest from the mean of the class."""
 
 
 def find_strategy(name: str) -> Strategy:

@@ -7,7 +7,7 @@ the caller's own settings.
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from ..errors import DreamAccelError, choices
@@ -49,4 +49,4 @@ def recipe(name: str = "dream", dataset: str = "digits", **overrides: Any) -> Re
     return Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **RECIPES[name], **overrides})
 
 
-__all__ = ["RECIPES", "Recipe", "recipe", "replace"]
+__all__ = ["RECIPES", "Recipe", "recipe"]
