@@ -24,7 +24,8 @@ class Measurement:
     provider: str
     """who computes; ours begin with ``dream``"""
     mode: str
-    """what exactly is timed, and what a provider was given instead where it cannot take the shape itself"""
+    """phrases set apart by commas: first what the problem is, then how this provider takes it, such as ``one fit per
+    group``, ``padded``, ``graph`` or ``tf32``"""
     groups: int
     rows: int
     features: int

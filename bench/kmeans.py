@@ -6,7 +6,7 @@ they are timed. Times are per iteration done: some, ours among them, stop a grou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +86,7 @@ def make_problem(shape: Shape, device: torch.device, iterations: int) -> Problem
     return Problem(x, offsets, start, iterations)
 
 
-def run(device: torch.device, quick: bool, rounds: int = 7, iterations: int = 10) -> list[Measurement]:
+def run(device: torch.device, quick: bool, rounds: int = 7, iterations: int = 10) -> Iterator[Measurement]:
     """Measure every shape of the device with every provider that can take it.
 
     Args:
@@ -97,14 +97,13 @@ def run(device: torch.device, quick: bool, rounds: int = 7, iterations: int = 10
     """
     shapes: Sequence[Shape] = QUICK if quick else SHAPES[device.type]
     rounds, iterations = (3, 3) if quick else (rounds, iterations)
-    lines = []
     for shape in shapes:
         problem = make_problem(shape, device, iterations)
         contestants, modes, done = _contestants(problem, shape, device)
         times = time_interleaved(contestants, device, rounds)
         floor = float(f"{_matmul_floor(problem, rounds) * 1e3:.4g}")
-        lines += [
-            Measurement(
+        for name, seconds in times.items():
+            yield Measurement(
                 kernel="kmeans",
                 provider=name,
                 mode=modes[name],
@@ -122,9 +121,6 @@ def run(device: torch.device, quick: bool, rounds: int = 7, iterations: int = 10
                 versions=versions(*(package for provider in PROVIDERS for package in provider.packages)),
                 commit=commit(),
             )
-            for name, seconds in times.items()
-        ]
-    return lines
 
 
 def _contestants(

@@ -1,61 +1,135 @@
-"""Tables and figures made from a benchmark's CSV."""
+"""Tables and figures made from a benchmark's CSV.
+
+A row of a table is a problem: what the fields of the lines and the first phrase of their mode say. A column is a
+provider with the rest of its mode, that is, how it was given the problem.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .harness import Measurement
+from dream_accel import DreamAccelError
+
+from .harness import Measurement, read_csv
+
+_SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(lines: Sequence[Measurement]) -> str:
-    """A Markdown table: one row per shape, one column per provider, median times and ratios to ours."""
-    providers = list(dict.fromkeys(line.provider for line in lines))
-    ours = next(name for name in providers if name.startswith("dream"))
-    shapes = list(dict.fromkeys(_shape(line) for line in lines))
-    by_cell = {(_shape(line), line.provider): line for line in lines}
+    """Markdown: where and with what it was measured, then one table per metric, medians with the ratio to ours."""
+    if not lines:
+        return "Nothing was measured.\n"
     first = lines[0]
+    where = f"{first.device}, {first.threads} threads, {first.versions}, commit {first.commit}."
+    metrics = dict.fromkeys(line.metric for line in lines)
+    return "\n".join([where, *(_table_of([line for line in lines if line.metric == m]) for m in metrics)])
+
+
+def _table_of(lines: Sequence[Measurement]) -> str:
+    columns = list(dict.fromkeys(map(_column, lines)))
+    by_cell = {(_problem(line, lines), _column(line)): line for line in lines}
+    bases = _bases(lines)
+    floors = any(line.floor for line in lines)
+    names = ", ".join(f"`{name}`" for name in dict.fromkeys(base.provider for base in bases.values()))
+    ratio = f"; in brackets the ratio to {names}" if names else ""
     rows = [
-        f"{first.metric}, {first.unit}, median; in brackets the ratio to `{ours}`. {first.device}, "
-        f"{first.threads} threads, {first.versions}, commit {first.commit}.",
         "",
-        "| shape | " + " | ".join(providers) + " | floor |",
-        "|---" * (len(providers) + 2) + "|",
+        f"{lines[0].metric}, {lines[0].unit}, median{ratio}",
+        "",
+        "| problem | " + " | ".join(columns) + (" | floor |" if floors else " |"),
+        "|---" * (len(columns) + 1 + floors) + "|",
     ]
-    for shape in shapes:
-        base = by_cell[shape, ours]
-        cells = [_cell(by_cell.get((shape, name)), base) for name in providers]
-        rows.append(f"| {shape} | " + " | ".join(cells) + f" | {base.floor:.3g} |")
+    for problem in dict.fromkeys(_problem(line, lines) for line in lines):
+        own = [by_cell.get((problem, column)) for column in columns]
+        cells = [_cell(line, bases.get(problem)) for line in own]
+        if floors:
+            cells.append(f"{max(line.floor for line in own if line):.3g}")
+        rows.append(" | ".join([f"| {problem}", *cells]) + " |")
     return "\n".join(rows) + "\n"
 
 
 def figure(lines: Sequence[Measurement], path: Path) -> None:
-    """A bar chart of the same, p20 to p80 as error bars."""
+    """A bar chart per metric, p20 to p80 as error bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    providers = list(dict.fromkeys(line.provider for line in lines))
-    shapes = list(dict.fromkeys(_shape(line) for line in lines))
-    plot = Figure(figsize=(2.2 * len(shapes) + 2, 4), dpi=120)
+    by_metric = {m: [line for line in lines if line.metric == m] for m in dict.fromkeys(line.metric for line in lines)}
+    most = max((len({_problem(line, own) for line in own}) for own in by_metric.values()), default=1)
+    plot = Figure(figsize=(2.2 * most + 4, 4 * max(len(by_metric), 1)), dpi=120, layout="constrained")
     FigureCanvasAgg(plot)
-    axis = plot.subplots()
-    for i, name in enumerate(providers):
-        own = [line for line in lines if line.provider == name]
-        places = [shapes.index(_shape(line)) + 0.8 * i / len(providers) for line in own]
+    for axis, own in zip(plot.subplots(max(len(by_metric), 1), squeeze=False)[:, 0], by_metric.values(), strict=False):
+        _bars(axis, own)
+    if lines:
+        plot.suptitle(lines[0].device)
+    plot.savefig(path)
+
+
+def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
+    columns = list(dict.fromkeys(map(_column, lines)))
+    problems = list(dict.fromkeys(_problem(line, lines) for line in lines))
+    for i, column in enumerate(columns):
+        own = [line for line in lines if _column(line) == column]
+        places = [problems.index(_problem(line, lines)) + 0.8 * i / len(columns) for line in own]
         errors = [[line.p50 - line.p20 for line in own], [line.p80 - line.p50 for line in own]]
-        axis.bar(places, [line.p50 for line in own], 0.8 / len(providers), yerr=errors, label=name)
-    axis.set(yscale="log", ylabel=f"{lines[0].metric}, {lines[0].unit}", title=lines[0].device)
-    axis.set_xticks([i + 0.4 for i in range(len(shapes))], [shape.replace(", ", "\n") for shape in shapes])
-    axis.legend()
-    plot.savefig(path, bbox_inches="tight")
+        axis.bar(places, [line.p50 for line in own], 0.8 / len(columns), yerr=errors, label=column)
+    logarithmic = all(line.p50 > 0 for line in lines)
+    axis.set(yscale="log" if logarithmic else "linear", ylabel=f"{lines[0].metric}, {lines[0].unit}")
+    axis.set_xticks([i + 0.4 for i in range(len(problems))], [name.replace(", ", "\n") for name in problems])
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _shape(line: Measurement) -> str:
-    kind = line.mode.split(",")[0]
-    return f"{line.groups} {kind} groups, {line.rows} x {line.features}, K {line.clusters}"
+def fill_in(document: str, folder: Path) -> str:
+    """The document with every section ``<!-- bench: FILE.csv -->`` to ``<!-- end -->`` renewed from its CSV.
+
+    Args:
+        document: Markdown; ``<!-- bench: FILE.csv: METRIC -->`` takes the lines of one metric.
+        folder: what the file names are relative to.
+
+    Raises:
+        DreamAccelError: a CSV is missing, or has no line of the metric.
+    """
+
+    def section(found: re.Match[str]) -> str:
+        file, metric = found["file"], found["metric"]
+        if not (folder / file).is_file():
+            raise DreamAccelError(f"{folder / file} does not exist: run the benchmark, or name the CSV as it is called")
+        lines = [line for line in read_csv(folder / file) if metric in (None, line.metric)]
+        if not lines:
+            raise DreamAccelError(f"{file} has no line of metric {metric!r}: name one that its lines have")
+        return f"{found[1]}{table(lines)}{found[4]}"
+
+    return _SECTION.sub(section, document)
 
 
-def _cell(line: Measurement | None, base: Measurement) -> str:
+def _bases(lines: Sequence[Measurement]) -> dict[str, Measurement]:
+    """Our line for every problem, the first where there are several."""
+    ours = (line for line in lines if line.provider.startswith("dream"))
+    return {_problem(line, lines): line for line in reversed(list(ours))}
+
+
+def _column(line: Measurement) -> str:
+    how = line.mode.partition(", ")[2]
+    return f"{line.provider}, {how}" if how else line.provider
+
+
+def _problem(line: Measurement, beside: Sequence[Measurement]) -> str:
+    """What sets a problem apart, in words; kernel and dtype where they differ between lines."""
+    words = [
+        line.kernel if len({other.kernel for other in beside}) > 1 else "",
+        line.mode.partition(", ")[0],
+        f"{line.groups} groups" if line.groups else "",
+        f"{line.rows} x {line.features}" if line.rows and line.features else "",
+        f"K {line.clusters}" if line.clusters else "",
+        line.dtype if len({other.dtype for other in beside}) > 1 else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def _cell(line: Measurement | None, base: Measurement | None) -> str:
     if line is None:
         return "–"
-    return f"{line.p50:.3g}" if line is base else f"{line.p50:.3g} ({line.p50 / base.p50:.2f}x)"
+    ratio = "" if base is None or line is base or not base.p50 else f" ({line.p50 / base.p50:.2f}x)"
+    return f"{line.p50:.3g}{ratio}"

@@ -19,11 +19,14 @@ from typing import Annotated, Any
 
 import typer
 
+from .bench.command import app as bench
 from .errors import DreamAccelError, DreamAccelWarning, choices
+from .options import DataDir, Device, Download, Overwrite, Quick
 from .recipes import Recipe, recipe
 from .recipes.datasets import dataset_defaults
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(bench, name="bench")
 
 QUICK: dict[str, Any] = {
     "limit_train": 200,
@@ -38,15 +41,6 @@ QUICK: dict[str, Any] = {
 """What ``--quick`` changes: everything still runs, on little data."""
 
 EVALUATIONS_FILE = "evaluations.jsonl"
-
-Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1.")]
-DataDir = Annotated[
-    str | None,
-    typer.Option(help="Folder of named data sets. [default: $DREAM_ACCEL_DATA or ~/.cache/dream_accel/data]"),
-]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A small form of the command, to see that it runs.")]
 
 
 def main() -> None:
@@ -259,29 +253,6 @@ def select(
     labels = torch.arange(train.n_classes).repeat_interleave(chosen.ipc)
     (folder / PREVIEW_FILE).write_bytes(render_grid(images, labels, train.class_names))
     print(f"{picks.numel()} images of {train.n_classes} classes chosen by {chosen.strategy}; written to {folder}/")
-
-
-@app.command()
-def bench(
-    kernel: Annotated[str, typer.Argument(help="What to measure: kmeans.")],
-    out: Annotated[Path, typer.Option(help="CSV file to write; a table (.md) and a figure (.png) go beside it.")],
-    device: Device = "auto",
-    quick: Quick = False,
-) -> None:
-    """Time our kernels beside every peer that is installed, in one process, after checking that results agree."""
-    from .bench import kmeans, present
-    from .bench.harness import write_csv
-    from .devices import find_device
-    from .results import write_text
-
-    benchmarks = {"kmeans": kmeans.run}
-    if kernel not in benchmarks:
-        raise choices("benchmark", kernel, benchmarks)
-    lines = benchmarks[kernel](find_device(device), quick)
-    write_csv(out, lines)
-    write_text(out.with_suffix(".md"), present.table(lines))
-    present.figure(lines, out.with_suffix(".png"))
-    print(present.table(lines))
 
 
 @app.command()

@@ -1,14 +1,17 @@
 """The benchmark harness: what it writes can be read, and a provider that computes something else is not timed."""
 
 import csv
+import importlib
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
-from dream_accel.bench import harness, kmeans, kmeans_providers, present
+from dream_accel.bench import command, harness, kmeans, kmeans_providers, present
 
 from dream_accel import DreamAccelError, cli
 
+ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 COLUMNS = "kernel provider mode groups rows features clusters dtype metric p20 p50 p80 unit floor"
 COLUMNS += " device threads versions commit"
@@ -17,6 +20,13 @@ COLUMNS += " device threads versions commit"
 @pytest.fixture
 def no_peers(monkeypatch):
     monkeypatch.setattr(kmeans, "PROVIDERS", ())
+
+
+def line(provider, p50, mode="equal", **fields):
+    numbers = {"groups": 2, "rows": 10, "features": 3, "clusters": 4, "p20": p50, "p50": p50, "p80": p50, "floor": 0.5}
+    texts = {"kernel": "kmeans", "dtype": "float32", "metric": "time", "unit": "ms", "device": "cpu", "threads": 1}
+    values = {**numbers, **texts, "versions": "v", "commit": "c", **fields}
+    return harness.Measurement(provider=provider, mode=mode, **values)
 
 
 def provider(prepare):
@@ -44,11 +54,26 @@ def test_unknown_benchmark_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert "unknown benchmark 'sorting': choose one of kmeans" in capsys.readouterr().err
+    assert "No such command 'sorting'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", command.BENCHMARKS)
+def test_every_benchmark_listed_has_a_module_that_runs(name):
+    assert callable(importlib.import_module(f"dream_accel.bench.{name}").run)
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path):
+    def fail():
+        yield line("dream-cpu", 2.0)
+        raise DreamAccelError("a peer disagrees")
+
+    with pytest.raises(DreamAccelError, match="disagrees"):
+        command.publish(fail(), tmp_path / "out.csv")
+    assert harness.read_csv(tmp_path / "out.csv") == [line("dream-cpu", 2.0)]
 
 
 def test_csv_comes_back_as_it_was_written(tmp_path, no_peers):
-    lines = kmeans.run(CPU, quick=True)
+    lines = list(kmeans.run(CPU, quick=True))
     harness.write_csv(tmp_path / "out.csv", lines)
     assert harness.read_csv(tmp_path / "out.csv") == lines
     assert [field.name for field in fields(harness.Measurement)] == COLUMNS.split()
@@ -60,7 +85,7 @@ def test_provider_with_another_inertia_is_refused(monkeypatch):
 
     monkeypatch.setattr(kmeans, "PROVIDERS", (provider(lazy),))
     with pytest.raises(DreamAccelError, match=r"peer ends .* from our inertia"):
-        kmeans.run(CPU, quick=True)
+        list(kmeans.run(CPU, quick=True))
 
 
 def test_provider_that_cannot_take_a_shape_is_left_out_with_the_reason(monkeypatch, capsys):
@@ -82,13 +107,68 @@ def test_time_is_divided_by_the_iterations_done():
 
 
 def test_table_gives_ratios_to_ours():
-    def line(provider, p50):
-        return harness.Measurement(
-            "kmeans", provider, "equal", 2, 10, 3, 4, "float32", "time", p50, p50, p50, "ms", 0.5, "cpu", 1, "v", "c"
-        )
+    text = present.table([line("dream-cpu", 2.0), line("peer", 6.0, "equal, padded")])
+    assert "| problem | dream-cpu | peer, padded | floor |" in text
+    assert "| equal, 2 groups, 10 x 3, K 4 | 2 | 6 (3.00x) | 0.5 |" in text
 
-    text = present.table([line("dream-cpu", 2.0), line("peer", 6.0)])
-    assert "| 2 equal groups, 10 x 3, K 4 | 2 | 6 (3.00x) | 0.5 |" in text
+
+def test_table_has_a_part_per_metric_and_a_column_per_mode():
+    lines = [
+        line("dream-cuda", 2.0, "ConvNet-3 cos, graph", kernel="distance", clusters=0),
+        line("dream-cuda", 3.0, "ConvNet-3 cos, eager", kernel="distance", clusters=0),
+        line("eager", 8.0, "ConvNet-3 cos", kernel="distance", clusters=0),
+        line("eager", 69.0, "ConvNet-3 cos", kernel="distance", clusters=0, metric="launches", unit="", floor=0.0),
+    ]
+    text = present.table(lines)
+    assert "| problem | dream-cuda, graph | dream-cuda, eager | eager | floor |" in text
+    assert "| ConvNet-3 cos, 2 groups, 10 x 3 | 2 | 3 (1.50x) | 8 (4.00x) | 0.5 |" in text
+    assert "| ConvNet-3 cos, 2 groups, 10 x 3 | 69 |\n" in text
+
+
+def test_sections_of_a_document_are_renewed_from_their_csv(tmp_path):
+    harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0), line("dream-cpu", 9.0, metric="peak memory")])
+    document = "before\n<!-- bench: a.csv: peak memory -->\nold\n<!-- end -->\nafter\n"
+    renewed = present.fill_in(document, tmp_path)
+    assert renewed.startswith("before\n<!-- bench: a.csv: peak memory -->\ncpu, 1 threads")
+    assert "| 9 |" in renewed
+    assert "| 2 |" not in renewed
+    assert "old" not in renewed
+    assert renewed.endswith("\n<!-- end -->\nafter\n")
+    assert present.fill_in(renewed, tmp_path) == renewed
+
+
+@pytest.mark.parametrize(
+    ("marker", "reason"), [("b.csv", "b.csv does not exist"), ("a.csv: speed", "no line of metric 'speed'")]
+)
+def test_section_without_numbers_is_refused(tmp_path, marker, reason):
+    harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
+    with pytest.raises(DreamAccelError, match=reason):
+        present.fill_in(f"<!-- bench: {marker} -->\n<!-- end -->\n", tmp_path)
+
+
+def test_render_command_remakes_table_figure_and_document(tmp_path, monkeypatch, capsys):
+    harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
+    (tmp_path / "doc.md").write_text("<!-- bench: a.csv -->\n<!-- end -->\n")
+    words = ["bench", "render", str(tmp_path / "a.csv"), "--readme", str(tmp_path / "doc.md")]
+    monkeypatch.setattr("sys.argv", ["dream-accel", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    table = (tmp_path / "a.md").read_text()
+    assert table in capsys.readouterr().out
+    assert (tmp_path / "doc.md").read_text() == f"<!-- bench: a.csv -->\n{table}<!-- end -->\n"
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "bench/results").glob("*.csv")), ids=lambda file: file.name)
+def test_committed_tables_are_those_of_the_csv(file):
+    assert file.with_suffix(".md").read_text() == present.table(harness.read_csv(file))
+
+
+@pytest.mark.parametrize("name", ["README.md", "bench/README.md"])
+def test_committed_documents_show_the_numbers_of_the_csv(name):
+    document = (ROOT / name).read_text()
+    assert present.fill_in(document, (ROOT / name).parent) == document
 
 
 def test_quantiles_are_those_of_the_times():
