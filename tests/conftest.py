@@ -69,6 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault("DREAM_ACCEL_BACKEND", "reference")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(params=KMEANS_BACKENDS, ids=str)
 def any_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Served:
     """Every backend that runs the K-Means operators on this machine in turn, forced."""

@@ -1,0 +1,286 @@
+"""CUDA graphs: a function of tensors recorded once for every kind of input, and replayed with a single launch.
+
+    step = GraphedFunction(update, in_place=("pixels",), generators=(draws,))
+    loss = step(indices, pixels=pixels)     # first call of a kind: as it is; second: recorded; then replayed
+
+Every call runs the function exactly once, so it may change state: the first call of a kind is also the warm-up that
+compiles kernels and lets libraries allocate, and recording runs nothing by itself. On a CPU, or while an outer graph is
+being recorded, the function is simply called.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import DreamAccelError
+
+MAX_KINDS = 256
+"""Kinds of input a function remembers to have seen once."""
+
+
+class Recording(NamedTuple):
+    """What a backend hands back for a recorded function."""
+
+    replay: Callable[[], None]
+    outputs: Any
+
+
+class GraphBackend(Protocol):
+    """What records and replays; the tests put one in that needs no GPU."""
+
+    def serves(self, device: torch.device) -> bool:
+        """Whether functions of tensors on ``device`` can be recorded at this moment."""
+        ...
+
+    def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
+        """Run the function once, as a recording needs it."""
+        ...
+
+    def record(self, call: Callable[[], Any], device: torch.device, generators: Sequence[torch.Generator]) -> Recording:
+        """Record the function without running it."""
+        ...
+
+
+class CudaGraphs:
+    """Recording by ``torch.cuda.CUDAGraph``, on one side stream per device: streams do not share cached memory."""
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def serves(self, device: torch.device) -> bool:
+        """On CUDA devices, unless the current stream is being recorded already."""
+        return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+
+    def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
+        """On a side stream, where recording will happen too: autograd and cuBLAS keep state for every stream."""
+        with torch.cuda.device(device):
+            current = torch.cuda.current_stream()
+            side = self._side_stream(device)
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                outputs = call()
+            current.wait_stream(side)
+            for tensor in _tensors(outputs):
+                tensor.record_stream(current)
+        return outputs
+
+    def record(self, call: Callable[[], Any], device: torch.device, generators: Sequence[torch.Generator]) -> Recording:
+        """Recording into memory of the graph's own. Draws of registered generators move on with every replay."""
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        # Other threads, such as those that load data, may go on calling CUDA meanwhile.
+        recording = torch.cuda.graph(graph, stream=self._side_stream(device), capture_error_mode="thread_local")
+        with torch.cuda.device(device), recording:
+            outputs = call()
+        return Recording(graph.replay, outputs)
+
+    def _side_stream(self, device: torch.device) -> torch.cuda.Stream:
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)
+        return self._streams[device]
+
+
+class GraphedFunction:
+    """A function that is recorded once per kind of input and replayed from then on.
+
+    A kind is: shape, strides, dtype and device of every tensor, the value of every other argument, and the global
+    settings that choose kernels (grad mode, autocast, float32 precision, determinism, ``DREAM_ACCEL_BACKEND``). Each
+    has its own graph, input buffers and outputs; the least recently used one is dropped beyond ``max_graphs``.
+
+    Inputs are copied into the graph's buffers, so the function must not write to them. Tensors named ``in_place`` are
+    read and written where they lie instead: for state, and for inputs too large to copy. Their address belongs to
+    the kind, so a graph is replayed only for a tensor that lies where the recorded one lay; it keeps no tensor alive.
+    State the function reaches in other ways, such as the parameters of a module, must stay at its address as well.
+
+    The function must not ask the host (``.item()``, ``nonzero``), nor draw from CUDA generators that are not listed
+    (the default one always is), and must be called on one stream at a time.
+
+    Args:
+        function: called with positional and keyword arguments that are tensors, lists or tuples of tensors, or
+            hashable; returns a tensor or a (nested) tuple, list or named tuple of tensors and constants.
+        in_place: names of keyword arguments that are not copied.
+        generators: CUDA generators the function draws from. Reseed them as you like; keep the objects.
+        copy_outputs: return copies. Otherwise the outputs **belong to the graph and the next call of the same kind
+            overwrites them**: read or copy them before. Either way they carry no autograd history.
+        max_graphs: graphs kept at most, at least 1.
+        enabled: False calls the function as it is, always.
+        backend: what records; for tests.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        in_place: Collection[str] = (),
+        generators: Sequence[torch.Generator] = (),
+        copy_outputs: bool = False,
+        max_graphs: int = 8,
+        enabled: bool = True,
+        backend: GraphBackend | None = None,
+    ) -> None:
+        if max_graphs < 1:
+            raise DreamAccelError(
+                f"max_graphs is {max_graphs}: at least 1 graph must be kept; enabled=False keeps none"
+            )
+        self.function = function
+        self.in_place = frozenset(in_place)
+        self.generators = tuple(generators)
+        self.copy_outputs = copy_outputs
+        self.max_graphs = max_graphs
+        self.enabled = enabled
+        self.backend: GraphBackend = CudaGraphs() if backend is None else backend
+        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
+        self._seen: OrderedDict[Hashable, None] = OrderedDict()
+        functools.update_wrapper(self, function)
+
+    def __len__(self) -> int:
+        """Graphs recorded and kept."""
+        return len(self._graphs)
+
+    def clear(self) -> None:
+        """Drop all graphs and their memory."""
+        self._graphs.clear()
+        self._seen.clear()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``function(*args, **kwargs)``, replayed where it can be."""
+        device = next((tensor.device for tensor in _tensors((args, kwargs))), None)
+        if not self.enabled or device is None or not self.backend.serves(device):
+            return self.function(*args, **kwargs)
+        kind = self._kind(args, kwargs)
+        graph = self._graphs.get(kind)
+        if graph is None:
+            if kind not in self._seen:
+                _remember(self._seen, kind, None, MAX_KINDS)
+                return self.backend.warm_up(lambda: self.function(*args, **kwargs), device)
+            graph = self._record(args, kwargs, device)
+        _remember(self._graphs, kind, graph, self.max_graphs)
+        outputs = graph(*args, **kwargs)
+        return _map_tensors(torch.clone, outputs) if self.copy_outputs else outputs
+
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Graph:
+        try:
+            return Graph(self.function, args, kwargs, device, self.in_place, self.generators, self.backend)
+        except RuntimeError as error:
+            name = getattr(self.function, "__qualname__", repr(self.function))
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DreamAccelError(
+                f"{name} cannot be recorded in a CUDA graph ({reason}): it may wait for the device or use another "
+                "stream; turn graphs off to call it as it is"
+            ) from error
+
+    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        return _signature(args, kwargs, self.in_place), _settings()
+
+
+class Graph:
+    """One recorded call: its input buffers, its outputs, and the means to run it again.
+
+    Raises:
+        DreamAccelError: called with other shapes, dtypes, devices, addresses or constants than it was recorded with.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        device: torch.device,
+        in_place: Collection[str] = (),
+        generators: Sequence[torch.Generator] = (),
+        backend: GraphBackend | None = None,
+    ) -> None:
+        self.in_place = frozenset(in_place)
+        self.signature = _signature(args, kwargs, self.in_place)
+        copied = {name: value for name, value in kwargs.items() if name not in self.in_place}
+        static_args, static_kwargs = _map_tensors(torch.empty_like, (args, copied))
+        # Only what is copied into is kept; tensors taken in place stay the caller's.
+        self._buffers = list(_tensors((static_args, static_kwargs)))
+        call = functools.partial(function, *static_args, **{**kwargs, **static_kwargs})
+        self._replay, outputs = (backend or CudaGraphs()).record(call, device, generators)
+        self.outputs = _map_tensors(Tensor.detach, outputs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Copy the inputs, run, and return the outputs, which the next call overwrites."""
+        signature = _signature(args, kwargs, self.in_place)
+        if signature != self.signature:
+            raise DreamAccelError(
+                f"the graph was recorded for {self.signature} and is called with {signature}: record another one"
+            )
+        copied = {name: value for name, value in kwargs.items() if name not in self.in_place}
+        with torch.no_grad():
+            for buffer, tensor in zip(self._buffers, _tensors((args, copied)), strict=True):
+                buffer.copy_(tensor, non_blocking=True)
+        self._replay()
+        return self.outputs
+
+
+def _signature(args: tuple[Any, ...], kwargs: dict[str, Any], in_place: Collection[str]) -> Hashable:
+    named = tuple((name, _describe(kwargs[name], name in in_place)) for name in sorted(kwargs))
+    return _describe(args, False), named
+
+
+def _describe(value: Any, by_address: bool) -> Hashable:
+    if isinstance(value, Tensor):
+        address = value.data_ptr() if by_address else None
+        return tuple(value.shape), value.stride(), str(value.dtype), str(value.device), value.requires_grad, address
+    if isinstance(value, (tuple, list)):
+        return type(value).__name__, *(_describe(item, by_address) for item in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise DreamAccelError(
+            f"an argument is a {type(value).__name__}: a recorded function takes tensors, lists or tuples of them, and "
+            "hashable constants"
+        ) from None
+    return type(value).__name__, value
+
+
+def _settings() -> Hashable:
+    """What chooses kernels beside the arguments."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.are_deterministic_algorithms_enabled(),
+        os.environ.get("DREAM_ACCEL_BACKEND"),
+    )
+
+
+def _remember(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, at_most: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > at_most:
+        kept.popitem(last=False)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for name in sorted(value):
+            yield from _tensors(value[name])
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: _map_tensors(function, item) for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map_tensors(function, item) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_map_tensors(function, item) for item in value)
+    return value
