@@ -21,6 +21,7 @@ pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a CUDA device")
 
 # Rows of each group, D, K.
 SHAPES = {
@@ -328,7 +329,7 @@ def test_backend_needs_a_device_or_the_interpreter(kernels, monkeypatch):
     assert "x is on cpu" in backend.refuses("nearest_members", torch.zeros(1, 1), None, torch.zeros(1, 1, 1))
 
 
-@pytest.mark.gpu
+@needs_gpu
 def test_nothing_waits_for_the_device(kernels):
     problem = Problem(SHAPES["ragged"])
     run = [_all_operators(kernels, problem) for _ in range(2)][1]
@@ -340,7 +341,7 @@ def test_nothing_waits_for_the_device(kernels):
     assert all(map(torch.equal, again, run))
 
 
-@pytest.mark.gpu
+@needs_gpu
 def test_graph_replays_follow_their_inputs(kernels):
     problem = Problem(SHAPES["ragged"])
     _all_operators(kernels, problem)
@@ -355,7 +356,7 @@ def test_graph_replays_follow_their_inputs(kernels):
     assert all(map(torch.equal, captured, _all_operators(kernels, other)))
 
 
-@pytest.mark.gpu
+@needs_gpu
 def test_rows_beyond_two_to_the_31_elements(kernels):
     x = torch.zeros(2**31 // 4096 + 50, 4096, dtype=torch.float16, device=DEVICE)
     x[-50:] = torch.randn(50, 4096, device=DEVICE)
