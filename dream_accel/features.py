@@ -12,41 +12,73 @@ from .errors import DreamAccelError
 
 Embedder = Callable[[Tensor], Tensor]
 
+ALL_FEATURES = 1 << 16
+"""An ``idx_to`` past every layer: ``get_feature`` then returns all it has, the last feature map last."""
+
 
 def embedder_of(source: nn.Module | Embedder) -> Embedder:
     """The function from images (n, ...) to features (n, ...) of a network or callable.
 
-    A network is asked for its ``embed`` method, else the input of its last ``nn.Linear`` is read off a forward pass;
-    both also behind ``.module``, where DataParallel puts them. Anything else is called as it is.
+    A network is asked for its ``embed`` method (DC, DM, DREAM), then for the last entry of ``get_feature(images,
+    idx_from, idx_to)`` (IDC, DANCE); else the input of the last ``nn.Linear`` it runs is read off a forward pass. The
+    network is looked for behind DataParallel, DistributedDataParallel and torch.compile, whose own forward a hook would
+    not survive. Anything else is called as it is.
 
     Raises:
-        DreamAccelError: neither is there.
+        DreamAccelError: neither a network nor a callable, or a network with none of the three.
     """
     if not isinstance(source, nn.Module):
         if not callable(source):
             raise DreamAccelError(f"features come from a network or a callable, not from a {type(source).__name__}")
         return source
-    network = getattr(source, "module", source)
+    network = unwrap(source)
     embed = getattr(network, "embed", None)
     if callable(embed):
         return embed
+    get_feature = getattr(network, "get_feature", None)
+    if callable(get_feature):
+        return lambda images: get_feature(images, 0, ALL_FEATURES)[-1]
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linears:
-        raise DreamAccelError(
-            f"{type(network).__name__} has neither an embed method nor an nn.Linear whose input could serve as "
-            "features: pass a callable from images to features"
-        )
-    return lambda images: _input_of(linears[-1], network, images)
+        raise _no_features(network)
+    return lambda images: _input_of_last(linears, network, images)
 
 
-def _input_of(layer: nn.Module, network: nn.Module, images: Tensor) -> Tensor:
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel, torch.compile and whatever else only passes it on."""
+    while True:
+        if isinstance(getattr(network, "_orig_mod", None), nn.Module):
+            network = network._orig_mod  # type: ignore[assignment]
+        elif [name for name, _ in network.named_children()] == ["module"]:
+            network = network.module  # type: ignore[assignment]
+        else:
+            return network
+
+
+def _input_of_last(layers: list[nn.Linear], network: nn.Module, images: Tensor) -> Tensor:
+    """What the layer that runs last is given: the order of definition does not tell which that is."""
     seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+
+    def remember(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen[:] = args[:1]
+
+    handles = [layer.register_forward_pre_hook(remember) for layer in layers]
     try:
         network(images)
     finally:
-        handle.remove()
-    return seen[-1]
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise _no_features(network)
+    return seen[0]
+
+
+def _no_features(network: nn.Module) -> DreamAccelError:
+    return DreamAccelError(
+        f"{type(network).__name__} has no recognisable features (tried embed(images), get_feature(images, idx_from, "
+        "idx_to) and the input of the last nn.Linear): pass a callable from images (n, ...) to features (n, ...) "
+        "instead of the network"
+    )
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -68,7 +100,11 @@ def embed_rows(
     with _evaluation_mode(source):
         for start in range(0, len(rows), chunk_size):
             chunk = to_float(images[rows[start : start + chunk_size]])
-            out = embed(chunk if normalize is None else normalize(chunk)).flatten(1)
+            out = embed(chunk if normalize is None else normalize(chunk))
+            if not isinstance(out, Tensor) or out.dim() < 2 or len(out) != len(chunk):
+                found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                raise DreamAccelError(f"features of {len(chunk)} images came as {found}: they must be (n, ...)")
+            out = out.flatten(1)
             if features is None:
                 features = torch.empty(len(rows), out.shape[1], dtype=out.dtype, device=out.device)
             features[start : start + len(out)] = out

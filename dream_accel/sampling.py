@@ -1,71 +1,19 @@
-"""Which real images a matching step compares with: DREAM's representatives, and the strategies it is compared with."""
+"""Which real images a matching step compares with, renewed as the network learns; and the same choice made once."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import ops
 from .arrays import to_tensor
-from .clustering import BatchedKMeans, check_finite, finite_rows
-from .errors import DreamAccelError, DreamAccelWarning, choices
+from .clustering import check_finite, finite_rows
+from .errors import DreamAccelError, DreamAccelWarning
 from .features import Embedder, embed_rows, to_float
-from .groups import first_rows, random_rows, sort_within_groups
 from .random import derive_seed, generator
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """How to pick rows of every class: ``pick(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``."""
-
-    pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
-    needs_features: bool = True
-
-
-def _pick_dream(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
-    km = BatchedKMeans(n_clusters, max_iter=max_iter, seed=seed).fit(x, offsets, check=False)
-    return km.representatives(per_cluster)
-
-
-def _pick_random(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
-    return random_rows(offsets, len(x), n_clusters * per_cluster, seed, "random sampling")
-
-
-def _pick_central(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
-    return first_rows(sort_within_groups(_to_class_mean(x, offsets), offsets), offsets, n_clusters * per_cluster)
-
-
-def _pick_boundary(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
-    farthest_first = sort_within_groups(_to_class_mean(x, offsets), offsets, descending=True)
-    return first_rows(farthest_first, offsets, n_clusters * per_cluster)
-
-
-def _to_class_mean(x: Tensor, offsets: Tensor) -> Tensor:
-    one_cluster = torch.zeros(len(x), dtype=torch.int32, device=x.device)
-    mean, _ = ops.kmeans_update(x, offsets, one_cluster, 1)
-    return ops.kmeans_assign(x, offsets, mean)[1]
-
-
-STRATEGIES = {
-    "dream": Strategy(_pick_dream),
-    "random": Strategy(_pick_random, needs_features=False),
-    "central": Strategy(_pick_central),
-    "boundary": Strategy(_pick_boundary),
-}
-"""``dream``: the images nearest the centres of a K-Means of the class; ``random``: distinct ones, drawn anew at every
-step; ``central`` and ``boundary``: those nearest and those farthest from the mean of the class."""
-
-
-def find_strategy(name: str) -> Strategy:
-    """Look up a strategy. Raises DreamAccelError listing those that exist."""
-    if name not in STRATEGIES:
-        raise choices("strategy", name, STRATEGIES)
-    return STRATEGIES[name]
+from .strategies import find_strategy
 
 
 class RepresentativeSampler:
@@ -130,7 +78,7 @@ class RepresentativeSampler:
 
         if self.images.is_floating_point():
             check_finite(self.images.flatten(1), "images")
-        self._order, self._offsets = class_order(self.images, to_tensor(labels, "labels"))
+        self._order, self._offsets = class_order(self.images, labels_beside(self.images, labels))
         self._sizes = self._offsets.diff().tolist()
         self._announce_small_classes()
         self.labels = torch.arange(self.n_classes, device=self.images.device).unsqueeze(1).expand(-1, self.batch_size)
@@ -153,6 +101,7 @@ class RepresentativeSampler:
         self._keys = keys
         self._finite = torch.ones((), dtype=torch.bool, device=self.images.device)
         self._draws = [generator(self.seed, "sample", c, *keys) for c in range(self.n_classes)]
+        self._mixed_draw = generator(self.seed, "sample mixed", *keys)
 
     def update(self, network: nn.Module | Embedder | None = None) -> bool:
         """Take one step; pick anew when due. Call it once per matching step.
@@ -189,24 +138,48 @@ class RepresentativeSampler:
         indices = self._picked()
         return to_float(self.images[indices]), self.labels
 
-    def sample(self, c: int, n: int | None = None) -> Tensor:
+    def sample(self, c: int, n: int | None = None, representative: bool | None = None) -> Tensor:
         """Images of one class: its representatives for ``n`` equal to the batch size (or None), else ``n`` random ones.
 
         A class smaller than the batch gives each of its images once here, where :meth:`batch` repeats them.
+
+        Args:
+            c: the class.
+            n: how many images.
+            representative: True takes representatives whatever ``n``, which may then be at most their number; False
+                takes random images also for ``n`` equal to the batch size.
 
         Raises:
             DreamAccelError: no such class, or more images than it has.
         """
         if not 0 <= c < self.n_classes:
             raise DreamAccelError(f"class {c} does not exist: classes are 0 to {self.n_classes - 1}")
-        if n is None or n == self.batch_size:
-            picks = self._picked()[c, : self._sizes[c]]
-        elif 0 < n <= self._sizes[c]:
-            rows = torch.randperm(self._sizes[c], generator=self._draws[c])[:n]
-            picks = self._order[rows.to(self._order.device, non_blocking=True) + self._offsets[c]]
+        if representative is None:
+            representative = n is None or n == self.batch_size
+        size = min(self._sizes[c], self.batch_size) if representative else self._sizes[c]
+        if n is None or (representative and n == self.batch_size):
+            n = size
+        if not 0 < n <= size:
+            what = "representatives" if representative else "images"
+            raise DreamAccelError(f"{n} {what} asked of class {c}, which has {size}: ask for 1 to that many")
+        if representative:
+            picks = self._picked()[c, :size]
+            picks = picks if n == size else picks[self._first_shuffled(size, n, self._draws[c])]
         else:
-            raise DreamAccelError(f"{n} images asked of class {c}, which has {self._sizes[c]}: ask for 1 to that many")
+            picks = self._order[self._first_shuffled(size, n, self._draws[c]) + self._offsets[c]]
         return to_float(self.images[picks])
+
+    def sample_mixed(self, n: int) -> tuple[Tensor, Tensor]:
+        """``n`` distinct random images (n, ...) of the whole set, and their classes (n,) int64.
+
+        Raises:
+            DreamAccelError: more images than there are.
+        """
+        if not 0 < n <= len(self._order):
+            raise DreamAccelError(f"{n} images asked of {len(self._order)}: ask for 1 to that many")
+        rows = self._first_shuffled(len(self._order), n, self._mixed_draw)
+        labels = torch.searchsorted(self._offsets, rows, right=True) - 1
+        return to_float(self.images[self._order[rows]]), labels
 
     __call__ = sample
 
@@ -219,6 +192,10 @@ class RepresentativeSampler:
         """
         if not self._finite:
             raise DreamAccelError("the network's features hold NaN or Inf: it has diverged; lower its learning rate")
+
+    def _first_shuffled(self, size: int, n: int, draws: torch.Generator) -> Tensor:
+        """(n,) distinct random numbers below ``size``, on the device."""
+        return torch.randperm(size, generator=draws)[:n].to(self._order.device, non_blocking=True)
 
     def _picked(self) -> Tensor:
         if self.indices is None:
@@ -262,7 +239,7 @@ def select(
         raise DreamAccelError(f"features has shape {tuple(x.shape)}: they must be (N, D), one row per image")
     if not x.is_floating_point():
         raise DreamAccelError(f"features is {x.dtype}: they must be floating point; convert with features.float()")
-    order, offsets = class_order(x, to_tensor(labels, "labels"))
+    order, offsets = class_order(x, labels_beside(x, labels))
     if k < 1:
         raise DreamAccelError(f"k is {k}: pick at least 1 image per class")
     smallest, size = min(enumerate(offsets.diff().tolist()), key=lambda pair: pair[1])
@@ -271,6 +248,21 @@ def select(
     x = x.flatten(1)[order]
     check_finite(x, "features")
     return order[picker.pick(x, offsets, k, 1, seed, max_iter)]
+
+
+def labels_beside(images: Tensor, labels: Any) -> Tensor:
+    """Labels as a tensor on the images' device: arrays of other libraries are brought there, tensors must be there.
+
+    Raises:
+        DreamAccelError: a tensor on another device, or no array.
+    """
+    if not isinstance(labels, Tensor):
+        return to_tensor(labels, "labels").to(images.device)
+    if labels.device != images.device:
+        raise DreamAccelError(
+            f"labels are on {labels.device} and images on {images.device}: move one with labels.to(images.device)"
+        )
+    return labels
 
 
 def class_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

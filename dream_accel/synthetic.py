@@ -17,7 +17,8 @@ from .errors import DreamAccelError, choices
 from .features import embed_rows, to_float
 from .groups import random_rows
 from .random import generator
-from .sampling import STRATEGIES, class_order, fill_picks
+from .sampling import class_order, fill_picks
+from .strategies import STRATEGIES
 
 INITS = ("kmeans", "random", "mix", "noise")
 """``kmeans``: real images nearest the centres of a K-Means of each class, f² shrunk ones tiled into each slot;

@@ -29,6 +29,22 @@ class WithHead(nn.Module):
         return self.head(self.dropout(self.norm(self.first(images.flatten(1))).relu()))
 
 
+class LikeIDC(nn.Module):
+    """Feature maps by ``get_feature(x, idx_from, idx_to)``, as IDC's networks give them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)])
+
+    def maps(self, images):
+        first = self.layers[0](images)
+        return [first, self.layers[1](first)]
+
+    def get_feature(self, x, idx_from, idx_to=-1):
+        idx_to = idx_from if idx_to == -1 else idx_to
+        return self.maps(x)[idx_from : idx_to + 1]
+
+
 def seeded(network_class, *args, **kwargs):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -80,8 +96,36 @@ class TestEmbedderOf:
 
     def test_network_without_features_is_refused(self):
         message = refused(embedder_of, nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
-        assert "Sequential has neither an embed method nor an nn.Linear" in message
-        assert "pass a callable" in message
+        assert "Sequential has no recognisable features" in message
+        assert (
+            "tried embed(images), get_feature(images, idx_from, idx_to) and the input of the last nn.Linear" in message
+        )
+        assert "pass a callable from images (n, ...) to features (n, ...)" in message
+
+    def test_network_whose_linear_layers_never_run_is_refused(self):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+        network[0].unused = nn.Linear(3, 3)
+        assert "has no recognisable features" in refused(embedder_of(network), IMAGES)
+
+    def test_last_feature_map_of_get_feature_is_used(self):
+        network = LikeIDC()
+        assert torch.equal(embedder_of(network)(IMAGES), network.maps(IMAGES)[-1])
+
+    def test_layer_that_runs_last_counts_not_the_one_defined_last(self, network):
+        network.auxiliary = nn.Linear(3, 3)
+        assert torch.equal(embedder_of(network)(IMAGES), head_input(network, IMAGES))
+
+    def test_submodule_called_module_is_no_wrapper(self, network):
+        outer = nn.Module()
+        outer.module, outer.head = network, nn.Linear(4, 2)
+        outer.forward = lambda images: outer.head(outer.module(images))
+        assert torch.equal(embedder_of(outer)(IMAGES), network(IMAGES))
+
+    @pytest.mark.parametrize("with_embed", [True, False])
+    def test_compiled_network_is_looked_behind(self, network, with_embed):
+        inner = seeded(ConvNet, (3, 8, 8), 4, width=6, depth=1) if with_embed else network
+        features = embedder_of(torch.compile(inner, backend="eager"))(IMAGES)
+        assert torch.equal(features, embedder_of(inner)(IMAGES))
 
     def test_neither_network_nor_callable_is_refused(self):
         assert "not from a str" in refused(embedder_of, "resnet")
@@ -138,6 +182,10 @@ class TestEmbedRows:
         embed_rows(IMAGES, torch.arange(20), network)
         assert network.dropout.training
         assert not network.norm.training
+
+    @pytest.mark.parametrize("embed", [lambda images: [images], lambda images: images.mean()])
+    def test_features_that_are_not_one_row_per_image_are_refused(self, embed):
+        assert "features of 20 images came as" in refused(embed_rows, IMAGES, torch.arange(20), embed)
 
     def test_nothing_to_embed_is_refused(self, network):
         assert "no images" in refused(embed_rows, IMAGES, torch.arange(0), network)

@@ -11,7 +11,7 @@ from ..engine.pixels import SWEEPS
 from ..errors import DreamAccelError, choices
 from ..networks import NETWORKS
 from ..ops import LAYER_RULES, METRICS
-from ..sampling import STRATEGIES
+from ..strategies import STRATEGIES
 from ..synthetic import INITS
 
 

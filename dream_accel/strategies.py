@@ -1,0 +1,63 @@
+"""How to pick rows of every class: DREAM's representatives, and the strategies they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .clustering import BatchedKMeans
+from .errors import choices
+from .groups import first_rows, random_rows, sort_within_groups
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How to pick rows of every class: ``pick(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``."""
+
+    pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
+    needs_features: bool = True
+
+
+def _pick_dream(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
+    km = BatchedKMeans(n_clusters, max_iter=max_iter, seed=seed).fit(x, offsets, check=False)
+    return km.representatives(per_cluster)
+
+
+def _pick_random(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
+    return random_rows(offsets, len(x), n_clusters * per_cluster, seed, "random sampling")
+
+
+def _pick_central(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
+    return first_rows(sort_within_groups(_to_class_mean(x, offsets), offsets), offsets, n_clusters * per_cluster)
+
+
+def _pick_boundary(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
+    farthest_first = sort_within_groups(_to_class_mean(x, offsets), offsets, descending=True)
+    return first_rows(farthest_first, offsets, n_clusters * per_cluster)
+
+
+def _to_class_mean(x: Tensor, offsets: Tensor) -> Tensor:
+    one_cluster = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+    mean, _ = ops.kmeans_update(x, offsets, one_cluster, 1)
+    return ops.kmeans_assign(x, offsets, mean)[1]
+
+
+STRATEGIES = {
+    "dream": Strategy(_pick_dream),
+    "random": Strategy(_pick_random, needs_features=False),
+    "central": Strategy(_pick_central),
+    "boundary": Strategy(_pick_boundary),
+}
+"""``dream``: the images nearest the centres of a K-Means of the class; ``random``: distinct ones, drawn anew at every
+step; ``central`` and ``boundary``: those nearest and those farthest from the mean of the class."""
+
+
+def find_strategy(name: str) -> Strategy:
+    """Look up a strategy. Raises DreamAccelError listing those that exist."""
+    if name not in STRATEGIES:
+        raise choices("strategy", name, STRATEGIES)
+    return STRATEGIES[name]
