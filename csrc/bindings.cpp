@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,19 +27,26 @@ Rows make_rows(Address x, int dtype, int64_t N, int64_t D, Address offsets, int6
     return {as<void>(x), static_cast<Dtype>(dtype), N, D, as<int64_t>(offsets), G};
 }
 
-std::vector<GradientPair> make_pairs(
-    const std::vector<Address>& real, const std::vector<Address>& synthetic, const std::vector<Address>& grads,
-    const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths) {
-    const size_t n = real.size();
-    if (synthetic.size() != n || rows.size() != n || lengths.size() != n || (!grads.empty() && grads.size() != n)) {
-        throw std::invalid_argument("the lists describing the gradients differ in length");
-    }
+// The fields of GradientPair and of ScaledGradient, in their order.
+using PairFields = std::array<int64_t, 12>;
+using ScaledFields = std::array<int64_t, 5>;
+
+std::vector<GradientPair> make_pairs(const std::vector<PairFields>& table) {
     std::vector<GradientPair> pairs;
-    for (size_t i = 0; i < n; ++i) {
-        float* grad = grads.empty() ? nullptr : as<float>(grads[i]);
-        pairs.push_back({as<float>(real[i]), as<float>(synthetic[i]), grad, rows[i], lengths[i]});
+    for (const PairFields& f : table) {
+        pairs.push_back(
+            {as<void>(f[0]), as<void>(f[1]), as<void>(f[2]), f[3], f[4], f[5], f[6], f[7], f[8], f[9],
+             static_cast<Dtype>(f[10]), static_cast<Dtype>(f[11])});
     }
     return pairs;
+}
+
+std::vector<ScaledGradient> make_scaled(const std::vector<ScaledFields>& table) {
+    std::vector<ScaledGradient> gradients;
+    for (const ScaledFields& f : table) {
+        gradients.push_back({as<void>(f[0]), as<void>(f[1]), f[2], f[3], static_cast<Dtype>(f[4])});
+    }
+    return gradients;
 }
 
 std::vector<std::string> isa_names() {
@@ -103,34 +111,32 @@ PYBIND11_MODULE(_C, m) {
                 as<int64_t>(picks), n_threads);
         });
     m.def(
-        "gradient_distance",
-        [](const std::vector<Address>& real, const std::vector<Address>& synthetic, const std::vector<Address>& grads,
-           const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths, int64_t G, int metric,
-           Address distance, int n_threads) {
-            const std::vector<GradientPair> pairs = make_pairs(real, synthetic, grads, rows, lengths);
+        "gradient_distance", [](const std::vector<PairFields>& table, int64_t G, int metric, Address distance,
+                                Address per_layer, int n_threads) {
             py::gil_scoped_release release;
-            gradient_distance(pairs, G, static_cast<Metric>(metric), as<float>(distance), n_threads);
+            gradient_distance(
+                make_pairs(table), G, static_cast<Metric>(metric), as<float>(distance), as<float>(per_layer),
+                n_threads);
         });
+    m.def("scale_gradients", [](const std::vector<ScaledFields>& table, int64_t G, Address scale, int n_threads) {
+        py::gil_scoped_release release;
+        scale_gradients(make_scaled(table), G, as<float>(scale), n_threads);
+    });
 
 #ifdef DREAM_CUDA
     // The last arguments of the CUDA functions are the device's index and the stream to launch on.
     m.def(
         "cuda_gradient_workspace",
-        [](const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths, int64_t G, int metric) {
-            const std::vector<Address> absent(rows.size());
-            return cuda::gradient_workspace(
-                make_pairs(absent, absent, {}, rows, lengths), G, static_cast<Metric>(metric));
+        [](const std::vector<PairFields>& table, int64_t G, int metric) {
+            return cuda::gradient_workspace(make_pairs(table), G, static_cast<Metric>(metric));
         },
         "Float64 elements of device memory that cuda_gradient_distance needs as workspace.");
     m.def(
-        "cuda_gradient_distance",
-        [](const std::vector<Address>& real, const std::vector<Address>& synthetic, const std::vector<Address>& grads,
-           const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths, int64_t G, int metric,
-           Address distance, Address workspace, int device, Address stream) {
-            const std::vector<GradientPair> pairs = make_pairs(real, synthetic, grads, rows, lengths);
+        "cuda_gradient_distance", [](const std::vector<PairFields>& table, int64_t G, int metric, Address per_layer,
+                                     Address workspace, int device, Address stream) {
             py::gil_scoped_release release;
             cuda::gradient_distance(
-                pairs, G, static_cast<Metric>(metric), as<float>(distance), as<double>(workspace), device,
+                make_pairs(table), G, static_cast<Metric>(metric), as<float>(per_layer), as<double>(workspace), device,
                 as<void>(stream));
         });
 #endif

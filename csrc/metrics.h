@@ -52,6 +52,13 @@ DREAM_METRIC void accumulate(Products<V>& sums, V x, V y) {
     sums.yy += y * y;
 }
 
+template <class V>
+DREAM_METRIC void add(Products<V>& total, const Products<V>& sums) {
+    total.xy += sums.xy;
+    total.xx += sums.xx;
+    total.yy += sums.yy;
+}
+
 // 1 - <x,y> / (|x||y| + eps) and its derivative in y, which is along_x * x + along_y * y.
 template <class T>
 struct Cosine {

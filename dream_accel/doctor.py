@@ -65,7 +65,10 @@ def sample_call(op: str, device: torch.device) -> tuple[Any, ...]:
     if op == "nearest_members":
         return x, offsets, centroids, labels, 3
     shapes = [(4, 8, 3, 3, 3), (4, 5, 8)]
-    return [normal(*shape) for shape in shapes], [normal(*shape) for shape in shapes], "cos", True, True
+    real, synthetic = ([normal(*shape) for shape in shapes] for _ in range(2))
+    if op == "scale_gradients":
+        return real, normal(4, 2), True
+    return real, synthetic, "cos", True, True
 
 
 def agrees(name: str, op: str, args: tuple[Any, ...]) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dream_accel.backends import BACKENDS, OPERATORS, refusal
+from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, KMEANS_OPERATORS, refusal
 from dream_accel.doctor import devices, sample_call
 from dream_accel.errors import DreamAccelError
 
@@ -53,9 +53,8 @@ def served_here(operators: tuple[str, ...]) -> list[Served]:
     ]
 
 
-KMEANS_OPERATORS = tuple(op for op in OPERATORS if op != "gradient_distance")
 KMEANS_BACKENDS = served_here(KMEANS_OPERATORS)
-GRADIENT_BACKENDS = served_here(("gradient_distance",))
+GRADIENT_BACKENDS = served_here(DISTANCE_OPERATORS)
 # On CUDA plain PyTorch adds up rows in any order; all others give the same bits again.
 REPEATABLE_BACKENDS = [
     served for served in KMEANS_BACKENDS if (served.name, served.device.type) != ("reference", "cuda")

@@ -8,7 +8,7 @@ import torch
 from conftest import GRADIENT_BACKENDS, REPEATABLE_BACKENDS, no_host_round_trip, refused
 
 from dream_accel import backends, doctor, ops
-from dream_accel.backends import BACKENDS, OPERATORS, choose
+from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, OPERATORS, choose
 from dream_accel.errors import DreamAccelWarning
 
 CPU = torch.device("cpu")
@@ -133,9 +133,10 @@ def large_call(op: str, device) -> tuple:
     def normal(*shape):
         return torch.randn(shape, generator=draws).to(device)
 
-    if op == "gradient_distance":
-        shapes = [(3, 64, 32, 3, 3), (3, 64, 20), (3, 10, 3000)]
-        return [normal(*shape) for shape in shapes], [normal(*shape) for shape in shapes], "cos", True, True
+    if op in DISTANCE_OPERATORS:
+        shapes = [(3, 64, 32, 3, 3), (3, 64, 20), (3, 10, 3000), (3, 2, 20000)]
+        real, synthetic = ([normal(*shape) for shape in shapes] for _ in range(2))
+        return (real, normal(3, 4), True) if op == "scale_gradients" else (real, synthetic, "cos", True, True)
     x, offsets = normal(6000, 40), torch.tensor([0, 10, 5000, 5000, 6000], device=device)
     centroids = normal(4, 33, 40)
     labels = torch.randint(0, 33, (6000,), generator=draws, dtype=torch.int32).to(device)
@@ -151,7 +152,7 @@ def equal_bits(a, b) -> bool:
 
 
 def served_by(op: str):
-    return GRADIENT_BACKENDS if op == "gradient_distance" else REPEATABLE_BACKENDS
+    return GRADIENT_BACKENDS if op in DISTANCE_OPERATORS else REPEATABLE_BACKENDS
 
 
 CASES = [pytest.param(op, served, id=f"{op}-{served}") for op in OPERATORS for served in served_by(op)]

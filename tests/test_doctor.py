@@ -8,7 +8,7 @@ import torch
 from conftest import refused
 
 from dream_accel import doctor
-from dream_accel.backends import BACKENDS, OPERATORS, backend, refusal
+from dream_accel.backends import BACKENDS, KMEANS_OPERATORS, OPERATORS, backend, refusal
 from dream_accel.devices import find_device
 
 CPU = torch.device("cpu")
@@ -88,7 +88,9 @@ SPOILT = {
     "kmeans_assign": lambda out: (out[0].roll(1), out[1]),
     "kmeans_update": lambda out: (out[0] * 1.01, out[1]),
     "nearest_members": lambda out: out.flip(2),
-    "gradient_distance": lambda out: (out[0], [out[1][0], -out[1][1]]),
+    "gradient_distance": lambda out: (*out[:2], [out[2][0], -out[2][1]]),
+    "feature_distance": lambda out: (out[0], out[1].flip(1), out[2]),
+    "scale_gradients": lambda out: [out[0], 2 * out[1]],
 }
 
 
@@ -132,7 +134,7 @@ def test_the_sample_call_is_the_same_every_time(op):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("op", [op for op in OPERATORS if op != "gradient_distance"])
+@pytest.mark.parametrize("op", KMEANS_OPERATORS)
 def test_the_sample_call_has_an_empty_group(op):
     offsets = doctor.sample_call(op, CPU)[1]
     assert 0 in offsets.diff().tolist()

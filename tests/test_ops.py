@@ -56,12 +56,13 @@ class TestRegistration:
             stacks = [normal(3, 2, 4).to(dtype)], [normal(3, 2, 4, seed=1).to(dtype)]
 
             def call(x, offsets, centroids, labels, real, synthetic):
-                distance, grads = OPERATORS.gradient_distance([real], [synthetic], "cos", True, True)
+                distance, per_layer, grads = OPERATORS.gradient_distance([real], [synthetic], "cos", True, True)
                 return (
                     *ops.kmeans_assign(x, offsets, centroids),
                     *ops.kmeans_update(x, offsets, labels, 4),
                     ops.nearest_members(x, offsets, centroids, labels, 2),
                     distance,
+                    per_layer,
                     *grads,
                 )
 
@@ -141,7 +142,7 @@ class TestAutograd:
         x, y = normal(3, 4), normal(3, 4, seed=1).requires_grad_()
         with torch.no_grad():
             assert not da.gradient_distance([x], [y], "mse", "all").requires_grad
-        distance, grads = OPERATORS.gradient_distance([x], [y], "mse", False, False)
+        distance, _, grads = OPERATORS.gradient_distance([x], [y], "mse", False, False)
         assert grads == []
         assert "with_grads=True" in refused(distance.backward)
 
@@ -244,12 +245,12 @@ class TestRefusals:
         [
             pytest.param([X], [X], {"metric": "l2"}, ["'l2'", *ops.METRICS], id="unknown metric"),
             pytest.param([X], [X], {"layers": "linear"}, ["'linear'", *ops.LAYER_RULES], id="unknown layer rule"),
-            pytest.param([X, X], [X], {}, ["2 real and 1 synthetic", "same parameters"], id="unequal lists"),
+            pytest.param([X, X], [X], {}, ["2 real and 1 synthetic", "same layers"], id="unequal lists"),
             pytest.param([], [], {}, ["empty lists", "at least one pair"], id="empty lists"),
             pytest.param([X], [X[1:]], {}, ["pair 0", "(20, 5)", "(19, 5)", "equal"], id="unequal shapes"),
             pytest.param([X.int()], [X], {}, ["pair 0", "torch.int32", "floating point"], id="integers"),
             pytest.param([X], [X.to("meta")], {}, ["pair 0", "cpu", "meta", "one device"], id="mixed devices"),
-            pytest.param([X], [X], {"layers": "conv"}, ['"conv"', "[2]-dim", 'layers="all"'], id="no layer left"),
+            pytest.param([X], [X], {"layers": "conv"}, ["'conv'", "[2]-dim", 'layers="all"'], id="no layer left"),
             pytest.param(
                 [X, X[1:]], [X, X[1:]], {"per_class": True}, ["pair 1", "(19, 5)", "classes"], id="unequal classes"
             ),

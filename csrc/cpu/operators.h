@@ -60,7 +60,13 @@ void nearest_members(
 
 void gradient_distance(
     const std::vector<GradientPair>& pairs, int64_t G, Metric metric,
-    float* distance,  // OUT (G,)
+    float* distance,   // OUT (G,)
+    float* per_layer,  // OUT (G, number of pairs), or (G, 1) for the global metrics
+    int n_threads);
+
+void scale_gradients(
+    const std::vector<ScaledGradient>& gradients, int64_t G,
+    const float* scale,  // IN (G, number of gradients)
     int n_threads);
 
 }  // namespace dream_accel

@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace dream_accel {
+#include "../dtype.h"
 
-enum class Dtype : int { float32 = 0, float16 = 1, bfloat16 = 2 };
+namespace dream_accel {
 
 struct Float16 {
     uint16_t bits;

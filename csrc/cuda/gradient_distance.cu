@@ -58,9 +58,14 @@ void for_each_batch(const std::vector<GradientPair>& pairs, int64_t G, Metric me
                 "a gradient of " + std::to_string(G) + " x " + std::to_string(pair.rows) + " x " +
                 std::to_string(pair.length) + " elements is too large for one launch: pass fewer classes at a time");
         }
-        batch.tensors[batch.n_tensors++] = {pair.real,     pair.synthetic,   pair.grad,
-                                            pair.rows,     class_size(pair), static_cast<int>(pair.length),
-                                            batch.n_blocks};
+        batch.tensors[batch.n_tensors++] = {
+            static_cast<const float*>(pair.real),
+            static_cast<const float*>(pair.synthetic),
+            static_cast<float*>(pair.grad),
+            pair.rows,
+            class_size(pair),
+            static_cast<int>(pair.length),
+            batch.n_blocks};
         batch.n_blocks += static_cast<int>(blocks);
     }
     flush();
@@ -73,12 +78,12 @@ int64_t gradient_workspace(const std::vector<GradientPair>& pairs, int64_t G, Me
     return metric == Metric::global_cos ? 3 * G * (blocks + 1) : G * blocks;
 }
 
-void gradient_distance(
-    const std::vector<GradientPair>& pairs, int64_t G, Metric metric, float* distance, double* workspace, int device,
-    void* stream) {
-    if (G == 0) return;
-    check(cudaSetDevice(device));
-    const auto queue = static_cast<cudaStream_t>(stream);
+namespace {
+
+// Sums all pairs into one column of per_layer (G, n_columns).
+void distance_column(
+    const std::vector<GradientPair>& pairs, int64_t G, Metric metric, float* column, int64_t n_columns,
+    double* workspace, cudaStream_t queue) {
     const int64_t n_partials = total_blocks(pairs, metric);
     const unsigned classes = static_cast<unsigned>(G);
 
@@ -88,7 +93,7 @@ void gradient_distance(
         for_each_batch(pairs, G, metric, [&](const Batch& batch, unsigned grid) {
             products_kernel<<<grid, THREADS, 0, queue>>>(batch, partials);
         });
-        finish_cosine_kernel<<<classes, THREADS, 0, queue>>>(partials, n_partials, distance, results);
+        finish_cosine_kernel<<<classes, THREADS, 0, queue>>>(partials, n_partials, column, n_columns, results);
         check(cudaGetLastError());
         if (pairs.empty() || !pairs[0].grad) return;
         for_each_batch(pairs, G, metric, [&](const Batch& batch, unsigned grid) {
@@ -112,8 +117,25 @@ void gradient_distance(
                 difference_kernel<SquaredDifference, false><<<grid, THREADS, 0, queue>>>(batch, workspace);
         }
     });
-    sum_kernel<<<classes, THREADS, 0, queue>>>(workspace, n_partials, distance);
+    sum_kernel<<<classes, THREADS, 0, queue>>>(workspace, n_partials, column, n_columns);
     check(cudaGetLastError());
+}
+
+}  // namespace
+
+void gradient_distance(
+    const std::vector<GradientPair>& pairs, int64_t G, Metric metric, float* per_layer, double* workspace, int device,
+    void* stream) {
+    if (G == 0) return;
+    check(cudaSetDevice(device));
+    const auto queue = static_cast<cudaStream_t>(stream);
+    if (metric == Metric::global_mse || metric == Metric::global_cos) {
+        return distance_column(pairs, G, metric, per_layer, 1, workspace, queue);
+    }
+    const auto n_columns = static_cast<int64_t>(pairs.size());
+    for (int64_t i = 0; i < n_columns; ++i) {
+        distance_column({pairs[i]}, G, metric, per_layer + i, n_columns, workspace, queue);
+    }
 }
 
 }  // namespace cuda

@@ -226,16 +226,16 @@ __device__ __forceinline__ Sum sum_partials(const Sum* partials, long long n) {
 }
 
 __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    sum_kernel(const double* partials, long long n, float* distance) {
+    sum_kernel(const double* partials, long long n, float* column, long long n_columns) {
     const double total = sum_partials(partials, n);
-    if (threadIdx.x == 0) distance[blockIdx.x] = static_cast<float>(total);
+    if (threadIdx.x == 0) column[blockIdx.x * n_columns] = static_cast<float>(total);
 }
 
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    finish_cosine_kernel(const Products<double>* partials, long long n, float* distance, Cosine<double>* results) {
+__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) finish_cosine_kernel(
+    const Products<double>* partials, long long n, float* column, long long n_columns, Cosine<double>* results) {
     const Cosine<double> result = finish(sum_partials(partials, n));
     if (threadIdx.x == 0) {
-        distance[blockIdx.x] = static_cast<float>(result.distance);
+        column[blockIdx.x * n_columns] = static_cast<float>(result.distance);
         results[blockIdx.x] = result;
     }
 }

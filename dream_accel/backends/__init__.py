@@ -20,7 +20,9 @@ from ..errors import DreamAccelError, DreamAccelWarning, choices
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 """Names of the backends, fastest first. A backend that serves another device refuses and the next one is asked."""
 
-OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members", "gradient_distance")
+KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members")
+DISTANCE_OPERATORS = ("gradient_distance", "feature_distance", "scale_gradients")
+OPERATORS = (*KMEANS_OPERATORS, *DISTANCE_OPERATORS)
 
 _announced: set[str] = set()
 

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from .. import _native
 from ..errors import DreamAccelError
+from .pairs import DTYPES, METRICS, Pairs, Scaling
 
 NAME = "cpu"
-
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-METRICS = {"mse": 0, "l1": 1, "l1_mean": 2, "cos": 3, "global_mse": 4, "global_cos": 5}
 
 
 def unavailable() -> str | None:
@@ -24,15 +22,12 @@ def unavailable() -> str | None:
 
 def refuses(op: str, *args: Any) -> str | None:
     """Why this call cannot run here, or None."""
-    if op == "gradient_distance":
-        tensors, dtypes = [*args[0], *args[1]], {torch.float32}
-    else:
-        tensors, dtypes = [args[0]], set(DTYPES)
+    tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
     for tensor in tensors:
         if tensor.device.type != "cpu":
             return f"the tensors are on {tensor.device}, it serves the CPU"
-        if tensor.dtype not in dtypes:
-            allowed = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        if tensor.dtype not in DTYPES:
+            allowed = ", ".join(sorted(str(dtype) for dtype in DTYPES))
             return f"{tensor.dtype} input, it serves {allowed}"
     return None
 
@@ -114,34 +109,29 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
 
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Distance and its closed-form derivative in one pass over both lists (two for ``global_cos``)."""
-    pairs = GradientPairs(real, synthetic, per_class, with_grads)
-    _call("gradient_distance", *pairs.addresses(), *pairs.shapes(), METRICS[metric], pairs.distance.data_ptr())
-    return pairs.distance, pairs.grads
+    return _distance(Pairs(real, synthetic, metric, per_class, with_grads), metric)
 
 
-class GradientPairs:
-    """The arguments of a compiled gradient distance; keeps the memory they point to alive."""
+def feature_distance(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The same between batch means, which are formed as the features are read."""
+    return _distance(Pairs(real, synthetic, metric, per_class, with_grads, n_averaged=1), metric)
 
-    def __init__(self, real: list[Tensor], synthetic: list[Tensor], per_class: bool, with_grads: bool) -> None:
-        # Rows are runs of memory, so a channels_last gradient cannot be taken as it lies beside a contiguous one.
-        self.real = [t.contiguous() for t in real]
-        self.synthetic = [t.contiguous() for t in synthetic]
-        self.grads = [torch.empty_like(t) for t in self.synthetic] if with_grads else []
-        self.params = [t.shape[1:] if per_class else t.shape for t in synthetic]
-        self.n_groups = synthetic[0].shape[0] if per_class else 1
-        self.distance = torch.empty(self.n_groups, dtype=torch.float32, device=synthetic[0].device)
 
-    def addresses(self) -> tuple[list[int], list[int], list[int]]:
-        """Of the real tensors, the synthetic ones, and where their derivatives go."""
-        real, synthetic, grads = ([t.data_ptr() for t in side] for side in (self.real, self.synthetic, self.grads))
-        return real, synthetic, grads
+def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
+    """Every tensor times its column of ``scale``, class by class, in one call."""
+    scaling = Scaling(gradients, scale, per_class)
+    _call("scale_gradients", scaling.table, len(scaling.scale), scaling.scale.data_ptr())
+    return scaling.scaled
 
-    def shapes(self) -> tuple[list[int], list[int], int]:
-        """Rows of every parameter (its first dimension), elements of a row, and the number of classes."""
-        rows = [p[0] if p else 1 for p in self.params]
-        return rows, [p[1:].numel() for p in self.params], self.n_groups
+
+def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
+    outputs = (pairs.distance.data_ptr(), pairs.per_layer.data_ptr())
+    _call("gradient_distance", pairs.table, pairs.n_groups, METRICS[metric], *outputs)
+    return pairs.distance, pairs.per_layer, pairs.grads
 
 
 def _rows(x: Tensor, offsets: Tensor) -> tuple[int, ...]:

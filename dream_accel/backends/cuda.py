@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from .cpu import METRICS, GradientPairs
+from .pairs import METRICS, Pairs
 
 NAME = "cuda"
 
@@ -42,24 +42,25 @@ def refuses(op: str, *args: Any) -> str | None:
 
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Distance and its closed-form derivative: two launches for all tensors and classes (three for ``global_cos``)."""
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Distance and its closed-form derivative: two launches per tensor for all classes (three for ``global_cos``)."""
     module: Any = _native.load()
     device = synthetic[0].device
     with torch.cuda.device(device):
-        pairs = GradientPairs(real, synthetic, per_class, with_grads)
-        size = module.cuda_gradient_workspace(*pairs.shapes(), METRICS[metric])
+        real, synthetic = [x.contiguous() for x in real], [y.contiguous() for y in synthetic]
+        pairs = Pairs(real, synthetic, metric, per_class, with_grads)
+        size = module.cuda_gradient_workspace(pairs.table, pairs.n_groups, METRICS[metric])
         workspace = torch.empty(size, dtype=torch.float64, device=device)
         module.cuda_gradient_distance(
-            *pairs.addresses(),
-            *pairs.shapes(),
+            pairs.table,
+            pairs.n_groups,
             METRICS[metric],
-            pairs.distance.data_ptr(),
+            pairs.per_layer.data_ptr(),
             workspace.data_ptr(),
             pairs.distance.get_device(),
             torch.cuda.current_stream(device).cuda_stream,
         )
-    return pairs.distance, pairs.grads
+    return pairs.per_layer.sum(dim=1), pairs.per_layer, pairs.grads
 
 
 def _build_info() -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..groups import group_of_rows
+from .pairs import derivative_like
 
 NAME = "reference"
 CHUNK_ROWS = 4096
@@ -129,35 +130,76 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
 
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Distance between two lists of gradients, and its derivative in the second in closed form."""
-    distance = plain_distance(real, synthetic, metric, per_class)
-    if not with_grads:
-        return distance, []
-    pairs = _as_rows(real, synthetic, metric, per_class)
-    grads = [_DERIVATIVE[metric.removeprefix("global_")](x, y) for x, y in pairs]
-    if metric.startswith("global_"):
-        sizes = [(y.shape[1:] if per_class else y.shape).numel() for y in synthetic]
-        # Outputs of an operator must not share memory, as pieces of one vector do.
-        grads = [piece.clone() for piece in grads[0].squeeze(1).split(sizes, dim=1)]
-    return distance, [g.reshape(y.shape).to(y.dtype) for g, y in zip(grads, synthetic, strict=True)]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Distance between two lists of gradients, of every class and layer, and its derivative in the second list."""
+    per_layer = plain_layers(real, synthetic, metric, per_class)
+    grads = _derivatives(real, synthetic, metric, per_class) if with_grads else []
+    results = [derivative_like(y, per_class, 0).copy_(g) for y, g in zip(synthetic, grads, strict=False)]
+    return per_layer.sum(dim=1), per_layer, results
+
+
+def feature_distance(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The same between batch means; the derivative is that in every member of a synthetic batch."""
+    xs, ys = ([_batch_mean(t, per_class) for t in side] for side in (real, synthetic))
+    per_layer = plain_layers(xs, ys, metric, per_class)
+    grads = _derivatives(xs, ys, metric, per_class) if with_grads else []
+    lead = int(per_class)
+    results = [
+        # A flat feature is one row to the formulas, and has no dimension for it here.
+        (g / y.shape[lead]).reshape(*y.shape[:lead], *y.shape[lead + 1 :]).to(y.dtype)
+        for y, g in zip(synthetic, grads, strict=False)
+    ]
+    return per_layer.sum(dim=1), per_layer, results
+
+
+def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
+    """Every tensor times its column of ``scale`` (G, L), class by class."""
+    columns = scale.unbind(dim=1)
+    if not per_class:
+        return [(g * s.to(_compute_dtype(g))).to(g.dtype) for g, s in zip(gradients, columns, strict=True)]
+    by_class = [s.to(_compute_dtype(g)).view(-1, *[1] * (g.dim() - 1)) for g, s in zip(gradients, columns, strict=True)]
+    return [(g * s).to(g.dtype) for g, s in zip(gradients, by_class, strict=True)]
 
 
 def plain_distance(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> Tensor:
     """The formulas themselves, differentiable by autograd to any order: (G,) distances."""
+    return plain_layers(real, synthetic, metric, per_class).sum(dim=1)
+
+
+def plain_layers(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> Tensor:
+    """The same for every layer: (G, L), or (G, 1) for the global metrics."""
     value = _VALUE[metric.removeprefix("global_")]
-    return torch.stack([value(x, y) for x, y in _as_rows(real, synthetic, metric, per_class)]).sum(dim=0)
+    return torch.stack([value(x, y) for x, y in _as_rows(real, synthetic, metric, per_class)], dim=1)
+
+
+def _derivatives(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> list[Tensor]:
+    """In closed form, shaped like ``synthetic``."""
+    pairs = _as_rows(real, synthetic, metric, per_class)
+    grads = [_DERIVATIVE[metric.removeprefix("global_")](x, y) for x, y in pairs]
+    if metric.startswith("global_"):
+        sizes = [(y.shape[1:] if per_class else y.shape).numel() for y in synthetic]
+        grads = list(grads[0].squeeze(1).split(sizes, dim=1))
+    return [g.reshape(y.shape) for g, y in zip(grads, synthetic, strict=True)]
+
+
+def _batch_mean(features: Tensor, per_class: bool) -> Tensor:
+    """Mean over the images of a batch; a flat feature becomes a single row."""
+    mean = features.to(_compute_dtype(features)).mean(dim=int(per_class))
+    return mean if mean.dim() > 1 + per_class else mean.unsqueeze(int(per_class))
 
 
 def _as_rows(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> list[tuple[Tensor, Tensor]]:
     """Every pair as (G, rows, length of a row); one pair with one row for the global metrics."""
+    dtype = torch.float64 if any(t.dtype == torch.float64 for t in (*real, *synthetic)) else torch.float32
     pairs = []
     for x, y in zip(real, synthetic, strict=True):
         groups = y.shape[0] if per_class else 1
         params = y.shape[1:] if per_class else y.shape
         rows = params[0] if params else 1
         shape = (groups, rows, params[1:].numel())
-        pairs.append((x.to(_compute_dtype(y)).reshape(shape), y.to(_compute_dtype(y)).reshape(shape)))
+        pairs.append((x.to(dtype).reshape(shape), y.to(dtype).reshape(shape)))
     if metric.startswith("global_"):
         whole = [torch.cat([t.flatten(1) for t in side], dim=1).unsqueeze(1) for side in zip(*pairs, strict=True)]
         return [(whole[0], whole[1])]

@@ -5,9 +5,12 @@ computes is decided in :mod:`dream_accel.backends`.
 """
 
 from .checks import result_dtype
-from .gradient_distance import LAYER_RULES, METRICS, gradient_distance, select_layers
+from .distance import METRICS
+from .feature_distance import feature_distance
+from .gradient_distance import gradient_distance
 from .kmeans_assign import PRECISIONS, kmeans_assign
 from .kmeans_update import EMPTY_POLICIES, kmeans_update
+from .layers import LAYER_RULES, select_layers
 from .nearest_members import nearest_members
 
 __all__ = [
@@ -15,6 +18,7 @@ __all__ = [
     "LAYER_RULES",
     "METRICS",
     "PRECISIONS",
+    "feature_distance",
     "gradient_distance",
     "kmeans_assign",
     "kmeans_update",

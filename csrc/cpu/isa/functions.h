@@ -26,6 +26,8 @@ double squared_differences(const float* x, const float* y, int64_t n, float slop
 double absolute_differences(const float* x, const float* y, int64_t n, float slope_scale, float* grad);
 Products<double> products(const float* x, const float* y, int64_t n);
 void cosine_gradient(const float* x, const float* y, int64_t n, double along_x, double along_y, float* grad);
+void to_float(const void* source, Dtype dtype, int64_t n, float* target);
+void from_float(const float* source, int64_t n, float scale, void* target, Dtype dtype);
 
 }  // namespace DREAM_ISA
 }  // namespace dream_accel

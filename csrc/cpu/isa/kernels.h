@@ -60,6 +60,10 @@ struct Kernels {
     double (*absolute_differences)(const float* x, const float* y, int64_t n, float slope_scale, float* grad);
     Products<double> (*products)(const float* x, const float* y, int64_t n);
     void (*cosine_gradient)(const float* x, const float* y, int64_t n, double along_x, double along_y, float* grad);
+
+    // n elements to float, and n floats times scale from float.
+    void (*to_float)(const void* source, Dtype dtype, int64_t n, float* target);
+    void (*from_float)(const float* source, int64_t n, float scale, void* target, Dtype dtype);
 };
 
 // The table in use: the best the processor runs, or what force_isa chose.

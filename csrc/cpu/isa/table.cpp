@@ -20,6 +20,8 @@ const Kernels table = {
     absolute_differences,
     products,
     cosine_gradient,
+    to_float,
+    from_float,
 };
 
 }  // namespace DREAM_ISA

@@ -1,0 +1,8 @@
+// Types a tensor may be stored in. Needs no other header, so a run-time compiler can take it as it is.
+#pragma once
+
+namespace dream_accel {
+
+enum class Dtype : int { float32 = 0, float16 = 1, bfloat16 = 2 };
+
+}  // namespace dream_accel
