@@ -1,4 +1,4 @@
-// Fork-join over independent tasks on a small pool of parked threads.
+// Fork-join over independent tasks, on the OpenMP threads of the process or else on a small pool of parked threads.
 #pragma once
 
 #include <cstdint>
