@@ -1,5 +1,30 @@
-"""Call signatures of existing code bases, computed by this library."""
+"""Call signatures of existing code bases, computed by this library: one module per family.
 
-from .dc import match_loss
+======================  ==========================================  ==========================================
+module                  for                                         names
+======================  ==========================================  ==========================================
+``dc``                  DC, DSA, DM, DataDAM, CAFE, IDM, IID        ``GetImages``, ``match_loss``
+``idc``                 IDC, DREAM, DANCE, NCFM                     ``RepresentativeLoader``, ``dist``, ``matchloss``
+``dream``               DREAM                                       ``NEW_Strategy``
+``fast_pytorch_kmeans`` whoever imports that package                ``KMeans``, ``MultiKMeans``
+``once``                MTT, TESLA, FTD, DATM, RDED, D4M            ``class_indices``
+======================  ==========================================  ==========================================
+"""
 
-__all__ = ["match_loss"]
+from .dc import GetImages, match_loss
+from .dream import NEW_Strategy
+from .fast_pytorch_kmeans import KMeans, MultiKMeans
+from .idc import RepresentativeLoader, dist, matchloss
+from .once import class_indices
+
+__all__ = [
+    "GetImages",
+    "KMeans",
+    "MultiKMeans",
+    "NEW_Strategy",
+    "RepresentativeLoader",
+    "class_indices",
+    "dist",
+    "match_loss",
+    "matchloss",
+]

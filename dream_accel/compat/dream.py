@@ -1,0 +1,89 @@
+"""What DREAM's own code calls per class: ``NEW_Strategy(images, net).query(n)`` and its two variants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import DreamAccelError
+from ..features import Embedder, embed_rows
+from .fast_pytorch_kmeans import KMeans
+
+TINY_CHUNK = 256
+
+
+class NEW_Strategy:  # noqa: N801 (the name the code base has)
+    """The images of one class nearest the centres of a K-Means of their embeddings.
+
+    Where the original is wrong this differs: picks are distinct and each comes from its own cluster (the original seeks
+    the nearest image in the whole class, so that picks repeat and leave their cluster); seeds are distinct and empty
+    clusters take real rows; images are embedded in chunks, as the evaluating network does, and ``normalize`` may bring
+    them to what the network was trained on. ``as_published=True`` restores the seeding, the empty clusters at the
+    origin and the search in the whole class.
+
+    Args:
+        images: (N, channels, H, W) of one class, uint8 or as the network takes them.
+        net: a network or a callable from images to features.
+        normalize: applied to the images before they are embedded.
+        max_iter: K-Means iterations at most.
+        seed: of the K-Means; None draws it from torch's global generator, as the original does.
+        as_published: the original's choices, for the same state of torch's generator.
+        chunk_size: images embedded at a time.
+
+    Raises:
+        DreamAccelError: at a query, when more images are asked for than there are, or features hold NaN or Inf.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        net: nn.Module | Embedder,
+        *,
+        normalize: Embedder | None = None,
+        max_iter: int = 100,
+        seed: int | None = None,
+        as_published: bool = False,
+        chunk_size: int = 1024,
+    ) -> None:
+        self.images = images
+        self.net = net
+        self.normalize = normalize
+        self.max_iter = max_iter
+        self.seed = seed
+        self.as_published = as_published
+        self.chunk_size = chunk_size
+
+    def query(self, n: int) -> Tensor:
+        """(n,) int64 rows of ``images``, on their device: the nearest to each of ``n`` centres."""
+        return self._query(n, 1, self.chunk_size)
+
+    def query_match(self, n: int, per_cluster: int = 1) -> Tensor:
+        """(n * per_cluster,) int64 rows: the ``per_cluster`` nearest to each of ``n`` centres, centre after centre."""
+        return self._query(n, per_cluster, self.chunk_size)
+
+    def query_tiny(self, n: int) -> Tensor:
+        """As :meth:`query`, embedding at most 256 images at a time, for images of 64x64 and more."""
+        return self._query(n, 1, min(self.chunk_size, TINY_CHUNK))
+
+    @torch.no_grad()
+    def _query(self, n: int, per_cluster: int, chunk_size: int) -> Tensor:
+        if n < 1 or per_cluster < 1 or n * per_cluster > len(self.images):
+            raise DreamAccelError(
+                f"{n} clusters of {per_cluster} images asked of a class that has {len(self.images)}: ask for 1 to that "
+                "many"
+            )
+        rows = torch.arange(len(self.images), device=self.images.device)
+        x = embed_rows(self.images, rows, self.net, self.normalize, chunk_size)
+        options: dict[str, Any] = {"max_iter": self.max_iter, "seed": self.seed, "as_published": self.as_published}
+        km = KMeans(n, **options)
+        labels = km.fit_predict(x)
+        assert km.centroids is not None
+        if self.as_published:
+            nearest = torch.cdist(km.centroids, x).argsort(dim=1, stable=True)[:, :per_cluster]
+            return nearest.flatten().to(self.images.device)
+        offsets = torch.tensor([0, len(x)], device=x.device)
+        picks = ops.nearest_members(x, offsets, km.centroids.to(ops.result_dtype(x))[None], labels.int(), per_cluster)
+        return picks.flatten().to(self.images.device)

@@ -1,0 +1,220 @@
+"""What the IDC family calls: ``loader.class_sample(c, ipc)`` (IDC, DREAM, DANCE, NCFM), ``dist`` and ``matchloss``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arrays import to_tensor
+from ..backends.reference import plain_distance
+from ..errors import DreamAccelError, choices
+from ..features import Embedder, embed_rows, embedder_of, to_float, unwrap
+from ..ops import gradient_distance
+from ..sampling import RepresentativeSampler, select
+
+_METRICS = ("mse", "l1", "l1_mean", "cos")
+_MATCHES = ("grad", "feat", "bi_match")
+
+
+class RepresentativeLoader:
+    """A loader whose ``class_sample(c)`` gives representatives; every other attribute is the wrapped loader's own.
+
+    Two lines wrap it and tell it of the network::
+
+        loader_real = RepresentativeLoader(loader_real, normalize=normalize)
+        loader_real.update(model)  # once per matching step
+
+    ``sample()``, iteration, ``len``, ``nclass`` and the rest go to the wrapped loader, and so do assignments. Images
+    are taken as the loader holds them, pixels in [0, 1] or uint8. ``normalize`` is what the network expects them to
+    have gone through when it embeds them; leaving it out, as DREAM's own code does, moves the features by a quarter.
+
+    Args:
+        loader: has ``class_sample``; its images and labels are taken from ``loader.data`` and ``loader.targets``, else
+            from ``loader.dataset``, one by one.
+        n_clusters: N sub-clusters per class; default: ``loader.batch_size``.
+        normalize: from pixels in [0, 1] to what the network takes.
+        init: a network or callable whose features also choose the images of ``class_sample(c, ipc)``, as DREAM
+            initialises; by default those are the first ``ipc`` of the class, as in IDC.
+        images, labels: instead of the loader's own.
+        options: the others of :class:`dream_accel.RepresentativeSampler`.
+
+    Raises:
+        DreamAccelError: no images or labels are found in the loader, or they do not belong together.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        n_clusters: int | None = None,
+        *,
+        normalize: Embedder | None = None,
+        init: nn.Module | Embedder | None = None,
+        images: Any = None,
+        labels: Any = None,
+        **options: Any,
+    ) -> None:
+        if images is None or labels is None:
+            images, labels = _images_of(loader)
+        count = getattr(loader, "batch_size", None) if n_clusters is None else n_clusters
+        if count is None:
+            raise DreamAccelError(f"{type(loader).__name__} has no batch_size: pass n_clusters")
+        own = {
+            "loader": loader,
+            "sampler": RepresentativeSampler(images, labels, count, normalize=normalize, **options),
+            "_labels": labels,
+            "_init": init,
+            "_initial": {},
+        }
+        # Past __setattr__, which hands assignments on to the loader.
+        self.__dict__.update(own)
+
+    def update(self, network: nn.Module | Embedder | None = None) -> bool:
+        """Take one step; pick anew when due: :meth:`dream_accel.RepresentativeSampler.update`."""
+        return self.sampler.update(network)
+
+    def class_sample(self, c: int, ipc: int = -1) -> tuple[Tensor, Tensor]:
+        """Images (n, channels, H, W) float in [0, 1] and labels (n,) int64 of class ``c``.
+
+        Args:
+            c: the class.
+            ipc: above 0 the images to initialise with, ``ipc`` of them; else the class's representatives.
+
+        Raises:
+            DreamAccelError: no such class; representatives before the first ``update``; more images than it has.
+        """
+        if ipc <= 0:
+            images = self.sampler.sample(c)
+        elif self._init is None:
+            return self.loader.class_sample(c, ipc)
+        else:
+            images = to_float(self.sampler.images[self._initial_rows(ipc)[c]])
+        return images, torch.full((len(images),), c, dtype=torch.int64, device=images.device)
+
+    def _initial_rows(self, ipc: int) -> Tensor:
+        if ipc not in self._initial:
+            own = self.sampler
+            rows = torch.arange(len(own.images), device=own.images.device)
+            features = embed_rows(own.images, rows, self._init, own.normalize, own.chunk_size)
+            self._initial[ipc] = select(features, self._labels, ipc, seed=own.seed)
+        return self._initial[ipc]
+
+    def __getattr__(self, name: str) -> Any:
+        # Copying and unpickling ask for attributes before there is a loader to hand them to.
+        if name.startswith("__") or "loader" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.loader, name, value)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
+def _images_of(loader: Any) -> tuple[Tensor, Tensor]:
+    """The loader's images (N, ...) and labels (N,), on one device."""
+    data, targets = getattr(loader, "data", None), getattr(loader, "targets", None)
+    if data is None or targets is None:
+        dataset = getattr(loader, "dataset", None)
+        if dataset is None:
+            raise DreamAccelError(
+                f"{type(loader).__name__} has neither data and targets nor a dataset: pass images= and labels="
+            )
+        pairs = [dataset[i] for i in range(len(dataset))]
+        data, targets = [image for image, _ in pairs], [int(label) for _, label in pairs]
+    images = torch.stack(list(data)) if isinstance(data, Sequence) else to_tensor(data, "images")
+    labels = torch.as_tensor(targets, dtype=torch.int64)
+    return images, labels.to(images.device)
+
+
+def dist(x: Tensor, y: Tensor, method: str = "mse") -> Tensor:
+    """Distance between two tensors of one shape, differentiable in both.
+
+    ``mse`` sum of squares, ``l1`` sum of absolutes, ``l1_mean`` mean absolute of every row summed, ``cos`` one minus
+    the cosine of every row summed, eps 1e-6 added to the product of norms; rows are along the first dimension.
+
+    Returns:
+        () the distance.
+
+    Raises:
+        DreamAccelError: another method, or shapes that differ.
+    """
+    if method not in _METRICS:
+        raise choices("method", method, _METRICS)
+    if x.requires_grad and y.requires_grad:
+        return plain_distance([x], [y], method, False).squeeze(0)
+    # Every method is symmetric; the operator differentiates in its second argument.
+    real, synthetic = (y, x) if x.requires_grad else (x, y)
+    return gradient_distance([real], [synthetic], method, "all")
+
+
+def matchloss(
+    args: Any, img_real: Tensor, img_syn: Tensor, lab_real: Tensor, lab_syn: Tensor, model: nn.Module
+) -> Tensor:
+    """The matching loss of IDC and DREAM, differentiable in ``img_syn``.
+
+    Args:
+        args: ``match``: ``"grad"`` compares gradients of the cross-entropy, ``"feat"`` mean features, ``"bi_match"``
+            adds both up (DREAM+; in DREAM's own code it crashes). ``metric``: a method of :func:`dist`. ``bias`` and
+            ``fc``: compare the gradients of 1-d and of 2-d parameters too, which are left out unless asked for.
+            ``idx_from``, ``idx_to``: which of ``model.get_feature`` to compare; a model without it is compared by its
+            embedding.
+        img_real, img_syn: images as the model takes them.
+        lab_real, lab_syn: (n,) classes.
+        model: not changed; its parameters' ``grad`` is left alone.
+
+    Returns:
+        () the loss.
+
+    Raises:
+        DreamAccelError: another ``match`` or ``metric``, or no parameter left to compare.
+    """
+    if args.match not in _MATCHES:
+        raise choices("match", args.match, _MATCHES)
+    if args.metric not in _METRICS:
+        raise choices("metric", args.metric, _METRICS)
+    terms = []
+    if args.match in ("grad", "bi_match"):
+        terms.append(_gradient_loss(args, img_real, img_syn, lab_real, lab_syn, model))
+    if args.match in ("feat", "bi_match"):
+        terms.append(_feature_loss(args, img_real, img_syn, model))
+    return torch.stack(terms).sum()
+
+
+def _gradient_loss(
+    args: Any, img_real: Tensor, img_syn: Tensor, lab_real: Tensor, lab_syn: Tensor, model: nn.Module
+) -> Tensor:
+    left_out = {1: not getattr(args, "bias", False), 2: not getattr(args, "fc", False)}
+    # Gradients nobody compares are not computed.
+    parameters = [p for p in model.parameters() if not left_out.get(p.dim(), False)]
+    if not parameters:
+        raise DreamAccelError("the model has no parameter to compare but 1-d and 2-d ones: set args.bias or args.fc")
+    g_real = torch.autograd.grad(F.cross_entropy(model(img_real), lab_real), parameters)
+    g_syn = torch.autograd.grad(F.cross_entropy(model(img_syn), lab_syn), parameters, create_graph=True)
+    return gradient_distance(list(g_real), list(g_syn), args.metric, "all")
+
+
+def _feature_loss(args: Any, img_real: Tensor, img_syn: Tensor, model: nn.Module) -> Tensor:
+    get_feature = getattr(unwrap(model), "get_feature", None)
+    if callable(get_feature):
+        first, last = getattr(args, "idx_from", 0), getattr(args, "idx_to", -1)
+
+        def features(images: Tensor) -> list[Tensor]:
+            return list(get_feature(images, first, last))
+    else:
+        embed = embedder_of(model)
+
+        def features(images: Tensor) -> list[Tensor]:
+            return [embed(images)]
+
+    with torch.no_grad():
+        real = [feature.mean(0) for feature in features(img_real)]
+    synthetic = [feature.mean(0) for feature in features(img_syn)]
+    return gradient_distance(real, synthetic, args.metric, "all")
