@@ -59,7 +59,7 @@ def sample_call(op: str, device: torch.device) -> tuple[Any, ...]:
     centroids = normal(3, 7, 24)
     labels = torch.randint(0, 7, (200,), generator=draws, dtype=torch.int32).to(device)
     if op == "kmeans_assign":
-        return x, offsets, centroids, None, None, None, "fp32"
+        return x, offsets, centroids, None, None, None, "fp32", True
     if op == "kmeans_update":
         return x, offsets, labels, 9, normal(200).abs(), None, None, "farthest"
     if op == "nearest_members":

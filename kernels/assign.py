@@ -116,16 +116,16 @@ def kmeans_assign(
         labels: (N,) int32, needed beside ``active``.
         distance: (N,) float32, needed beside ``active``.
         precision: of the products that decide the label: ``"fp32"`` (three tf32 products), ``"tf32"`` or ``"bf16"``.
-        with_distance: False saves the second pass over ``x``; the distances are then undefined.
+        with_distance: False saves the second pass over ``x``.
 
     Returns:
-        labels (N,) int32 and squared distances (N,) float32, summed in fp32 whatever ``precision`` is.
+        labels (N,) int32 and squared distances (N,) float32, summed in fp32 whatever ``precision`` is; (0,) without.
     """
     x, offsets, centroids = dense(x), dense(offsets), dense(centroids)
     n_rows, n_features = x.shape
     n_clusters = centroids.shape[1]
     new_labels = torch.empty(n_rows, dtype=torch.int32, device=x.device)
-    new_distance = torch.empty(n_rows, dtype=torch.float32, device=x.device)
+    new_distance = torch.empty(n_rows if with_distance else 0, dtype=torch.float32, device=x.device)
     if len(offsets) < 2:
         return new_labels, new_distance
     tile = tiles.assign_tile(tiles.architecture(x.device), n_clusters, n_features, precision)

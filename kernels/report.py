@@ -128,7 +128,9 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
     for precision, (n_clusters, n_features, dtype) in itertools.product(DOT_PRECISION, shapes):
         x, offsets, centroids, active, labels, distance = _inputs(n_clusters, n_features, dtype)
         name = f"{precision} K={n_clusters} D={n_features}"
-        yield name, partial(kmeans_assign, x, offsets, centroids, active, labels, distance, precision)
+        for with_distance in (True, False):
+            assign = partial(kmeans_assign, x, offsets, centroids, active, labels, precision=precision)
+            yield name, partial(assign, distance=distance, with_distance=with_distance)
     for n_clusters, n_features, dtype in ((128, 2048, torch.float32), (4095, 15, torch.bfloat16)):
         x, offsets, centroids, active, labels, distance = _inputs(n_clusters, n_features, dtype)
         name = f"K={n_clusters} D={n_features}"

@@ -27,12 +27,22 @@ def kmeans_arguments(device="cpu") -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
 class TestRegistration:
     def test_kmeans_assign(self, backend):
         x, offsets, centroids, labels, distance, active = kmeans_arguments(backend.device)
-        for kept in ((None, None, None), (active, labels, distance)):
-            torch.library.opcheck(OPERATORS.kmeans_assign.default, (x, offsets, centroids, *kept, "fp32"))
+        for *kept, with_distance in (
+            (None, None, None, True),
+            (active, labels, distance, True),
+            (active, labels, None, False),
+        ):
+            torch.library.opcheck(
+                OPERATORS.kmeans_assign.default, (x, offsets, centroids, *kept, "fp32", with_distance)
+            )
 
     def test_kmeans_update(self, backend):
         x, offsets, previous, labels, distance, active = kmeans_arguments(backend.device)
-        for options in ((None, previous, None, "keep"), (distance, previous, active, "farthest")):
+        for options in (
+            (None, previous, None, "keep"),
+            (distance, previous, active, "farthest"),
+            (None, previous, active, "farthest"),
+        ):
             torch.library.opcheck(OPERATORS.kmeans_update.default, (x, offsets, labels, 4, *options))
 
     def test_nearest_members(self, backend):
@@ -198,12 +208,19 @@ BAD_ASSIGN = {
     "active integer": ({"active": ACTIVE.int()}, ["torch.int32", "torch.bool"]),
     "distance in double": ({"distance": DISTANCE.double()}, ["torch.float64", "torch.float32"]),
     "nothing to keep": ({"active": ACTIVE, "labels": None}, ["active", "without labels and distance", "keep"]),
+    "no labels to keep": (
+        {"active": ACTIVE, "labels": None, "with_distance": False},
+        ["active is given without labels:", "keep"],
+    ),
 }
 BAD_UPDATE = {
     "no clusters": ({"n_clusters": 0}, ["n_clusters is 0", "at least 1"]),
     "unknown policy": ({"empty": "drop"}, ["'drop'", "farthest, keep"]),
     "previous of other clusters": ({"previous": CENTROIDS[:, 1:]}, ["previous has shape (3, 3, 5)", "(3, 4, 5)"]),
-    "no distance": ({"empty": "farthest", "distance": None}, ["without distance", "kmeans_assign"]),
+    "no distance": (
+        {"empty": "farthest", "distance": None, "previous": None},
+        ["without distance or previous", "kmeans_assign"],
+    ),
     "nothing to keep": ({"active": ACTIVE, "previous": None}, ["without previous", "keep"]),
 }
 

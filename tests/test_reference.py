@@ -111,6 +111,22 @@ class TestAssign:
         assert distance[:6].tolist() == [-3, -2, -1, 0, 1, 2]
         assert distance[11:].tolist() == [8, 9, 10, 11]
 
+    def test_labels_are_the_same_without_distances(self, any_backend):
+        for D, K in SHAPES:
+            x, offsets, centroids = normal(40, D), offsets_of((31, 0, 9)), normal(3, K, D, seed=1)
+            centroids[0, K // 2] = torch.nan
+            x[5], x[6] = torch.nan, 1e30
+            x, offsets, centroids = on(any_backend.device, x, offsets, centroids)
+            labels, _ = ops.kmeans_assign(x, offsets, centroids)
+            alone, nothing = ops.kmeans_assign(x, offsets, centroids, with_distance=False)
+            assert torch.equal(alone, labels)
+            assert nothing.shape == (0,)
+            active = torch.tensor([False, True, True], device=x.device)
+            kept, _ = ops.kmeans_assign(
+                x, offsets, centroids, active=active, labels=labels + 5, precision="fp32", with_distance=False
+            )
+            assert torch.equal(kept, torch.cat([labels[:31] + 5, labels[31:]]))
+
     def test_centroid_at_a_row_is_at_distance_0(self, any_backend):
         x = normal(30, 19, mean=7)
         labels, distance = ops.kmeans_assign(*on(any_backend.device, x, offsets_of((30,)), x.unsqueeze(0).clone()))
@@ -242,6 +258,19 @@ class TestUpdate:
         )
         assert centroids.flatten().tolist() == [3, 2, 1, 4.5, 0, 99, 99]
         assert counts.tolist() == [[1, 1, 1, 2, 1, 0, 0]]
+
+    def test_distances_not_given_are_those_to_the_previous_centroids(self, any_backend):
+        sizes = (40, 0, 25, 3)
+        x, offsets, previous = normal(sum(sizes), 9), offsets_of(sizes), normal(4, 12, 9, seed=1)
+        previous[0, 3] = torch.nan
+        active = torch.tensor([True, True, True, False])
+        x, offsets, previous, active = on(any_backend.device, x, offsets, previous, active)
+        labels, distance = ops.kmeans_assign(x, offsets, previous)
+        options = {"previous": previous, "active": active, "empty": "farthest"}
+        given_, computed = (ops.kmeans_update(x, offsets, labels, 12, distance=d, **options) for d in (distance, None))
+        assert (given_[1] == 0).any()
+        assert torch.equal(given_[1], computed[1])
+        assert torch.equal(given_[0].nan_to_num(7), computed[0].nan_to_num(7))
 
     def test_rows_equally_far_move_lowest_first(self, any_backend):
         x, labels = torch.tensor([[5.0], [1], [2], [3]]), torch.zeros(4, dtype=torch.int32)

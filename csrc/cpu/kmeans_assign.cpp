@@ -124,7 +124,7 @@ private:
         if (p.n_live == 0 || rows_.D == 0) {
             const float same = p.n_live == 0 ? std::numeric_limits<float>::infinity() : 0.0f;
             std::fill(labels_ + t.first, labels_ + t.last, 0);
-            std::fill(distance_ + t.first, distance_ + t.last, same);
+            if (distance_) std::fill(distance_ + t.first, distance_ + t.last, same);
             return;
         }
         AssignTile tile;
@@ -139,7 +139,7 @@ private:
         tile.norms = p.norms;
         tile.first_live = p.live_rows[0];
         tile.labels = labels_ + t.first;
-        tile.distance = distance_ + t.first;
+        tile.distance = distance_ ? distance_ + t.first : nullptr;
         tile.scratch = scratch;
         isa_.assign_tile(tile);
     }
@@ -171,7 +171,7 @@ void kmeans_assign(
             groups.push_back(g);
         } else {
             std::copy_n(previous_labels + rows.offsets[g], rows.size(g), labels + rows.offsets[g]);
-            std::copy_n(previous_distance + rows.offsets[g], rows.size(g), distance + rows.offsets[g]);
+            if (distance) std::copy_n(previous_distance + rows.offsets[g], rows.size(g), distance + rows.offsets[g]);
         }
     }
     if (!groups.empty()) Assignment(rows, centroids, K, labels, distance, n_threads).run(groups);

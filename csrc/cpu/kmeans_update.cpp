@@ -8,10 +8,22 @@
 #include "groups.h"
 #include "isa/kernels.h"
 #include "operators.h"
+#include "own_distances.h"
 #include "parallel.h"
 
 namespace dream_accel {
 namespace {
+
+std::vector<int64_t> groups_with_empty_clusters(
+    const Rows& rows, const int32_t* begins, int64_t K, const uint8_t* active) {
+    std::vector<int64_t> groups;
+    for (int64_t g = 0; g < rows.G; ++g) {
+        if (rows.size(g) == 0 || (active && !active[g])) continue;
+        const int32_t* begin = begins + g * (K + 1);
+        if (std::adjacent_find(begin, begin + K + 1) != begin + K + 1) groups.push_back(g);
+    }
+    return groups;
+}
 
 // The member nearest each cluster's centroid: it never moves, so that no cluster runs empty.
 std::vector<bool> find_anchors(
@@ -67,13 +79,26 @@ void kmeans_update(
 
     parallel_for(G, n_threads, [&](int64_t g, int) {
         const int64_t first = rows.offsets[g];
-        int32_t* begin = begins.get() + g * (K + 1);
-        sort_by_label(labels + first, rows.size(g), K, members.get() + first, begin);
-        if (farthest && (!active || active[g])) {
-            fill_empty_clusters(labels + first, distance + first, rows.size(g), K, members.get() + first, begin);
-        }
-        for (int64_t k = 0; k < K; ++k) counts[g * K + k] = begin[k + 1] - begin[k];
+        sort_by_label(labels + first, rows.size(g), K, members.get() + first, begins.get() + g * (K + 1));
     });
+    if (farthest) {
+        const std::vector<int64_t> groups = groups_with_empty_clusters(rows, begins.get(), K, active);
+        Buffer<float> computed;
+        if (!distance && !groups.empty()) {
+            computed = make_buffer<float>(rows.N);
+            own_distances(rows, groups, previous, K, labels, computed.get(), n_threads);
+            distance = computed.get();
+        }
+        parallel_for(static_cast<int64_t>(groups.size()), n_threads, [&](int64_t i, int) {
+            const int64_t g = groups[i], first = rows.offsets[g];
+            int32_t* begin = begins.get() + g * (K + 1);
+            fill_empty_clusters(labels + first, distance + first, rows.size(g), K, members.get() + first, begin);
+        });
+    }
+    for (int64_t g = 0; g < G; ++g) {
+        const int32_t* begin = begins.get() + g * (K + 1);
+        for (int64_t k = 0; k < K; ++k) counts[g * K + k] = begin[k + 1] - begin[k];
+    }
 
     // Few clusters are split by columns, so that every thread gets some.
     const int64_t wanted = (4 * n_threads + G * K - 1) / std::max<int64_t>(G * K, 1);

@@ -1,36 +1,16 @@
 // The rows nearest each centroid.
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <numeric>
 #include <vector>
 
 #include "buffer.h"
 #include "groups.h"
-#include "isa/kernels.h"
 #include "operators.h"
+#include "own_distances.h"
 #include "parallel.h"
 
 namespace dream_accel {
 namespace {
-
-constexpr float INFINITE = std::numeric_limits<float>::infinity();
-constexpr int64_t ROWS_PER_TASK = 64;
-
-// Squared distance of rows [first, last) to the centroid of their own cluster; infinite where there is none.
-void own_distances(
-    const Rows& rows, const float* centroids, int64_t K, const int32_t* labels, int64_t first, int64_t last,
-    float* distance) {
-    const Kernels& isa = kernels();
-    int64_t g = std::upper_bound(rows.offsets, rows.offsets + rows.G + 1, first) - rows.offsets - 1;
-    for (int64_t i = first; i < last; ++i) {
-        while (i >= rows.offsets[g + 1]) ++g;
-        distance[i] = INFINITE;
-        if (labels[i] < 0 || labels[i] >= K) continue;
-        const float* centroid = centroids + (g * K + labels[i]) * rows.D;
-        const float found = isa.row_distance(rows.row(i), rows.dtype, centroid, rows.D);
-        if (!std::isnan(found)) distance[i] = found;
-    }
-}
 
 // Brings the first n of rows [begin, end) by (distance, row) to the front, in that order. Returns how many there are.
 int64_t sort_nearest(int32_t* begin, int32_t* end, int64_t n, const float* distance) {
@@ -68,11 +48,9 @@ void nearest_members(
     n_threads = threads_for(rows.N * rows.D, n_threads);
     auto distances = make_buffer<float>(rows.N);
     auto all_members = make_buffer<int32_t>(rows.N);
-    const int64_t n_tasks = (rows.N + ROWS_PER_TASK - 1) / ROWS_PER_TASK;
-    parallel_for(n_tasks, n_threads, [&](int64_t task, int) {
-        const int64_t first = task * ROWS_PER_TASK, last = std::min(first + ROWS_PER_TASK, rows.N);
-        own_distances(rows, centroids, K, labels, first, last, distances.get());
-    });
+    std::vector<int64_t> groups(rows.G);
+    std::iota(groups.begin(), groups.end(), 0);
+    own_distances(rows, groups, centroids, K, labels, distances.get(), n_threads);
 
     parallel_for(rows.G, n_threads, [&](int64_t g, int) {
         const int64_t first = rows.offsets[g], n_rows = rows.size(g);

@@ -32,16 +32,16 @@ void kmeans_assign(
     int64_t K,
     const uint8_t* active,           // IN (G,) or null: all
     const int32_t* previous_labels,  // IN (N,) what rows of inactive groups keep; null without active
-    const float* previous_distance,  // IN (N,) likewise
+    const float* previous_distance,  // IN (N,) likewise, where there is distance
     int32_t* labels,                 // OUT (N,)
-    float* distance,                 // OUT (N,)
+    float* distance,                 // OUT (N,) or null: not asked for
     int n_threads);
 
 void kmeans_update(
     const Rows& rows,
     const int32_t* labels,  // IN (N,)
     int64_t K,
-    const float* distance,  // IN (N,) where farthest, else unused
+    const float* distance,  // IN (N,) where farthest; null: to previous, computed where a cluster is empty
     const float* previous,  // IN (G, K, D) or null
     const uint8_t* active,  // IN (G,) or null: all
     bool farthest,          // empty clusters take the farthest rows

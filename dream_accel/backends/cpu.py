@@ -40,12 +40,13 @@ def kmeans_assign(
     labels: Tensor | None,
     distance: Tensor | None,
     precision: str,
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Nearest live centroid of every row; always in float32, whatever ``precision`` allows."""
     x, offsets, centroids = x.contiguous(), offsets.contiguous(), centroids.contiguous()
     kept = [None] * 3 if active is None else [_contiguous(t) for t in (active, labels, distance)]
     new_labels = torch.empty(len(x), dtype=torch.int32)
-    new_distance = torch.empty(len(x), dtype=torch.float32)
+    new_distance = torch.empty(len(x) if with_distance else 0, dtype=torch.float32)
     _call(
         "kmeans_assign",
         *_rows(x, offsets),
@@ -53,7 +54,7 @@ def kmeans_assign(
         centroids.shape[1],
         *map(_address, kept),
         new_labels.data_ptr(),
-        new_distance.data_ptr(),
+        new_distance.data_ptr() if with_distance else 0,
     )
     return new_labels, new_distance
 

@@ -39,6 +39,7 @@ def kmeans_assign(
     labels: Tensor | None,
     distance: Tensor | None,
     precision: str,
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Nearest live centroid of every row and the squared distance to it."""
     dtype = _compute_dtype(x)
@@ -61,11 +62,11 @@ def kmeans_assign(
             )
     if active is not None:
         assert labels is not None
-        assert distance is not None
         keep = ~active[group_of_rows(offsets, len(x))]
         new_labels = torch.where(keep, labels, new_labels)
-        new_distance = torch.where(keep, distance.to(dtype), new_distance)
-    return new_labels, new_distance
+        if distance is not None:
+            new_distance = torch.where(keep, distance.to(dtype), new_distance)
+    return new_labels, new_distance if with_distance else new_distance[:0].clone()
 
 
 def kmeans_update(
@@ -84,7 +85,9 @@ def kmeans_update(
     cluster = group_of_rows(offsets, len(x)) * n_clusters + torch.where(valid, labels, 0).long()
     n_bins = n_groups * n_clusters
     if empty == "farthest":
-        assert distance is not None
+        if distance is None:
+            assert previous is not None
+            distance = _distances_to_own(x, offsets, previous, labels)
         cluster = _relocate(cluster, valid, distance, offsets, n_clusters, active)
 
     # Rows that belong to no cluster are summed into one extra bin, which is dropped.
@@ -281,6 +284,11 @@ def _anchors(own: Tensor, distance: Tensor, n_clusters: int) -> Tensor:
     anchors = torch.zeros(len(own), dtype=torch.bool, device=own.device)
     anchors[near[first]] = True
     return anchors
+
+
+def _distances_to_own(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor) -> Tensor:
+    parts = [_distance_to_own(x, rows, centroids[group], labels) for group, rows in _spans(offsets)]
+    return torch.cat([*parts, torch.zeros(0, dtype=_compute_dtype(x), device=x.device)])
 
 
 def _distance_to_own(x: Tensor, rows: slice, centroids: Tensor, labels: Tensor) -> Tensor:

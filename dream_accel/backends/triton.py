@@ -67,9 +67,10 @@ def kmeans_assign(
     labels: Tensor | None,
     distance: Tensor | None,
     precision: str,
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Nearest live centroid of every row and the squared distance to it."""
-    return _kernels().kmeans_assign(x, offsets, centroids, active, labels, distance, precision)
+    return _kernels().kmeans_assign(x, offsets, centroids, active, labels, distance, precision, with_distance)
 
 
 def kmeans_update(

@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 torch.library.define(
     "dream_accel::kmeans_assign",
     "(Tensor x, Tensor offsets, Tensor centroids, Tensor? active=None, Tensor? labels=None, Tensor? distance=None, "
-    'str precision="fp32") -> (Tensor, Tensor)',
+    'str precision="fp32", bool with_distance=True) -> (Tensor, Tensor)',
 )
 
 
@@ -27,6 +27,7 @@ def kmeans_assign(
     labels: Tensor | None = None,
     distance: Tensor | None = None,
     precision: str = "fp32",
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Label every row with the nearest centroid of its group.
 
@@ -40,17 +41,20 @@ def kmeans_assign(
         centroids: (G, K, D) float32.
         active: (G,) bool; rows of inactive groups keep the given ``labels`` and ``distance``. Default: all active.
         labels: (N,) int32, needed beside ``active``.
-        distance: (N,) float32, needed beside ``active``.
+        distance: (N,) float32, needed beside ``active`` where distances are returned.
         precision: of the products that decide the label: ``"fp32"``, ``"tf32"`` or ``"bf16"``. CPUs always use fp32.
+        with_distance: False returns labels alone and saves a second pass over ``x``.
 
     Returns:
-        labels (N,) int32 within the group, and the squared Euclidean distance (N,) float32 to the chosen centroid;
-        0 and infinity where a group has no live centroid.
+        labels (N,) int32 within the group, and the squared Euclidean distance (N,) float32 to the chosen centroid, (0,)
+        without distances; 0 and infinity where a group has no live centroid.
 
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.dream_accel.kmeans_assign(x, offsets, centroids, active, labels, distance, precision)
+    return torch.ops.dream_accel.kmeans_assign(
+        x, offsets, centroids, active, labels, distance, precision, with_distance
+    )
 
 
 def _check(
@@ -61,6 +65,7 @@ def _check(
     labels: Tensor | None,
     distance: Tensor | None,
     precision: str,
+    with_distance: bool,
 ) -> None:
     check_rows(x, offsets)
     check_centroids(x, offsets, centroids)
@@ -69,8 +74,9 @@ def _check(
     check_shape("labels", labels, (len(x),), torch.int32)
     check_shape("distance", distance, (len(x),), result_dtype(x))
     check_device("x", x, active=active, labels=labels, distance=distance)
-    if active is not None and (labels is None or distance is None):
-        raise DreamAccelError("active is given without labels and distance: inactive groups need values to keep")
+    if active is not None and (labels is None or (with_distance and distance is None)):
+        kept = "labels and distance" if with_distance else "labels"
+        raise DreamAccelError(f"active is given without {kept}: inactive groups need values to keep")
 
 
 @torch.library.impl("dream_accel::kmeans_assign", "default")
@@ -83,8 +89,9 @@ def _impl(
     labels: Tensor | None = None,
     distance: Tensor | None = None,
     precision: str = "fp32",
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    args = (x, offsets, centroids, active, labels, distance, precision)
+    args = (x, offsets, centroids, active, labels, distance, precision, with_distance)
     _check(*args)
     return choose("kmeans_assign", *args).kmeans_assign(*args)
 
@@ -98,7 +105,8 @@ def _fake(
     labels: Tensor | None = None,
     distance: Tensor | None = None,
     precision: str = "fp32",
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    _check(x, offsets, centroids, active, labels, distance, precision)
+    _check(x, offsets, centroids, active, labels, distance, precision, with_distance)
     n_rows = x.shape[0]
-    return x.new_empty(n_rows, dtype=torch.int32), x.new_empty(n_rows, dtype=result_dtype(x))
+    return x.new_empty(n_rows, dtype=torch.int32), x.new_empty(n_rows if with_distance else 0, dtype=result_dtype(x))

@@ -43,7 +43,8 @@ def kmeans_update(
         offsets: (G+1,) int64; where each group begins and where the last one ends.
         labels: (N,) int32 within the group; a row labelled outside 0..K-1 belongs to no cluster.
         n_clusters: K, at least 1.
-        distance: (N,) float32 from the assignment; needed by ``empty="farthest"``.
+        distance: (N,) float32 from the assignment, for ``empty="farthest"``. Default: the distances to ``previous`` are
+            computed, in the groups that have an empty cluster alone.
         previous: (G, K, D) float32; what empty clusters and inactive groups keep.
         active: (G,) bool; inactive groups keep ``previous``. Default: all active.
         empty: ``"farthest"`` or ``"keep"``.
@@ -76,8 +77,11 @@ def _check(
     check_shape("previous", previous, (len(offsets) - 1, n_clusters, x.shape[1]), result_dtype(x))
     check_shape("active", active, (len(offsets) - 1,), torch.bool)
     check_device("x", x, labels=labels, distance=distance, previous=previous, active=active)
-    if empty == "farthest" and distance is None:
-        raise DreamAccelError('empty="farthest" without distance: pass the distances kmeans_assign returned')
+    if empty == "farthest" and distance is None and previous is None:
+        raise DreamAccelError(
+            'empty="farthest" without distance or previous: pass the distances kmeans_assign returned, or the '
+            "centroids it was given"
+        )
     if active is not None and previous is None:
         raise DreamAccelError("active is given without previous: inactive groups need centroids to keep")
 

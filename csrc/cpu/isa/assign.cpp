@@ -184,22 +184,22 @@ void score_columns(
 
 template <class T>
 void assign_part(const AssignTile& tile, const Part<T>& part, int32_t* labels, float* distance) {
+    float best[PART_ROWS];
     float* rows = tile.scratch;
     float* scores = rows + ROWS * STRIDE;
     const int64_t padded = (tile.K + W - 1) / W * W, stride = columns_at_a_time(tile.K);
     for (int i = 0; i < part.n_rows; ++i) {
         labels[i] = tile.first_live;
-        distance[i] = __builtin_inff();
+        best[i] = __builtin_inff();
     }
     for (int64_t first = 0; first < padded; first += COLUMNS) {
         const int64_t n_columns = padded - first < COLUMNS ? padded - first : COLUMNS;
         score_columns<T>(tile, part, first, n_columns, rows, scores);
         for (int i = 0; i < part.n_rows; ++i) {
-            argmin(
-                scores + i * stride, tile.norms + first, n_columns, static_cast<int32_t>(first), distance[i],
-                labels[i]);
+            argmin(scores + i * stride, tile.norms + first, n_columns, static_cast<int32_t>(first), best[i], labels[i]);
         }
     }
+    if (!distance) return;
     for (int i = 0; i < part.n_rows; ++i) {
         const float found = distance_between(part.x + i * tile.D, tile.centroids + labels[i] * tile.D, tile.D);
         distance[i] = found == found ? found : __builtin_inff();
@@ -225,7 +225,7 @@ void assign_typed_tile(const AssignTile& tile) {
         part.n_rows = static_cast<int>(smaller(left, step));
         part.next = part.x + step * tile.D;
         part.n_next = static_cast<int>(next < 0 ? 0 : smaller(next, step));
-        assign_part(tile, part, tile.labels + i, tile.distance + i);
+        assign_part(tile, part, tile.labels + i, tile.distance ? tile.distance + i : nullptr);
     }
 }
 

@@ -183,9 +183,31 @@ void score_block(
 
 struct Nearest {
     float score;     // the lowest so far
-    float distance;  // of the label
+    float distance;  // of the label, once it has been computed
     int32_t label;
 };
+
+constexpr int32_t NOBODY = -1;
+constexpr float NOT_COMPUTED = -1.0f;
+
+template <class T>
+float finite_distance(const AssignTile& tile, const T* x, int64_t label) {
+    const float distance = distance_between(x, tile.centroids + label * tile.D, tile.D);
+    return distance == distance ? distance : __builtin_inff();
+}
+
+// Takes the candidate where it is nearer. Most rows have one candidate, and their distance need not be known.
+template <class T>
+void consider(const AssignTile& tile, const T* x, int64_t candidate, Nearest& nearest) {
+    float distance = NOT_COMPUTED;
+    if (nearest.label != NOBODY) {
+        if (nearest.distance == NOT_COMPUTED) nearest.distance = finite_distance(tile, x, nearest.label);
+        distance = finite_distance(tile, x, candidate);
+        if (!(distance < nearest.distance)) return;
+    }
+    nearest.distance = distance;
+    nearest.label = static_cast<int32_t>(candidate);
+}
 
 // Takes up n_columns scores of a row, the first of which belongs to centroid first.
 template <class T>
@@ -205,12 +227,7 @@ void take_up(
         unsigned close = _mm512_cmp_ps_mask((__m512)score, limit, _CMP_LE_OQ);
         for (; close; close &= close - 1) {
             const int64_t label = first + k + __builtin_ctz(close);
-            if (!(tile.norms[label] < __builtin_inff())) continue;
-            const float distance = distance_between(x, tile.centroids + label * tile.D, tile.D);
-            if (distance < nearest.distance) {
-                nearest.distance = distance;
-                nearest.label = static_cast<int32_t>(label);
-            }
+            if (tile.norms[label] < __builtin_inff()) consider(tile, x, label, nearest);
         }
     }
 }
@@ -231,7 +248,7 @@ void assign_part(const AssignTile& tile, const T* x, int n_rows, float largest, 
     const int64_t D = tile.D, padded = round_up(tile.K, SIDE), stride = columns_at_a_time(tile.K);
     const int64_t chunk = chunk_of(tile.K);
     Nearest nearest[PART_ROWS];
-    for (int i = 0; i < n_rows; ++i) nearest[i] = {__builtin_inff(), __builtin_inff(), tile.first_live};
+    for (int i = 0; i < n_rows; ++i) nearest[i] = {__builtin_inff(), NOT_COMPUTED, NOBODY};
     for (int64_t first = 0; first < padded; first += COLUMNS) {
         const int64_t n_columns = smaller(padded - first, COLUMNS);
         float norms[PART_ROWS] = {};
@@ -248,8 +265,10 @@ void assign_part(const AssignTile& tile, const T* x, int n_rows, float largest, 
         }
     }
     for (int i = 0; i < n_rows; ++i) {
-        labels[i] = nearest[i].label;
-        distance[i] = nearest[i].distance;
+        labels[i] = nearest[i].label == NOBODY ? tile.first_live : nearest[i].label;
+        if (!distance) continue;
+        const bool computed = nearest[i].distance != NOT_COMPUTED;
+        distance[i] = computed ? nearest[i].distance : finite_distance(tile, x + i * D, labels[i]);
     }
 }
 
@@ -265,7 +284,7 @@ void assign_typed_tile(const AssignTile& tile) {
     for (int64_t i = 0; i < tile.n_rows; i += step) {
         const int n_rows = static_cast<int>(smaller(tile.n_rows - i, step));
         const T* x = static_cast<const T*>(tile.x) + i * tile.D;
-        assign_part(tile, x, n_rows, largest, tile.labels + i, tile.distance + i);
+        assign_part(tile, x, n_rows, largest, tile.labels + i, tile.distance ? tile.distance + i : nullptr);
     }
     _tile_release();
 }

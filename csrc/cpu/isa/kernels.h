@@ -21,7 +21,7 @@ struct AssignTile {
     const float* norms;      // IN (K padded to whole vectors,), +inf where a centroid is dead
     int32_t first_live;      // the lowest live centroid
     int32_t* labels;         // OUT (n_rows,)
-    float* distance;         // OUT (n_rows,)
+    float* distance;         // OUT (n_rows,) or null: not asked for
     float* scratch;          // assign_scratch(K) floats, 64-byte aligned
 };
 
