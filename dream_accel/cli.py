@@ -6,14 +6,11 @@ The options of a recipe are derived from :class:`dream_accel.Recipe`, so a setti
 from __future__ import annotations
 
 import csv
-import functools
-import inspect
 import io
 import json
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +18,8 @@ import typer
 
 from .bench.command import app as bench
 from .errors import DreamAccelError, DreamAccelWarning, choices
-from .options import DataDir, Device, Download, Overwrite, Quick
+from .options import DataDir, Device, Download, Overwrite, Quick, with_recipe
 from .recipes import Recipe, recipe
-from .recipes.datasets import dataset_defaults
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
@@ -51,41 +47,6 @@ def main() -> None:
     except DreamAccelError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``settings`` one option for every field of a recipe; those given arrive as a dict."""
-    own = inspect.signature(command, eval_str=True).parameters
-    names = [setting.name for setting in fields(Recipe)]
-
-    @functools.wraps(command)
-    def wrapped(**options: Any) -> None:
-        settings = {name: options.pop(name) for name in names}
-        command(settings={key: value for key, value in settings.items() if value is not None}, **options)
-
-    parameters = [
-        inspect.Parameter(
-            setting.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[type(setting.default) | None, typer.Option(help=_help(setting), show_default=False)],
-        )
-        for setting in fields(Recipe)
-    ]
-    parameters += [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "settings"
-    ]
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapped
-
-
-def _help(setting: Any) -> str:
-    text = setting.metadata["help"]
-    digits = dataset_defaults("digits").get(setting.name, setting.default)
-    beside = "" if digits == setting.default else f"; digits: {digits!r}".replace("'", "")
-    shown = setting.default if setting.default != "" else "none"
-    return f"{text[0].upper()}{text[1:]}. [default: {shown}{beside}]"
 
 
 @app.command()

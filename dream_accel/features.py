@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import DreamAccelError
+from .heap import retained_heap
 
 Embedder = Callable[[Tensor], Tensor]
 
@@ -86,20 +87,34 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
+def images_at_a_time(device: torch.device) -> int:
+    """How many images go forward together where nothing is learned from them.
+
+    On a CPU few enough for caches, and for the allocator to reuse their memory; on a GPU enough to fill it.
+    """
+    return 64 if device.type == "cpu" else 1024
+
+
 @torch.no_grad()
 def embed_rows(
     images: Tensor,
     rows: Tensor,
     source: nn.Module | Embedder,
     normalize: Embedder | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int | None = None,
 ) -> Tensor:
-    """(len(rows), D) features of the chosen images; ``chunk_size`` images are in floating point at a time."""
+    """(len(rows), D) features of the chosen images; ``chunk_size`` images are in floating point at a time.
+
+    By default as many as :func:`images_at_a_time` says.
+    """
+    if len(rows) == 0:
+        raise DreamAccelError("no images to embed")
     embed = embedder_of(source)
-    features = None
-    with _evaluation_mode(source):
-        for start in range(0, len(rows), chunk_size):
-            chunk = to_float(images[rows[start : start + chunk_size]])
+    features: Tensor | None = None
+    done = 0
+    with _evaluation_mode(source), retained_heap():
+        for some in rows.split(chunk_size or images_at_a_time(images.device)):
+            chunk = to_float(images[some])
             out = embed(chunk if normalize is None else normalize(chunk))
             if not isinstance(out, Tensor) or out.dim() < 2 or len(out) != len(chunk):
                 found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -107,9 +122,9 @@ def embed_rows(
             out = out.flatten(1)
             if features is None:
                 features = torch.empty(len(rows), out.shape[1], dtype=out.dtype, device=out.device)
-            features[start : start + len(out)] = out
-    if features is None:
-        raise DreamAccelError("no images to embed")
+            features[done : done + len(out)] = out
+            done += len(out)
+    assert features is not None
     return features
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any
 
 import typer
+
+from .recipes import Recipe
+from .recipes.datasets import dataset_defaults
 
 Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1.")]
 DataDir = Annotated[
@@ -14,3 +21,38 @@ DataDir = Annotated[
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A small form of the command, to see that it runs.")]
+
+
+def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``settings`` one option for every field of a recipe; those given arrive as a dict."""
+    own = inspect.signature(command, eval_str=True).parameters
+    names = [setting.name for setting in fields(Recipe)]
+
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> None:
+        settings = {name: options.pop(name) for name in names}
+        command(settings={key: value for key, value in settings.items() if value is not None}, **options)
+
+    parameters = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[type(setting.default) | None, typer.Option(help=_help(setting), show_default=False)],
+        )
+        for setting in fields(Recipe)
+    ]
+    parameters += [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "settings"
+    ]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapped
+
+
+def _help(setting: Any) -> str:
+    text = setting.metadata["help"]
+    digits = dataset_defaults("digits").get(setting.name, setting.default)
+    beside = "" if digits == setting.default else f"; digits: {digits!r}".replace("'", "")
+    shown = setting.default if setting.default != "" else "none"
+    return f"{text[0].upper()}{text[1:]}. [default: {shown}{beside}]"

@@ -33,7 +33,7 @@ class RepresentativeSampler:
         seed: of everything drawn here.
         normalize: applied to floating point images before they are embedded; batches are returned without it.
         max_iter: K-Means iterations per refresh at most.
-        chunk_size: images embedded at a time.
+        chunk_size: images embedded at a time; default: 64 on a CPU, else 1024.
 
     Attributes:
         indices: (C, n) int64, the current picks as indices into ``images``.
@@ -56,9 +56,9 @@ class RepresentativeSampler:
         *,
         normalize: Embedder | None = None,
         max_iter: int = 20,
-        chunk_size: int = 1024,
+        chunk_size: int | None = None,
     ) -> None:
-        if min(n_clusters, per_cluster, interval, chunk_size) < 1:
+        if min(n_clusters, per_cluster, interval, 1 if chunk_size is None else chunk_size) < 1:
             raise DreamAccelError(
                 f"n_clusters is {n_clusters}, per_cluster {per_cluster}, interval {interval}, chunk_size {chunk_size}: "
                 "each must be at least 1"

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import dream_accel as da
 from dream_accel import cli
 from dream_accel.data import load_dataset
-from dream_accel.engine.loop import Distiller
+from dream_accel.engine.distiller import Distiller
 from dream_accel.errors import DreamAccelWarning
 from dream_accel.recipes import Recipe
 

@@ -18,7 +18,8 @@ from dream_accel.backends import choose
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine import loop
 from dream_accel.engine.checkpoint import Checkpoint
-from dream_accel.engine.loop import Distiller, distill, load_split
+from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.loop import distill, load_split
 from dream_accel.engine.matching import MatchingStep
 from dream_accel.engine.pixels import PixelSGD
 from dream_accel.engine.training import Rows, Trainer

@@ -89,7 +89,7 @@ class TestAccuracy:
 
         accuracy = protocol_module._accuracy
         monkeypatch.setattr(protocol_module, "_accuracy", remember)
-        monkeypatch.setattr(protocol_module, "TEST_CHUNK", 7)
+        monkeypatch.setattr(protocol_module, "images_at_a_time", lambda device: 7)
         train = split.train.batch(torch.arange(30))
         found = evaluate_images(train, split.train.labels, split.test, split.normalization, replace(FAST, epochs=2))
         for network, percent in zip(networks, found.accuracies, strict=True):

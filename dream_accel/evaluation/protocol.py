@@ -18,12 +18,13 @@ from ..devices import find_device
 from ..engine.loop import load_split
 from ..engine.training import Rows, Trainer
 from ..errors import DreamAccelError
+from ..features import images_at_a_time
+from ..heap import retained_heap
 from ..networks import make_network
 from ..random import generator
 from ..recipes.settings import Recipe
 from ..results import Result
 
-TEST_CHUNK = 1000
 LR_DECAY = 0.2
 
 
@@ -161,9 +162,10 @@ def evaluate_images(
         if getattr(protocol, name) < 1:
             raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")
     accuracies = []
-    for number in range(protocol.networks):
-        network = _train(images, labels, test, normalization, protocol, number, on_epoch)
-        accuracies.append(_accuracy(network, test, normalization))
+    with retained_heap():
+        for number in range(protocol.networks):
+            network = _train(images, labels, test, normalization, protocol, number, on_epoch)
+            accuracies.append(_accuracy(network, test, normalization))
     return Evaluation(tuple(accuracies), protocol)
 
 
@@ -208,7 +210,7 @@ def _train(
 def _accuracy(network: nn.Module, test: ImageSet, normalization: Normalization) -> float:
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=test.device)
-    for rows in torch.arange(len(test), device=test.device).split(TEST_CHUNK):
+    for rows in torch.arange(len(test), device=test.device).split(images_at_a_time(test.device)):
         predicted = network(normalization(test.batch(rows))).argmax(dim=1)
         correct += (predicted == test.labels[rows]).sum()
     return 100 * int(correct) / len(test)
