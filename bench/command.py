@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dream_accel.options import Device, Quick
+from dream_accel.errors import DreamAccelError
+from dream_accel.options import DataDir, Device, Download, Quick, with_recipe
 
 if TYPE_CHECKING:
     from .harness import Measurement
@@ -60,6 +61,55 @@ def _command_of(name: str) -> Callable[..., None]:
 
 for _name, _help in BENCHMARKS.items():
     app.command(_name, help=_help)(_command_of(_name))
+
+
+@app.command()
+@with_recipe
+def accuracy(
+    settings: dict[str, Any],
+    out: Annotated[Path, typer.Option(help="CSV file of the curve; table (.md), figure (.png) and runs go beside it.")],
+    at: Annotated[str, typer.Option(help="Outer iterations at which networks are trained and tested.")] = "0,1,2,4,8",
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to this, less one.", min=1)] = 3,
+    arms: Annotated[str, typer.Option(help="random, kmeans-init, dream.")] = "random,kmeans-init,dream",
+    holdout: Annotated[
+        int, typer.Option(help="Test on so many training images held out, to choose settings. [default: the test set]")
+    ] = 0,
+    seconds: Annotated[float, typer.Option(help="Stop and save after so long; the same command continues.")] = 1e9,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    download: Download = False,
+    quick: Quick = False,
+) -> None:
+    """Time to accuracy: random sampling from random and from K-Means initialisation, and DREAM, at equal batch."""
+    from dream_accel.devices import find_device
+    from dream_accel.recipes import recipe
+    from dream_accel.results import write_text
+
+    from . import curve
+    from .accuracy import QUICK, Plan, run
+
+    chosen = {**QUICK, **settings} if quick else settings
+    iterations = tuple(_integers("--at", "0,1" if quick else at))
+    plan = Plan(
+        recipe(chosen.pop("recipe", "dream"), chosen.pop("dataset", "digits"), **chosen),
+        iterations,
+        tuple(range(1 if quick else seeds)),
+        tuple(arms.split(",")),
+        holdout,
+    )
+    complete = run(plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds)
+    points = curve.read_curve(out) if out.exists() else []
+    write_text(out.with_suffix(".md"), curve.table(points))
+    curve.figure(points, out.with_suffix(".png"))
+    print(curve.table(points))
+    print("complete" if complete else "time is over: the same command continues")
+
+
+def _integers(option: str, words: str) -> list[int]:
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise DreamAccelError(f"{option} {words}: give whole numbers, set apart by commas") from None
 
 
 @app.command()

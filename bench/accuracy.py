@@ -1,0 +1,247 @@
+"""Time to accuracy: the same distillation with and without representative sampling, evaluated on the way.
+
+Three arms at equal batch, equal everything: random sampling from random initialisation, random sampling from K-Means
+initialisation, and DREAM. They separate what the initialisation gives from what the sampling of the batches gives.
+Networks are trained from scratch at iterations fixed beforehand; the accuracies of the test set are reported and decide
+nothing. With ``holdout`` a part of the training set takes the test set's place, for choosing settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from dream_accel.data import DataSplit
+from dream_accel.data.splits import train_test_split
+from dream_accel.engine.loop import Run, load_split
+from dream_accel.errors import DreamAccelError
+from dream_accel.evaluation import Protocol, evaluate_images
+from dream_accel.recipes import Recipe
+
+from .curve import Point, read_curve, write_curve
+from .harness import commit, device_name, versions
+
+ARMS: dict[str, dict[str, str]] = {
+    "random": {"init": "mix", "strategy": "random"},
+    "kmeans-init": {"init": "kmeans", "strategy": "random"},
+    "dream": {"init": "kmeans", "strategy": "dream"},
+}
+"""What each arm changes of a recipe. ``mix`` packs random images as ``kmeans`` packs the chosen ones."""
+
+
+QUICK = {
+    "limit_train": 200,
+    "ipc": 1,
+    "clusters": 8,
+    "inner_steps": 2,
+    "width": 8,
+    "network_images": 64,
+    "eval_epochs": 5,
+    "eval_networks": 1,
+}
+"""Settings that only show that everything runs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, and where accuracies are measured."""
+
+    recipe: Recipe
+    """its init, strategy, iterations and seed are set by arm and seed"""
+    at: tuple[int, ...]
+    """outer iterations after which networks are trained; 0 is the initialisation"""
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...] = tuple(ARMS)
+    holdout: int = 0
+    """training images held out and evaluated on instead of the test set; 0: the test set"""
+
+    def __post_init__(self) -> None:
+        if not self.at or not self.seeds or not self.arms or min(self.at) < 0:
+            raise DreamAccelError(
+                f"at {self.at}, seeds {self.seeds}, arms {self.arms}: give at least one of each, iterations from 0"
+            )
+        unknown = set(self.arms) - set(ARMS)
+        if unknown:
+            raise DreamAccelError(f"unknown arm {sorted(unknown)[0]!r}: choose among {', '.join(ARMS)}")
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """The iterations in order, 0 first: it holds the seconds of the initialisation."""
+        return tuple(sorted({0, *self.at}))
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    device: torch.device,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+    seconds: float = float("inf"),
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Add points to the curve in ``out`` until it is complete or the time is over; call again to continue.
+
+    Runs are kept beside the curve, in a folder with the ending ``.runs``; they stop after an outer iteration. The arms
+    of a seed advance together, so that a curve cut short still compares.
+
+    Args:
+        plan: what to run; continuing needs the same plan.
+        out: CSV file of :class:`bench.curve.Point`.
+        device: where to run.
+        data_dir, download: of the data set, as in :func:`dream_accel.distill`.
+        seconds: stop and save after so long.
+        say: takes a line for every point.
+
+    Returns:
+        whether the curve is complete.
+
+    Raises:
+        DreamAccelError: the file holds points of another plan.
+    """
+    deadline = time.perf_counter() + seconds
+    points = read_curve(out) if out.exists() else []
+    _check_same_plan(points, plan, out)
+    split = _with_holdout(load_split(plan.recipe, device, data_dir, download), plan.holdout)
+    _warm_up(plan.recipe, split)
+    done = {(point.arm, point.seed, point.iteration) for point in points}
+    for seed in plan.seeds:
+        arms = {arm: Arm(plan, arm, seed, split, _checkpoint(out, arm, seed)) for arm in plan.arms}
+        for iteration in plan.points:
+            for arm in (arms[name] for name in plan.arms if (name, seed, iteration) not in done):
+                before = [point.distill_seconds for point in points if point.iteration == 0 and _of(point, arm)]
+                if not arm.reach(iteration, deadline) or time.perf_counter() > deadline:
+                    for each in arms.values():
+                        each.save()
+                    return False
+                points.append(arm.measure(before[0] if before else None))
+                write_curve(out, points)
+                arm.save()
+                say(_line(points[-1]))
+    return True
+
+
+class Arm:
+    """One distillation, made when it is first needed."""
+
+    def __init__(self, plan: Plan, name: str, seed: int, split: DataSplit, checkpoint: Path) -> None:
+        self.plan, self.name, self.seed, self._split, self._checkpoint = plan, name, seed, split, checkpoint
+        self._settings = replace(plan.recipe, **ARMS[name], iterations=plan.points[-1], seed=seed)  # type: ignore[arg-type]
+        self._run: Run | None = None
+        self._began = 0.0
+
+    def reach(self, iteration: int, deadline: float) -> bool:
+        """Distil until so many iterations are done; False where the time was over first."""
+        run = self._started()
+        while len(run.history) < iteration:
+            if time.perf_counter() > deadline:
+                return False
+            run.advance()
+        return True
+
+    def measure(self, initial_seconds: float | None) -> Point:
+        """Train networks on the set as it is.
+
+        Args:
+            initial_seconds: what the initialisation took, where it was measured before.
+        """
+        run, split = self._started(), self._split
+        history, settings = run.history, run.recipe
+        images, labels = run.synthetic.decode()
+        protocol = replace(Protocol.of(settings, split.test.shape), seed=self.seed)
+        began = time.perf_counter()
+        found = evaluate_images(
+            images.to(split.test.device), labels.to(split.test.device), split.test, split.normalization, protocol
+        )
+        evaluated = time.perf_counter() - began
+        before = self._began if initial_seconds is None else initial_seconds
+        return Point(
+            dataset=settings.dataset,
+            images=len(split.train),
+            network=f"{settings.network}-{settings.depth}-{settings.width}",
+            ipc=settings.ipc,
+            factor=settings.factor,
+            clusters=settings.clusters,
+            per_cluster=settings.per_cluster,
+            interval=settings.interval,
+            inner_steps=settings.inner_steps,
+            metric=settings.metric,
+            pixel_lr=settings.pixel_lr,
+            network_images=settings.network_images,
+            match_augment=settings.match_augment,
+            arm=self.name,
+            seed=self.seed,
+            iteration=len(history),
+            distill_seconds=round(before + (history[-1].seconds if history else 0.0), 3),
+            evaluate_seconds=round(evaluated, 3),
+            evaluated_on=f"{self.plan.holdout} held-out training images" if self.plan.holdout else "test set",
+            networks=protocol.networks,
+            epochs=protocol.epochs,
+            accuracy=round(found.mean, 3),
+            std=round(found.std, 3),
+            device=device_name(split.train.device),
+            threads=torch.get_num_threads(),
+            versions=versions(),
+            commit=commit(),
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint of what was begun."""
+        if self._run is not None:
+            self._run.save()
+
+    def _started(self) -> Run:
+        if self._run is None:
+            began = time.perf_counter()
+            self._run = Run(self._settings, self._split, self._checkpoint)
+            _wait(self._split.train.device)
+            self._began = time.perf_counter() - began
+        return self._run
+
+
+def _warm_up(recipe: Recipe, split: DataSplit) -> None:
+    """Load and compile what is needed, so that the first arm does not pay for all."""
+    Run(replace(recipe, inner_steps=1, network_images=recipe.network_batch), split).advance()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _with_holdout(split: DataSplit, n: int) -> DataSplit:
+    if n == 0:
+        return split
+    train, held_out = train_test_split(split.train, n)
+    return DataSplit(split.name, train, held_out)
+
+
+def _checkpoint(out: Path, arm: str, seed: int) -> Path:
+    return out.with_suffix(".runs") / f"{arm}-{seed}.safetensors"
+
+
+def _of(point: Point, arm: Arm) -> bool:
+    return (point.arm, point.seed) == (arm.name, arm.seed)
+
+
+def _check_same_plan(points: Sequence[Point], plan: Plan, out: Path) -> None:
+    recipe = plan.recipe
+    for point in points:
+        for name in ("dataset", "ipc", "factor", "clusters", "inner_steps", "metric", "pixel_lr", "interval"):
+            theirs, ours = getattr(point, name), getattr(recipe, name)
+            if theirs != ours:
+                raise DreamAccelError(
+                    f"{out} holds a curve with {name} {theirs!r}, not {ours!r}: continue it with its own settings, or "
+                    "write to another file"
+                )
+
+
+def _line(point: Point) -> str:
+    return (
+        f"{point.arm:<12} seed {point.seed}  iteration {point.iteration:>4}  {point.distill_seconds:8.1f} s  "
+        f"{point.accuracy:.2f} % on the {point.evaluated_on}"
+    )

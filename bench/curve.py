@@ -1,0 +1,197 @@
+"""Accuracy curves: their CSV, and the table and figure made from it."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from dream_accel.errors import DreamAccelError
+
+REFERENCE = "random"
+"""The arm whose final accuracy the others are timed to."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of the CSV: the accuracy of one arm and seed after some outer iterations, and the settings."""
+
+    dataset: str
+    images: int
+    """training images distilled"""
+    network: str
+    """name, depth, width"""
+    ipc: int
+    factor: int
+    clusters: int
+    """N sub-clusters; the real batch of a class is clusters * per_cluster in every arm"""
+    per_cluster: int
+    interval: int
+    """inner steps between two clusterings; random sampling draws at every step"""
+    inner_steps: int
+    metric: str
+    pixel_lr: float
+    network_images: int
+    match_augment: str
+    arm: str
+    seed: int
+    iteration: int
+    """outer iterations done"""
+    distill_seconds: float
+    """initialisation and distillation, without evaluation"""
+    evaluate_seconds: float
+    evaluated_on: str
+    networks: int
+    """trained from scratch for this point"""
+    epochs: int
+    accuracy: float
+    """percent, mean over the networks of this seed"""
+    std: float
+    """over the same networks"""
+    device: str
+    threads: int
+    versions: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """An arm after so many outer iterations, over its seeds."""
+
+    iteration: int
+    seconds: float
+    mean: float
+    std: float
+    """population standard deviation over seeds"""
+    seeds: int
+
+
+def write_curve(path: Path, points: Sequence[Point]) -> None:
+    """Write all points, with a header; under a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Point)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(point) for point in points)
+    part.replace(path)
+
+
+def read_curve(path: Path) -> list[Point]:
+    """Read what :func:`write_curve` wrote.
+
+    Raises:
+        DreamAccelError: the file is missing or something else.
+    """
+    kinds = {field.name: {"int": int, "float": float}.get(str(field.type), str) for field in fields(Point)}
+    try:
+        with open(path, newline="") as file:
+            return [Point(**{key: kinds[key](value) for key, value in row.items()}) for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DreamAccelError(f"{path} cannot be read as an accuracy curve ({error!r}): name another file") from None
+
+
+def levels(points: Sequence[Point]) -> dict[str, list[Level]]:
+    """The curve of every arm, over the seeds that reached each iteration."""
+    curves: dict[str, list[Level]] = {}
+    for arm in dict.fromkeys(point.arm for point in points):
+        own = [point for point in points if point.arm == arm]
+        curves[arm] = [
+            _level(iteration, [point for point in own if point.iteration == iteration])
+            for iteration in sorted({point.iteration for point in own})
+        ]
+    return curves
+
+
+def _level(iteration: int, points: Sequence[Point]) -> Level:
+    accuracies = [point.accuracy for point in points]
+    seconds = statistics.fmean(point.distill_seconds for point in points)
+    return Level(iteration, seconds, statistics.fmean(accuracies), statistics.pstdev(accuracies), len(points))
+
+
+def reaches(curve: Sequence[Level], accuracy: float) -> Level | None:
+    """The first measured point of a curve at ``accuracy`` or above; None where it stays below."""
+    return next((level for level in curve if level.mean >= accuracy), None)
+
+
+def table(points: Sequence[Point]) -> str:
+    """Markdown: settings, accuracies by iteration, and what it takes to reach random sampling's final level."""
+    if not points:
+        return "Nothing was measured.\n"
+    first, curves = points[0], levels(points)
+    iterations = sorted({level.iteration for curve in curves.values() for level in curve})
+    rows = [
+        f"{first.dataset}, {first.images} training images, {first.network}, IPC {first.ipc}, factor {first.factor}, "
+        f"real batch {first.clusters} x {first.per_cluster} per class, {first.inner_steps} inner steps per iteration, "
+        f"interval {first.interval}, {first.metric} at pixel_lr {first.pixel_lr:g}, {first.network_images} images of "
+        f"network training per step, augmentation {first.match_augment or 'none'}.",
+        f"Accuracy on the {first.evaluated_on}, percent, mean ± std over {_seeds(points)} seeds, {first.networks} "
+        f"networks each, {first.epochs} epochs. {first.device}, {first.threads} threads, {first.versions}, commit "
+        f"{first.commit}.",
+        "",
+        "| outer iterations | " + " | ".join(map(str, iterations)) + " | seconds in all |",
+        "|---" * (len(iterations) + 2) + "|",
+    ]
+    for arm, curve in curves.items():
+        by_iteration = {level.iteration: level for level in curve}
+        cells = [
+            f"{by_iteration[i].mean:.2f} ± {by_iteration[i].std:.2f}" if i in by_iteration else "–" for i in iterations
+        ]
+        rows.append(f"| {arm} | " + " | ".join(cells) + f" | {curve[-1].seconds:.1f} |")
+    return "\n".join([*rows, "", *_speedups(curves)]) + "\n"
+
+
+def _seeds(points: Sequence[Point]) -> int:
+    return len({point.seed for point in points})
+
+
+def _speedups(curves: dict[str, list[Level]]) -> list[str]:
+    """A line per arm: when it first is at least where random sampling ends."""
+    if REFERENCE not in curves:
+        return []
+    end = curves[REFERENCE][-1]
+    lines = [f"Random sampling ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:.1f} s)."]
+    for arm, curve in curves.items():
+        if arm == REFERENCE:
+            continue
+        level = reaches(curve, end.mean)
+        if level is None:
+            lines.append(f"{arm} does not reach it by iteration {curve[-1].iteration}.")
+            continue
+        iterations = f"{end.iteration / level.iteration:.1f}x fewer iterations, " if level.iteration else ""
+        lines.append(
+            f"{arm} is there ({level.mean:.2f} %) at iteration {level.iteration}, {level.seconds:.1f} s: {iterations}"
+            f"{end.seconds / max(level.seconds, 1e-3):.1f}x fewer seconds."
+        )
+    return lines
+
+
+def figure(points: Sequence[Point], path: Path) -> None:
+    """Accuracy against iterations and against seconds, a band of ± std over seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    plot = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(plot)
+    left, right = plot.subplots(1, 2, sharey=True)
+    for arm, curve in levels(points).items():
+        mean = [level.mean for level in curve]
+        low, high = ([level.mean + sign * level.std for level in curve] for sign in (-1, 1))
+        for axis, along in (
+            (left, [level.iteration for level in curve]),
+            (right, [level.seconds for level in curve]),
+        ):
+            axis.plot(along, mean, marker="o", label=arm)
+            axis.fill_between(along, low, high, alpha=0.2)
+    if points:
+        first = points[0]
+        left.set(xlabel="outer iterations", ylabel="accuracy, %", xscale="symlog")
+        right.set(xlabel="seconds of distillation", xscale="symlog")
+        left.legend()
+        plot.suptitle(
+            f"{first.dataset}, {first.images} images, {first.network}, IPC {first.ipc}; {_seeds(points)} seeds; "
+            f"{first.device}, {first.threads} threads"
+        )
+    plot.savefig(path)
