@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .engine.loop import distill
     from .errors import DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
-    from .ops import gradient_distance
+    from .ops import feature_distance, gradient_distance
     from .recipes import Recipe, recipe
     from .results import Result, load
     from .sampling import RepresentativeSampler, select
@@ -37,6 +37,7 @@ _HOMES = {
     "DreamAccelError": "errors",
     "DreamAccelWarning": "errors",
     "evaluate": "evaluation",
+    "feature_distance": "ops",
     "gradient_distance": "ops",
     "Recipe": "recipes",
     "recipe": "recipes",
@@ -59,6 +60,7 @@ __all__ = [
     "SyntheticSet",
     "distill",
     "evaluate",
+    "feature_distance",
     "gradient_distance",
     "kmeans",
     "load",

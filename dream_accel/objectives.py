@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .features import embedder_of
-from .ops import gradient_distance, select_layers
+from .ops import feature_distance, gradient_distance, select_layers
 
 
 class Match(NamedTuple):
@@ -34,16 +34,16 @@ class GradientMatching:
 
     Attributes:
         metric: of :func:`dream_accel.gradient_distance`.
-        layers: layer rule of the same.
+        layers: layer rule of the same, or names of the network's parameters.
     """
 
     metric: str = "mse"
-    layers: str = "conv"
+    layers: str | tuple[str, ...] = "conv"
 
     def __call__(self, network: nn.Module, real: Tensor, synthetic: Tensor, label: int) -> Match:
         """Compare images of one class, (n, C, H, W) normalised."""
-        parameters = list(network.parameters())
-        parameters = [parameters[i] for i in select_layers(parameters, self.layers)]
+        named = dict(network.named_parameters())
+        parameters = [list(named.values())[i] for i in select_layers(named, self.layers)]
         g_real = torch.autograd.grad(_class_loss(network, real, label), parameters)
         g_synthetic = torch.autograd.grad(_class_loss(network, synthetic, label), parameters, create_graph=True)
         distance, upstream = gradient_distance(g_real, g_synthetic, self.metric, "all", return_grads=True)
@@ -55,7 +55,7 @@ class FeatureMatching:
     """Distance between the mean features of a batch (DM; the term DREAM+ adds).
 
     Attributes:
-        metric: ``"mse"`` or ``"l1"``, a sum over features.
+        metric: of :func:`dream_accel.feature_distance`; ``"mse"`` in DM and DREAM+.
         weight: factor on the distance.
     """
 
@@ -66,10 +66,10 @@ class FeatureMatching:
         """Compare images of one class, (n, C, H, W) normalised."""
         embed = embedder_of(network)
         with torch.no_grad():
-            real_mean = embed(real).mean(dim=0)
-        mean = embed(synthetic).mean(dim=0)
-        distance, upstream = gradient_distance([real_mean], [mean], self.metric, "all", return_grads=True)
-        return Match(self.weight * distance, [mean], [self.weight * upstream[0]])
+            real_features = embed(real)
+        features = embed(synthetic)
+        distance, upstream = feature_distance([real_features], [features], self.metric, return_grads=True)
+        return Match(self.weight * distance, [features], [self.weight * upstream[0]])
 
 
 @dataclass(frozen=True)

@@ -431,7 +431,7 @@ def test_nothing_waits_for_the_device_between_two_log_lines(strategy):
         "boundary": {"kmeans_assign", "kmeans_update"},
         "random": set(),
     }
-    assert inside.seen == expected[strategy] | {"gradient_distance"}
+    assert inside.seen == expected[strategy] | {"gradient_distance", "feature_distance"}
 
 
 class TestInterruption:

@@ -129,16 +129,21 @@ def _backward(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None, _: Any
         return nothing, nothing, None, None, None
     if not ctx.with_grads:
         raise DreamAccelError("the distance was computed with_grads=False and then differentiated: use with_grads=True")
-    scales = [
-        upstream for upstream in (None if of_class is None else of_class.unsqueeze(1), of_layer) if upstream is not None
-    ]
-    scale = (scales[0] if len(scales) == 1 else scales[0] + scales[1]).expand(-1, n)
+    parts = [part for part in (of_class.unsqueeze(1) if of_class is not None else None, of_layer) if part is not None]
+    scale = (parts[0] if len(parts) == 1 else parts[0] + parts[1]).expand(-1, n)
     grads, synthetic = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
     if torch.is_grad_enabled():
         scaled = _FirstOrderOnly.apply(scale, n, ctx.per_class, *grads, *synthetic)
+    elif _is_one(scale):
+        scaled = grads
     else:
         scaled = torch.ops.dream_accel.scale_gradients(list(grads), scale, ctx.per_class)
     return nothing, [_as_input(g, y, ctx.per_class) for g, y in zip(scaled, synthetic, strict=True)], None, None, None
+
+
+def _is_one(scale: Tensor) -> bool:
+    """Whether there is nothing to scale. Asked on the CPU alone, where nothing waits for the answer."""
+    return type(scale) is Tensor and scale.device.type == "cpu" and bool((scale == 1).all())
 
 
 def _as_input(derivative: Tensor, y: Tensor, per_class: bool) -> Tensor:
