@@ -201,7 +201,7 @@ class Graph:
         self.in_place = frozenset(in_place)
         self.signature = _signature(args, kwargs, self.in_place)
         copied = {name: value for name, value in kwargs.items() if name not in self.in_place}
-        static_args, static_kwargs = _map_tensors(torch.empty_like, (args, copied))
+        static_args, static_kwargs = _map_tensors(_buffer_like, (args, copied))
         # Only what is copied into is kept; tensors taken in place stay the caller's.
         self._buffers = list(_tensors((static_args, static_kwargs)))
         call = functools.partial(function, *static_args, **{**kwargs, **static_kwargs})
@@ -254,6 +254,11 @@ def _settings() -> Hashable:
         torch.are_deterministic_algorithms_enabled(),
         os.environ.get("DREAM_ACCEL_BACKEND"),
     )
+
+
+def _buffer_like(tensor: Tensor) -> Tensor:
+    """With the values in it: whatever looks at them while recording sees sensible ones."""
+    return tensor.detach().clone()
 
 
 def _remember(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, at_most: int) -> None:

@@ -64,7 +64,7 @@ def sort_within_groups(keys: Tensor, offsets: Tensor, descending: bool = False) 
     return by_key[torch.argsort(group[by_key], stable=True)]
 
 
-def random_rows(offsets: Tensor, n_rows: int, n: int, seed: int, *keys: object) -> Tensor:
+def random_rows(offsets: Tensor, n_rows: int, n: int, seed: int | Tensor, *keys: object) -> Tensor:
     """(G, n) distinct random rows of every group, -1 where it has fewer.
 
     The draw depends on the seed, the names and the row's position in its group, so a group gets the same rows wherever

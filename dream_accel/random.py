@@ -23,19 +23,21 @@ def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> t
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *keys))
 
 
-def hash_rows(rows: Tensor, seed: int, *keys: object) -> Tensor:
+def hash_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
     """(N,) int64 in [0, 2^63): a pseudo-random number for every row number, the same on every device.
+
+    ``seed`` may be what :func:`derive_seed` made of seed and names, as a 0-d tensor.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over ``seed + row``; int64 products wrap as intended.
     """
-    z = rows + derive_seed(seed, *keys)
+    z = rows + (seed if isinstance(seed, Tensor) else derive_seed(seed, *keys))
     z = (z ^ ((z >> 30) & _MASK_34)) * -4658895280553007687
     z = (z ^ ((z >> 27) & _MASK_37)) * -7723592293110705685
     z = z ^ ((z >> 31) & _MASK_33)
     return z & torch.iinfo(torch.int64).max
 
 
-def uniform_rows(rows: Tensor, seed: int, *keys: object) -> Tensor:
+def uniform_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
     """(N,) float32 uniform in (0, 1): the top 23 bits of :func:`hash_rows`, shifted off zero.
 
     With the half added they fill the 24 bits of a float32; one more would round up to 1.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import no_host_round_trip, refused
+from fake_graphs import FakeGraphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
@@ -13,7 +14,8 @@ from torch import Tensor
 
 import dream_accel as da
 from dream_accel import ops
-from dream_accel.clustering import INITS
+from dream_accel.clustering import INITS, estimator, lloyd
+from dream_accel.graphs import GraphedFunction
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -430,6 +432,64 @@ def test_fit_never_asks_the_host(backend, init):
         km.representatives(2)
         km.fit(x, init=torch.zeros(1, 7, 6, device=x.device), check=False)
     assert {"kmeans_assign", "kmeans_update", "nearest_members"} <= seen
+
+
+class TestGraphs:
+    @pytest.fixture
+    def fake(self, monkeypatch):
+        backend = FakeGraphs()
+        graphed = GraphedFunction(lloyd.fit_groups, in_place=("x",), copy_outputs=True, backend=backend)
+        monkeypatch.setattr(estimator, "graphed_fit", lambda: graphed)
+        return backend
+
+    @pytest.mark.parametrize("init", ["random", "k-means++", "labels"])
+    def test_fits_of_one_kind_share_a_graph_and_give_what_they_give_without(self, fake, init):
+        x, offsets = ragged()
+        for seed in range(4):
+            x.copy_(normal(*x.shape, seed=seed))
+            plain = da.BatchedKMeans(7, seed=seed, cuda_graph=False).fit(x, offsets)
+            replayed = da.BatchedKMeans(7, seed=seed).fit(x, offsets)
+            if init != "labels":
+                plain, replayed = (
+                    da.BatchedKMeans(7, seed=seed, init=init, cuda_graph=graph).fit(x, offsets)
+                    for graph in (False, True)
+                )
+            else:
+                x += 0.1 * normal(*x.shape, seed=9)
+                plain.fit(x, offsets, init="labels")
+                replayed.fit(x, offsets, init="labels")
+            assert same_bits(results(plain), results(replayed))
+        assert fake.log.count("record") == (1 if init == "random" else 2)
+
+    def test_results_outlive_the_next_fit(self, fake):
+        x, offsets = ragged()
+        km = [da.BatchedKMeans(7, seed=seed).fit(x, offsets) for seed in range(4)]
+        before = [result.clone() for result in results(km[2])]
+        da.BatchedKMeans(7, seed=9).fit(x, offsets)
+        assert same_bits(results(km[2]), before)
+
+    def test_can_be_switched_off(self, fake):
+        for _ in range(3):
+            da.BatchedKMeans(3, cuda_graph=False).fit(normal(20, 4))
+        assert fake.log == []
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("init", INITS)
+    def test_replayed_fits_on_the_device_neither_differ_nor_wait(self, init):
+        x, offsets = ragged("cuda")
+        plain, replayed = (da.BatchedKMeans(7, cuda_graph=graph).fit(x, offsets) for graph in (False, True))
+        plain.fit(x, offsets, init=init)
+        for _ in range(2):
+            replayed.fit(x, offsets, init=init)
+            plain.fit(x, offsets, init=init)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            replayed.fit(x, offsets, init=init, check=False)
+            plain.fit(x, offsets, init=init, check=False)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if init != "labels":
+            assert same_bits(results(plain), results(replayed))
 
 
 X = torch.zeros(10, 3)

@@ -1,0 +1,188 @@
+"""BatchedKMeans: what a user sees of the clustering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..arrays import converter_like, to_tensor
+from ..errors import DreamAccelError, choices
+from ..groups import as_offsets
+from .lloyd import Fit, LloydSettings, fit_groups, graphed_fit
+from .rows import as_rows, check_finite
+from .seeding import Start, random_start
+
+INITS = ("random", "k-means++", "labels")
+
+
+class KMeansResult(NamedTuple):
+    """What :func:`kmeans` returns; all five belong together."""
+
+    labels: Any
+    """(N,) int32 cluster of every row, within its group."""
+    centroids: Any
+    """(G, K, D) float32; NaN where a group has fewer rows than clusters."""
+    counts: Any
+    """(G, K) int32 members of every cluster."""
+    inertia: Any
+    """(G,) float32 sum of squared distances to the own centroid."""
+    n_iter: Any
+    """(G,) int32 Lloyd iterations until the group stopped."""
+
+
+class BatchedKMeans:
+    """Lloyd's K-Means for every group in one call.
+
+    Each iteration assigns every row to the nearest centroid of its group, then replaces every centroid by the mean of
+    its members; a group stops at its fixpoint and costs nothing afterwards. A group's result is the same, bit for bit,
+    alone, in a batch, and in any order of groups. Lloyd (1982); k-means++ from Arthur and Vassilvitskii (2007).
+
+    Args:
+        n_clusters: K per group, at least 1. A group with fewer rows gets one cluster per row; the centroids left over
+            are NaN, have count 0 and are never picked.
+        max_iter: Lloyd iterations at most, at least 0.
+        tol: a group also stops when the squared shift of its centroids is at most ``tol`` times the mean variance of
+            its features, as in scikit-learn. 0 stops at the fixpoint only.
+        init: ``"random"`` rows without replacement, ``"k-means++"``, ``"labels"`` (the partition of the last fit), or
+            centroids (G, K, D).
+        seed: of the random initialisations.
+        precision: of the products that decide labels while iterating, on GPUs: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
+            The final pass is always fp32.
+        empty: what an empty cluster does: take the row ``"farthest"`` from its centroid, or ``"keep"`` its centroid.
+        cuda_graph: on CUDA, record the second fit of a kind (sizes, dtypes, settings, place of ``x`` in memory) in a
+            CUDA graph and replay it from then on. A graph keeps about as much memory as a fit takes beside ``x``.
+
+    Attributes:
+        labels_: (N,) int32, nearest centroid of every row.
+        cluster_centers_: (G, K, D) float32, the centroids ``labels_`` were computed with.
+        counts_: (G, K) int32, rows per label.
+        inertia_: (G,) float32, sum of squared distances to the own centroid.
+        n_iter_: (G,) int32, iterations until the group stopped.
+    """
+
+    labels_: Any
+    cluster_centers_: Any
+    counts_: Any
+    inertia_: Any
+    n_iter_: Any
+
+    def __init__(
+        self,
+        n_clusters: int,
+        max_iter: int = 20,
+        tol: float = 0.0,
+        init: str | Any = "random",
+        seed: int = 0,
+        precision: str = "tf32",
+        empty: str = "farthest",
+        cuda_graph: bool = True,
+    ) -> None:
+        if not isinstance(n_clusters, int) or n_clusters < 1:
+            raise DreamAccelError(f"n_clusters is {n_clusters!r}: it must be an integer, at least 1")
+        if max_iter < 0 or tol < 0:
+            raise DreamAccelError(f"max_iter is {max_iter} and tol is {tol}: neither may be negative")
+        if isinstance(init, str) and init not in INITS:
+            raise choices("init", init, (*INITS, "centroids of shape (G, K, D)"))
+        if precision not in ops.PRECISIONS:
+            raise choices("precision", precision, ops.PRECISIONS)
+        if empty not in ops.EMPTY_POLICIES:
+            raise choices("empty-cluster policy", empty, ops.EMPTY_POLICIES)
+        self.n_clusters = n_clusters
+        self.max_iter = max_iter
+        self.tol = tol
+        self.init = init
+        self.seed = seed
+        self.precision = precision
+        self.empty = empty
+        self.cuda_graph = cuda_graph
+        self._fitted: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def fit(self, x: Any, offsets: Any = None, *, init: str | Any | None = None, check: bool = True) -> BatchedKMeans:
+        """Cluster the rows of every group.
+
+        Args:
+            x: (N, D) float32, float16 or bfloat16; torch, NumPy or CuPy. Results come back in the same kind of array.
+            offsets: (G+1,) integers; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Default: one group.
+            init: overrides the constructor's for this fit.
+            check: refuse NaN, Inf and malformed offsets. That waits for the device once; False trusts the caller.
+
+        Returns:
+            self.
+
+        Raises:
+            DreamAccelError: x is not (N, D) floating point, holds NaN or Inf, or offsets or centroids do not fit.
+        """
+        back = converter_like(x)
+        x = as_rows(x)
+        offsets = as_offsets(offsets, len(x), x.device, check)
+        if check:
+            check_finite(x)
+        start = self._start(x, offsets, self.init if init is None else init)
+        settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, self.precision, self.empty)
+        run = graphed_fit() if self.cuda_graph else fit_groups
+        self._keep(x, offsets, run(offsets, start, settings, x=x), back)
+        return self
+
+    def fit_predict(self, x: Any, offsets: Any = None) -> Any:
+        """``fit(x, offsets).labels_``."""
+        return self.fit(x, offsets).labels_
+
+    @torch.no_grad()
+    def predict(self, x: Any, offsets: Any = None) -> Any:
+        """(N,) int32: the nearest of the fitted centroids for other rows of the same G groups."""
+        *_, centroids = self._state("predict")
+        back = converter_like(x)
+        x = as_rows(x)
+        check_finite(x)
+        labels, _ = ops.kmeans_assign(x, as_offsets(offsets, len(x), x.device), centroids)
+        return back(labels)
+
+    @torch.no_grad()
+    def representatives(self, n: int = 1) -> Any:
+        """(G, K*n) int64 rows: the ``n`` nearest each centroid, distinct; -1 where a group has too few rows."""
+        x, offsets, labels, centroids = self._state("representatives")
+        return self._back(ops.nearest_members(x, offsets, centroids, labels, n).flatten(1))
+
+    def _state(self, method: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self._fitted is None:
+            raise DreamAccelError(f"{method}() before fit(): call fit(x, offsets) first")
+        return self._fitted
+
+    def _start(self, x: Tensor, offsets: Tensor, init: str | Any) -> Start:
+        expected = (len(offsets) - 1, self.n_clusters, x.shape[1])
+        if not isinstance(init, str):
+            centroids = to_tensor(init, "init").to(x.device)
+            if tuple(centroids.shape) != expected:
+                raise DreamAccelError(
+                    f"init has shape {tuple(centroids.shape)}: centroids must be (G, K, D) = {expected}"
+                )
+            return Start("centroids", centroids=centroids.to(ops.result_dtype(x)))
+        if init != "labels":
+            return random_start(init, self.n_clusters, self.seed, x.device)
+        *_, labels, last = self._state('fit(init="labels")')
+        if labels.shape != x.shape[:1]:
+            raise DreamAccelError(
+                f'init="labels" with {len(x)} rows after a fit of {len(labels)}: the rows must be the same ones'
+            )
+        previous = last.to(x.device, ops.result_dtype(x)) if tuple(last.shape) == expected else None
+        return Start("labels", labels=labels.to(x.device), centroids=previous)
+
+    def _keep(self, x: Tensor, offsets: Tensor, found: Fit, back: Callable[[Tensor], Any]) -> None:
+        self._fitted = (x, offsets, found.labels, found.centroids)
+        self._back = back
+        self.labels_ = back(found.labels)
+        self.cluster_centers_ = back(found.centroids)
+        self.counts_ = back(found.counts)
+        self.inertia_ = back(found.inertia)
+        self.n_iter_ = back(found.n_iter)
+
+
+def kmeans(x: Any, offsets: Any = None, n_clusters: int = 8, **options: Any) -> KMeansResult:
+    """:class:`BatchedKMeans` as a function; ``options`` are its constructor's."""
+    km = BatchedKMeans(n_clusters, **options).fit(x, offsets)
+    return KMeansResult(km.labels_, km.cluster_centers_, km.counts_, km.inertia_, km.n_iter_)

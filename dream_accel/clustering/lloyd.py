@@ -1,0 +1,112 @@
+"""Lloyd's iteration over all groups: a fixed number of launches, and nothing that asks the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..graphs import GraphedFunction
+from ..groups import any_in_groups, group_of_rows, sum_groups
+from .seeding import Start, initial_centroids
+
+GRAPHS = 4
+"""CUDA graphs of fits kept at most."""
+
+
+@dataclass(frozen=True)
+class LloydSettings:
+    """What a fit is asked for."""
+
+    n_clusters: int
+    """K per group."""
+    max_iter: int
+    """Iterations at most."""
+    tol: float
+    """Squared shift of the centroids, over the mean variance of the features, that stops a group."""
+    precision: str
+    """Of the products that decide labels while iterating."""
+    empty: str
+    """What an empty cluster does."""
+
+
+class Fit(NamedTuple):
+    """The result of a fit; all belong together."""
+
+    labels: Tensor
+    """(N,) int32"""
+    centroids: Tensor
+    """(G, K, D)"""
+    counts: Tensor
+    """(G, K) int32"""
+    inertia: Tensor
+    """(G,) float32"""
+    n_iter: Tensor
+    """(G,) int32"""
+
+
+def fit_groups(offsets: Tensor, start: Start, settings: LloydSettings, *, x: Tensor) -> Fit:
+    """Fit every group: iterate from ``start``, then assign once more at fp32 with the centroids that are returned."""
+    centroids = initial_centroids(x, offsets, settings.n_clusters, start)
+    centroids, n_iter = iterate(x, offsets, centroids, settings)
+    labels, distance = ops.kmeans_assign(x, offsets, centroids)
+    counts = count_labels(labels, offsets, settings.n_clusters)
+    return Fit(labels, centroids, counts, sum_groups(distance, offsets).float(), n_iter)
+
+
+@cache
+def graphed_fit() -> GraphedFunction:
+    """:func:`fit_groups`, recorded in a CUDA graph where a fit of the same kind comes again.
+
+    The rows are too large to copy and are read where they lie. Features that are freed and allocated anew, as an
+    embedding loop does, usually lie where the last ones lay.
+    """
+    return GraphedFunction(fit_groups, in_place=("x",), copy_outputs=True, max_graphs=GRAPHS)
+
+
+def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor]:
+    """Centroids after at most ``max_iter`` iterations, and how many every group did.
+
+    A group stops at its fixpoint. The launches for it go on and do nothing, so their number is fixed.
+    """
+    n_groups = len(offsets) - 1
+    labels = torch.full((len(x),), -1, dtype=torch.int32, device=x.device)
+    active = torch.ones(n_groups, dtype=torch.bool, device=x.device)
+    n_iter = torch.zeros(n_groups, dtype=torch.int32, device=x.device)
+    tolerance = settings.tol * _mean_variance(x, offsets) if settings.tol > 0 else None
+
+    for _ in range(settings.max_iter):
+        previous_labels, previous = labels, centroids
+        labels, _ = ops.kmeans_assign(
+            x, offsets, centroids, active=active, labels=labels, precision=settings.precision, with_distance=False
+        )
+        # Unchanged labels mean the centroids are the means of exactly these members: a fixpoint.
+        active = active & any_in_groups(labels != previous_labels, offsets)
+        centroids, _ = ops.kmeans_update(
+            x, offsets, labels, settings.n_clusters, previous=previous, active=active, empty=settings.empty
+        )
+        n_iter += active
+        if tolerance is not None:
+            shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
+            active = active & (shift > tolerance)
+    return centroids, n_iter
+
+
+def count_labels(labels: Tensor, offsets: Tensor, n_clusters: int) -> Tensor:
+    """(G, K) int32: rows of every label."""
+    n_groups = len(offsets) - 1
+    cluster = group_of_rows(offsets, len(labels)) * n_clusters + labels
+    counts = torch.zeros(n_groups * n_clusters, dtype=torch.int32, device=labels.device)
+    return counts.index_add_(0, cluster, torch.ones_like(labels)).view(n_groups, n_clusters)
+
+
+def _mean_variance(x: Tensor, offsets: Tensor) -> Tensor:
+    """(G,) variance of every group's features, averaged over features."""
+    labels = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+    mean, counts = ops.kmeans_update(x, offsets, labels, 1)
+    _, distance = ops.kmeans_assign(x, offsets, mean)
+    return sum_groups(distance, offsets) / (counts.squeeze(1).clamp(min=1) * x.shape[1])

@@ -1,0 +1,93 @@
+"""Where a fit begins: random rows, k-means++, the partition of an earlier fit, or given centroids."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..groups import group_of_rows, random_rows
+from ..random import derive_seed, uniform_rows
+
+
+class Start(NamedTuple):
+    """What a fit begins with; the tensors its ``kind`` needs, on the device of the rows."""
+
+    kind: str
+    """``"random"``, ``"k-means++"``, ``"labels"`` or ``"centroids"``."""
+    streams: Tensor | None = None
+    """(1,) or (K,) int64, the random streams of ``"random"`` and of the K draws of ``"k-means++"``."""
+    labels: Tensor | None = None
+    """(N,) int32, the partition whose means ``"labels"`` begins with."""
+    centroids: Tensor | None = None
+    """(G, K, D), what ``"centroids"`` begins with, and what clusters without a row of ``"labels"`` keep."""
+
+
+def random_start(kind: str, n_clusters: int, seed: int, device: torch.device) -> Start:
+    """The start of ``"random"`` or ``"k-means++"``. The seed becomes a tensor, so one CUDA graph serves all seeds."""
+    if kind == "random":
+        streams = [derive_seed(seed, "kmeans init")]
+    else:
+        streams = [derive_seed(seed, "k-means++", k) for k in range(n_clusters)]
+    return Start(kind, streams=torch.tensor(streams, dtype=torch.int64).to(device, non_blocking=True))
+
+
+def initial_centroids(x: Tensor, offsets: Tensor, n_clusters: int, start: Start) -> Tensor:
+    """(G, K, D) centroids; NaN, that is dead, where a group has fewer rows than clusters."""
+    if start.kind == "random":
+        assert start.streams is not None
+        return gather_rows(x, random_rows(offsets, len(x), n_clusters, start.streams[0]))
+    if start.kind == "k-means++":
+        assert start.streams is not None
+        return gather_rows(x, _plus_plus_rows(x, offsets, start.streams))
+    if start.kind == "labels":
+        assert start.labels is not None
+        return ops.kmeans_update(x, offsets, start.labels, n_clusters, previous=start.centroids)[0]
+    assert start.centroids is not None
+    return start.centroids
+
+
+def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """(G, K, D) the given rows as centroids; NaN, that is dead, where the row is -1."""
+    if len(x) == 0:
+        return torch.full((*rows.shape, x.shape[1]), torch.nan, dtype=ops.result_dtype(x), device=x.device)
+    centroids = x[rows.clamp(min=0)].to(ops.result_dtype(x))
+    return centroids.masked_fill((rows < 0).unsqueeze(2), torch.nan)
+
+
+def _plus_plus_rows(x: Tensor, offsets: Tensor, streams: Tensor) -> Tensor:
+    """(G, K) rows drawn one after another with probability proportional to the squared distance to those drawn before.
+
+    The draw is a race of exponential clocks: the row with the smallest E_i / d_i wins, E_i exponential. A minimum needs
+    no running sum, so a group's draw does not depend on the others and the host is never asked.
+    """
+    rows = torch.arange(len(x), device=x.device)
+    group = group_of_rows(offsets, len(x))
+    position = rows - offsets[group]
+    weight = torch.ones(len(x), dtype=ops.result_dtype(x), device=x.device)
+    taken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    picks: list[Tensor] = []
+    for k in range(len(streams)):
+        clock = -uniform_rows(position, streams[k]).log().to(weight.dtype)
+        # Duplicates of drawn rows have weight 0 and come last; drawn rows never come again.
+        time = (clock / weight).clamp(max=torch.finfo(weight.dtype).max).masked_fill(taken, torch.inf)
+        row = _first_of_minimum(time, group, len(offsets) - 1)
+        picks.append(row)
+        taken = taken | (row[group] == rows)
+        _, to_last = ops.kmeans_assign(x, offsets, gather_rows(x, row.unsqueeze(1)))
+        weight = torch.minimum(weight, to_last) if k else to_last
+    return torch.stack(picks, dim=1)
+
+
+def _first_of_minimum(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """(G,) the row with the smallest finite value of every group, ties to the lowest row; -1 where there is none."""
+    least = torch.full((n_groups,), torch.inf, dtype=values.dtype, device=values.device)
+    least = least.scatter_reduce(0, group, values, "amin")
+    rows = torch.arange(len(values), device=values.device)
+    nobody = torch.iinfo(torch.int64).max
+    wins = (values == least[group]) & values.isfinite()
+    first = torch.full((n_groups,), nobody, dtype=torch.int64, device=values.device)
+    first = first.scatter_reduce(0, group, torch.where(wins, rows, nobody), "amin")
+    return torch.where(first == nobody, -1, first)
