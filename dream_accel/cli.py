@@ -1,4 +1,4 @@
-"""The command line: ``dream-accel distill | evaluate | select | bench | doctor``.
+"""The command line: ``dream-accel distill | evaluate | select | convert | bench | doctor``.
 
 The options of a recipe are derived from :class:`dream_accel.Recipe`, so a setting added there is a flag here.
 """
@@ -18,11 +18,26 @@ import typer
 
 from .bench.command import app as bench
 from .errors import DreamAccelError, DreamAccelWarning, choices
-from .options import DataDir, Device, Download, Overwrite, Quick, with_recipe
+from .formats.command import convert
+from .options import (
+    DataDir,
+    Dataset,
+    Device,
+    Download,
+    Experiment,
+    Factor,
+    Mean,
+    Overwrite,
+    Quick,
+    Std,
+    normalization_of,
+    with_recipe,
+)
 from .recipes import Recipe, recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
+app.command()(convert)
 
 QUICK: dict[str, Any] = {
     "limit_train": 200,
@@ -118,12 +133,17 @@ def distill(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A folder that distill wrote, or its distilled.safetensors.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a file or folder of another program's results.")],
     networks: Annotated[int | None, typer.Option(help="Networks trained from scratch. [default: the run's]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs over the synthetic set. [default: the run's]")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of every block. [default: the run's]")] = None,
     depth: Annotated[int | None, typer.Option(help="Blocks of the network. [default: the run's]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of networks and batches. [default: the run's]")] = None,
+    dataset: Dataset = None,
+    factor: Factor = None,
+    mean: Mean = None,
+    std: Std = None,
+    experiment: Experiment = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
     download: Download = False,
@@ -136,7 +156,7 @@ def evaluate(
     from .progress import watch
     from .results import load
 
-    result = load(run)
+    result = load(run, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
     if quick:
         networks = QUICK["eval_networks"] if networks is None else networks
         epochs = QUICK["eval_epochs"] if epochs is None else epochs
@@ -155,7 +175,8 @@ def evaluate(
             width=width,
             depth=depth,
         )
-    _write_evaluations(run if run.is_dir() else run.parent, [{"name": run.name, **_as_dict(evaluation)}])
+    if "source" not in result.synthetic.metadata:  # a run of this program: nothing is written among others' files
+        _write_evaluations(run if run.is_dir() else run.parent, [{"name": run.name, **_as_dict(evaluation)}])
     print(
         f"test accuracy {evaluation} % (mean ± std of {evaluation.protocol.networks} networks, "
         f"{evaluation.protocol.epochs} epochs)"

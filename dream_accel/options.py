@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .data import Normalization
+from .errors import DreamAccelError
 from .recipes import Recipe
 from .recipes.datasets import dataset_defaults
 
@@ -21,6 +23,39 @@ DataDir = Annotated[
 Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A small form of the command, to see that it runs.")]
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="Data set a foreign result was made from; its files do not say. [default: the run's]"),
+]
+Factor = Annotated[
+    int | None, typer.Option(help="Multi-formation factor of an IDC file, which does not say it. [default: the run's]")
+]
+Experiment = Annotated[int, typer.Option(help="Which experiment of a DC file.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Per-channel mean of the images' normalisation, as 0.49,0.48,0.45. [default: DC's constants]"),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(help="Per-channel standard deviation, to be given beside the mean. [default: DC's constants]"),
+]
+
+
+def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
+    """The constants given as comma-separated numbers; None where none are.
+
+    Raises:
+        DreamAccelError: one of the two is missing, or they are no numbers.
+    """
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise DreamAccelError("--mean and --std belong together: give both")
+    try:
+        return Normalization(*(tuple(map(float, text.split(","))) for text in (mean, std)))
+    except ValueError as error:
+        raise DreamAccelError(f"--mean {mean} and --std {std} are not numbers per channel ({error})") from None
 
 
 def with_recipe(command: Callable[..., None]) -> Callable[..., None]:

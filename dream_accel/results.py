@@ -13,7 +13,10 @@ from torch import Tensor
 
 from .data import Normalization
 from .errors import DreamAccelError
-from .recipes.settings import Recipe
+from .formats.constants import DC_CONSTANTS
+from .formats.families import read
+from .recipes import Recipe
+from .recipes import recipe as make_recipe
 from .synthetic import SyntheticSet
 
 IMAGES_FILE = "distilled.safetensors"
@@ -47,7 +50,8 @@ class Result:
     Attributes:
         synthetic: the set itself.
         recipe: the settings of the run.
-        normalization: what networks trained on the set expect, computed from the real training images.
+        normalization: what networks trained on the set expect, computed from the real training images; None leaves it
+            to the data set the result is evaluated on.
         class_names: a name per class.
         history: one entry per outer iteration.
         interrupted: the run was ended by hand before its last iteration.
@@ -55,7 +59,7 @@ class Result:
 
     synthetic: SyntheticSet
     recipe: Recipe
-    normalization: Normalization
+    normalization: Normalization | None
     class_names: tuple[str, ...]
     history: list[Progress] = field(default_factory=list)
     interrupted: bool = False
@@ -84,27 +88,57 @@ class Result:
     def _description(self) -> dict[str, Any]:
         return {
             "recipe": asdict(self.recipe),
-            "normalization": self.normalization.to_dict(),
+            "normalization": None if self.normalization is None else self.normalization.to_dict(),
             "class_names": list(self.class_names),
             "iterations_done": self.history[-1].iteration if self.history else 0,
             "interrupted": self.interrupted,
         }
 
 
-def load(path: str | os.PathLike[str]) -> Result:
-    """Read a run: its folder, or its distilled.safetensors.
+def load(
+    path: str | os.PathLike[str],
+    dataset: str | None = None,
+    *,
+    factor: int | None = None,
+    normalization: Normalization | None = None,
+    experiment: int = 0,
+) -> Result:
+    """Read a run, or the result of another program.
+
+    Args:
+        path: a run's folder or its distilled.safetensors; or what :mod:`dream_accel.formats` lists: a file of DC, DSA,
+            DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD or DATM, a folder of image files per class.
+        dataset: the data set a foreign result was made from, by the name of :func:`dream_accel.load_dataset`. Foreign
+            files do not say it.
+        factor: the multi-formation factor of an IDC file, which does not say it: 1 for whole images, else what the
+            program was run with (2; 3 for ImageNet).
+        normalization: what the images of a foreign file went through, where it is not the constants DC's code has for
+            the data set. Whitened images (ZCA) cannot be brought back: do not read them as normalised ones.
+        experiment: which experiment of a DC file.
+
+    Returns:
+        the result; a foreign one has the settings of the recipe ``dream`` for the data set, which is how
+        :func:`dream_accel.evaluate` trains on it.
 
     Raises:
-        DreamAccelError: nothing is there, or it is damaged or of another program.
+        DreamAccelError: nothing is there, it is damaged or of no known family, or a foreign file leaves open what an
+            argument must say.
     """
     path = Path(path)
-    file = path / IMAGES_FILE if path.is_dir() else path
+    own = path / IMAGES_FILE if path.is_dir() else path
+    if own.suffix == ".safetensors" and (own == path or own.exists()):
+        return _load_own(own)
+    return _load_foreign(path, dataset, factor, normalization, experiment)
+
+
+def _load_own(file: Path) -> Result:
     synthetic = SyntheticSet.load(file)
     about = synthetic.metadata
     try:
         known = {setting.name for setting in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in about["recipe"].items() if key in known})
-        normalization = Normalization.from_dict(about["normalization"])
+        constants = about["normalization"]
+        normalization = None if constants is None else Normalization.from_dict(constants)
         names = tuple(about["class_names"])
         interrupted = bool(about["interrupted"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -112,6 +146,33 @@ def load(path: str | os.PathLike[str]) -> Result:
             f"{file} does not describe its run ({error}): it was not written by Result.save"
         ) from None
     return Result(synthetic, recipe, normalization, names, _read_history(file.with_name(METRICS_FILE)), interrupted)
+
+
+def _load_foreign(
+    path: Path, dataset: str | None, factor: int | None, normalization: Normalization | None, experiment: int
+) -> Result:
+    found = read(path, experiment)
+    if dataset is None:
+        raise DreamAccelError(f"{path} does not say which data set it was made from: pass dataset= (--dataset)")
+    if found.packed and factor is None:
+        raise DreamAccelError(
+            f"{path} does not say whether its images are packed: pass factor=1 (--factor 1) for whole images, or the "
+            "factor the program was run with, 2 as a rule"
+        )
+    constants = normalization or DC_CONSTANTS.get(dataset)
+    if found.normalised and constants is None:
+        raise DreamAccelError(
+            f"{path} holds normalised images, and no constants are known for {dataset}: pass normalization= (--mean "
+            f"and --std); known are those of {', '.join(DC_CONSTANTS)}"
+        )
+    rows, soft = found.by_class(path)
+    settings: dict[str, Any] = {"ipc": rows.shape[1], "factor": factor or 1}
+    if found.lr is not None and found.lr > 0:
+        settings["network_lr"] = found.lr
+    source = {"source": f"{found.family}: {path.name}"}
+    synthetic = SyntheticSet(found.pixels(constants)[rows], factor or 1, source, soft)
+    names = found.class_names or tuple(str(c) for c in range(len(rows)))
+    return Result(synthetic, make_recipe("dream", dataset, **settings), constants, names)
 
 
 def _read_history(file: Path) -> list[Progress]:

@@ -38,11 +38,14 @@ class SyntheticSet:
             images.
         factor: multi-formation factor f (IDC): every image decodes to f² images of full size.
         metadata: anything that describes the set: text and numbers that JSON can hold.
+        soft_labels: (C, IPC, C) float32, a distribution over classes per stored image, for sets that have them (DATM);
+            else None, and an image's class is its label.
     """
 
     images: Tensor
     factor: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
+    soft_labels: Tensor | None = None
 
     @property
     def n_classes(self) -> int:
@@ -61,9 +64,11 @@ class SyntheticSet:
         return classes.unsqueeze(1).expand(-1, self.ipc)
 
     def decode(self) -> tuple[Tensor, Tensor]:
-        """Images (C * IPC * f², channels, H, W) float32 and labels (C * IPC * f²,) int64, ready for training."""
+        """Images (C * IPC * f², channels, H, W) float32 and labels (C * IPC * f²,) int64, ready for training; labels
+        (C * IPC * f², C) float32 where they are soft, which cross-entropy takes as well."""
         images = decode(self.images.flatten(0, 1), self.factor)
-        return images, self.labels.flatten().repeat_interleave(self.factor**2)
+        labels = self.labels if self.soft_labels is None else self.soft_labels
+        return images, labels.flatten(0, 1).repeat_interleave(self.factor**2, dim=0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file: to a temporary name first, then renamed."""
@@ -71,7 +76,10 @@ class SyntheticSet:
 
         path = Path(path)
         part = path.with_name(path.name + ".part")
-        tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
+        tensors = {"images": self.images, "labels": self.labels}
+        if self.soft_labels is not None:
+            tensors["soft_labels"] = self.soft_labels
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         header = {"format": FORMAT, "factor": str(self.factor), "metadata": json.dumps(self.metadata)}
         # Not save_file, which leaves a file that its owner alone may read.
         part.write_bytes(save(tensors, metadata=header))
@@ -92,6 +100,7 @@ class SyntheticSet:
                 if header.get("format") != FORMAT or "images" not in file.keys():  # noqa: SIM118 (not a dict)
                     raise DreamAccelError(f"{path} is a safetensors file of another program: expected format {FORMAT}")
                 images = file.get_tensor("images")
+                soft = file.get_tensor("soft_labels") if "soft_labels" in file.keys() else None  # noqa: SIM118
                 metadata = json.loads(header["metadata"])
                 factor = int(header["factor"])
         except FileNotFoundError:
@@ -108,7 +117,11 @@ class SyntheticSet:
                 f"{path} holds {images.dtype} images of shape {tuple(images.shape)} with factor {factor}: expected "
                 "finite floats (classes, IPC, channels, height, width) and a factor from 1 to the image side"
             )
-        return cls(images, factor, metadata)
+        if soft is not None and tuple(soft.shape) != (*images.shape[:2], len(images)):
+            raise DreamAccelError(
+                f"{path} holds soft labels of shape {tuple(soft.shape)}: expected (classes, IPC, classes)"
+            )
+        return cls(images, factor, metadata, soft)
 
 
 def decode(images: Tensor, factor: int) -> Tensor:

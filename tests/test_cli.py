@@ -298,7 +298,7 @@ class TestEvaluate:
     def test_a_missing_damaged_or_foreign_file_is_refused(self, run, tmp_path):
         assert "none/distilled" not in run("evaluate", "none").refusal
         (tmp_path / "empty").mkdir()
-        assert "empty/distilled.safetensors does not exist" in run("evaluate", "empty").refusal
+        assert "empty is of no known family of results" in run("evaluate", "empty").refusal
         Path("bad.safetensors").write_bytes(b"\x00" * 40)
         assert "damaged or foreign" in run("evaluate", "bad.safetensors").refusal
         save_file({"weight": torch.zeros(3)}, "model.safetensors")
@@ -384,7 +384,7 @@ class TestHelp:
     def test_the_program_lists_its_commands(self, run):
         found = run("--help")
         assert found.code == 0
-        assert all(name in found.out for name in ("distill", "evaluate", "select", "doctor"))
+        assert all(name in found.out for name in ("distill", "evaluate", "select", "convert", "doctor"))
 
 
 class TestRefusals:

@@ -26,8 +26,8 @@ def load_imagefolder(path: Path, download: bool = False, size: int | None = None
             "or PATH/CLASS/*"
         )
     name = f"imagefolder:{path}"
-    if not _class_folders(path / "train"):
-        names, files, labels = _listing(path)
+    if not class_folders(path / "train"):
+        names, files, labels = class_listing(path)
         mode = common_form(files, any_size=size is not None)
         lonely = next((c for c, count in Counter(labels).items() if count < 2), None)
         if lonely is not None:
@@ -38,13 +38,13 @@ def load_imagefolder(path: Path, download: bool = False, size: int | None = None
         images = ImageSet.from_arrays(decode(files, mode, size), labels, class_names=names, layout="nchw")
         return DataSplit(name, *train_test_split(images, max(len(names), round(TEST_SHARE * len(images)))))
 
-    test_path = next((path / part for part in ("test", "val") if _class_folders(path / part)), None)
+    test_path = next((path / part for part in ("test", "val") if class_folders(path / part)), None)
     if test_path is None:
         raise DreamAccelError(
             f"{path} has train/ with classes but neither test/ nor val/ with classes; add one, as test/CLASS/*"
         )
-    names, files, labels = _listing(path / "train")
-    test_names, test_files, test_labels = _listing(test_path)
+    names, files, labels = class_listing(path / "train")
+    test_names, test_files, test_labels = class_listing(test_path)
     unknown = next((test_name for test_name in test_names if test_name not in names), None)
     if unknown is not None:
         raise DreamAccelError(
@@ -59,15 +59,17 @@ def load_imagefolder(path: Path, download: bool = False, size: int | None = None
     return DataSplit(name, train, test)
 
 
-def _class_folders(path: Path) -> list[Path]:
+def class_folders(path: Path) -> list[Path]:
+    """The folders in ``path``, sorted by name; hidden ones are passed over."""
+    """The folders in ``path``, sorted by name; hidden ones are passed over."""
     if not path.is_dir():
         return []
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
+def class_listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
     """Class names, and the files of all classes with their labels."""
-    folders = _class_folders(root)
+    folders = class_folders(root)
     if not folders:
         raise DreamAccelError(
             f"{root} holds no class folders; imagefolder:PATH takes PATH/train/CLASS/* with "

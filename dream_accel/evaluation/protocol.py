@@ -143,9 +143,8 @@ def evaluate(
     settings = Protocol.of(result.recipe, split.test.shape)
     settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
     images, labels = result.synthetic.decode()
-    return evaluate_images(
-        images.to(where), labels.to(where), split.test, result.normalization, settings, on_epoch=on_epoch
-    )
+    normalization = result.normalization or split.normalization
+    return evaluate_images(images.to(where), labels.to(where), split.test, normalization, settings, on_epoch=on_epoch)
 
 
 def evaluate_images(
@@ -157,7 +156,10 @@ def evaluate_images(
     *,
     on_epoch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Train networks on images (n, C, H, W) in [0, 1] with labels (n,), test them on ``test``; all on one device."""
+    """Train networks on images (n, C, H, W) in [0, 1], test them on ``test``; all on one device.
+
+    Labels are (n,) classes, or (n, classes) distributions.
+    """
     for name in ("networks", "epochs", "batch", "width", "depth"):
         if getattr(protocol, name) < 1:
             raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")

@@ -1,0 +1,44 @@
+"""``dream-accel convert``: results from one program's files to another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import DreamAccelError, choices
+from ..options import Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of
+from .families import FAMILIES, write
+
+TARGETS = ("run", *FAMILIES)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A run's folder, or a file or folder of another program's results.")],
+    out: Annotated[Path, typer.Argument(help="File (dc, idc) or folder (run, mtt, folder, ddranking) to write.")],
+    to: Annotated[str, typer.Option(help=f"Layout to write: {', '.join(TARGETS)}.")],
+    dataset: Dataset = None,
+    factor: Factor = None,
+    mean: Mean = None,
+    std: Std = None,
+    experiment: Experiment = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a result in the layout of another program: DC, IDC, MTT, DD-Ranking, or image files.
+
+    Reads this program's runs and everything it writes. What a layout cannot keep is said.
+    """
+    from ..results import load
+
+    if to not in TARGETS:
+        raise choices("layout", to, TARGETS)
+    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
+        raise DreamAccelError(f"{out} exists: name another place, or give --overwrite")
+    result = load(source, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
+    if to == "run":
+        result.save(out)
+        said = f"{len(result.images)} images as a run"
+    else:
+        said = write(result, to, out)
+    print(f"{said}; written to {out}")

@@ -1,0 +1,75 @@
+"""Every family by name, and the choice among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DreamAccelError, choices
+from . import dc, folder, idc, tensor_folder
+from .foreign import Foreign
+from .tensors import load_tensors
+
+if TYPE_CHECKING:
+    from ..results import Result
+
+FAMILIES = {
+    "dc": "DC, DSA, DM: {'data': [[images, labels], ...]}",
+    "idc": "IDC, DREAM, NCFM: [images, labels]",
+    "mtt": "MTT, TESLA, FTD, DATM: a folder with images_best.pt and labels_best.pt",
+    "folder": "RDED, SRe2L, D4M: a folder of image files per class",
+    "ddranking": "DD-Ranking: a folder with images.pt and labels.pt",
+}
+"""Every family's name, and how its files are told apart."""
+
+WRITERS: dict[str, Callable[[Result, Path], str]] = {
+    "dc": dc.write,
+    "idc": idc.write,
+    "mtt": tensor_folder.write_mtt,
+    "folder": folder.write,
+    "ddranking": tensor_folder.write_ddranking,
+}
+
+
+def read(path: str | os.PathLike[str], experiment: int = 0) -> Foreign:
+    """What a file or folder of another program holds.
+
+    Args:
+        path: of a DC or IDC file; of a folder in MTT's or DD-Ranking's layout, or its file of images; of a folder of
+            image files per class.
+        experiment: which pair of a DC file.
+
+    Raises:
+        DreamAccelError: nothing is there, or it is of no known family, or damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DreamAccelError(f"{path} does not exist: name a run's folder, or a file or folder of results")
+    found = tensor_folder.read(path) or (folder.read(path) if path.is_dir() else _read_file(path, experiment))
+    if found is None:
+        known = "; ".join(FAMILIES.values())
+        raise DreamAccelError(
+            f"{path} is of no known family of results: known are a run's folder (distilled.safetensors); {known}"
+        )
+    return found.checked(path)
+
+
+def _read_file(path: Path, experiment: int) -> Foreign | None:
+    value: Any = load_tensors(path)
+    return dc.recognise(value, path, experiment) or idc.recognise(value)
+
+
+def write(result: Result, family: str, path: str | os.PathLike[str]) -> str:
+    """Write a result in the layout of a family.
+
+    Returns:
+        one sentence: what was written, and what the layout could not keep.
+
+    Raises:
+        DreamAccelError: an unknown family; constants it needs that are not known.
+    """
+    if family not in WRITERS:
+        raise choices("family", family, WRITERS)
+    return WRITERS[family](result, Path(path))

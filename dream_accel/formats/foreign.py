@@ -1,0 +1,95 @@
+"""What a file of another program holds, before it becomes a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..data import Normalization
+from ..errors import DreamAccelError
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Images and labels as some program left them.
+
+    Attributes:
+        family: which layout it was.
+        images: (n, channels, H, W) float32.
+        labels: (n,) int64 classes, or (n, C) float32 soft labels: probabilities, or logits as DATM keeps them.
+        normalised: the images went through (x - mean) / std and must be brought back.
+        packed: the images hold f x f smaller ones, f not said.
+        lr: the learning rate that belongs to the images, where there is one.
+        class_names: a name per class, where there are any.
+    """
+
+    family: str
+    images: Tensor
+    labels: Tensor
+    normalised: bool = False
+    packed: bool = False
+    lr: float | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def checked(self, source: object) -> Foreign:
+        """The same as float32 on the CPU, if it is what the layout promises.
+
+        Raises:
+            DreamAccelError: shapes or values that are not.
+        """
+        images, labels = self.images.detach().cpu().float(), self.labels.detach().cpu()
+        if images.dim() != 4 or labels.dim() not in (1, 2) or len(labels) != len(images) or len(images) == 0:
+            raise DreamAccelError(
+                f"{source} holds images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
+                "expected (n, channels, height, width) with (n,) classes or (n, classes) soft labels"
+            )
+        if not images.isfinite().all():
+            raise DreamAccelError(f"{source} holds NaN or Inf pixels: it is the result of a run that diverged")
+        soft = labels.dim() == 2 and labels.shape[1] > 1
+        labels = labels.float() if soft else labels.flatten().round().long()
+        if not soft and int(labels.min()) < 0:
+            raise DreamAccelError(f"{source} holds the label {int(labels.min())}: classes are 0 and up")
+        return replace(self, images=images, labels=labels)
+
+    def pixels(self, normalization: Normalization | None) -> Tensor:
+        """The images as pixels. They may leave [0, 1] where the program did not keep them there."""
+        return normalization.inverse(self.images) if self.normalised and normalization is not None else self.images
+
+    def by_class(self, source: object) -> tuple[Tensor, Tensor | None]:
+        """Row numbers (C, IPC), and soft labels (C, IPC, C) as probabilities where there are any.
+
+        Soft labels do not name the class of an image; they come class after class, as these programs write them.
+
+        Raises:
+            DreamAccelError: classes of different sizes.
+        """
+        n, soft = len(self.images), None
+        if self.labels.dim() == 2:
+            n_classes = self.labels.shape[1]
+            counts = torch.full((n_classes,), n // n_classes)
+            order = torch.arange(n)
+            equal = n % n_classes == 0 and n > 0
+        else:
+            n_classes = int(self.labels.max()) + 1
+            counts = torch.bincount(self.labels, minlength=n_classes)
+            order = torch.argsort(self.labels, stable=True)
+            equal = bool((counts == counts[0]).all())
+        if not equal:
+            raise DreamAccelError(
+                f"{source} holds {n} images of {n_classes} classes, {int(counts.min())} to {int(counts.max())} of a "
+                "class: every class must have equally many"
+            )
+        rows = order.view(n_classes, -1)
+        if self.labels.dim() == 2:
+            soft = _probabilities(self.labels)[rows]
+        return rows, soft
+
+
+def _probabilities(labels: Tensor) -> Tensor:
+    """Rows that are distributions as they are, others as the softmax of logits."""
+    sums = labels.sum(dim=1)
+    if bool((labels >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return labels / sums[:, None]
+    return labels.softmax(dim=1)

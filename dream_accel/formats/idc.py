@@ -1,0 +1,28 @@
+"""Files of IDC, DREAM and NCFM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .foreign import Foreign
+from .tensors import save_tensors
+
+if TYPE_CHECKING:
+    from ..results import Result
+
+
+def recognise(value: Any) -> Foreign | None:
+    """Images and labels, if this is such a file."""
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(isinstance(part, Tensor) for part in value):
+        return None
+    return Foreign("idc", value[0], value[1], packed=True)
+
+
+def write(result: Result, path: Path) -> str:
+    """Images as stored, packed, with the class of each."""
+    save_tensors([result.images.cpu().clone(), result.labels.cpu().clone()], path)
+    lost = "" if result.synthetic.soft_labels is None else "; soft labels are left out"
+    return f"{len(result.images)} images with factor {result.synthetic.factor}, which the file does not say{lost}"
