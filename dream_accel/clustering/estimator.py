@@ -10,11 +10,13 @@ from torch import Tensor
 
 from .. import ops
 from ..arrays import converter_like, to_tensor
+from ..devices import find_device
 from ..errors import DreamAccelError, choices
 from ..groups import as_offsets
 from .lloyd import Fit, LloydSettings, fit_groups, graphed_fit
-from .rows import as_rows, check_finite
+from .rows import as_rows, check_finite, collect, is_chunked
 from .seeding import Start, random_start
+from .streaming import fit_stream
 
 INITS = ("random", "k-means++", "labels")
 
@@ -102,14 +104,31 @@ class BatchedKMeans:
         self._fitted: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def fit(self, x: Any, offsets: Any = None, *, init: str | Any | None = None, check: bool = True) -> BatchedKMeans:
+    def fit(
+        self,
+        x: Any,
+        offsets: Any = None,
+        *,
+        init: str | Any | None = None,
+        check: bool = True,
+        chunk_rows: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> BatchedKMeans:
         """Cluster the rows of every group.
+
+        Rows that do not fit the device stay in host memory with ``chunk_rows``: every iteration streams them through
+        ``device``, a chunk at a time, on CUDA through two pinned buffers. What stays on the device is the centroids,
+        and a label and a distance per row.
 
         Args:
             x: (N, D) float32, float16 or bfloat16; torch, NumPy or CuPy. Results come back in the same kind of array.
+                Or an iterator, list or tuple of such arrays (n, D), N rows together, as an embedding loop yields them:
+                they are put into one array as they come.
             offsets: (G+1,) integers; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Default: one group.
             init: overrides the constructor's for this fit.
             check: refuse NaN, Inf and malformed offsets. That waits for the device once; False trusts the caller.
+            chunk_rows: stream at most so many rows at a time, at least 1. Default: all rows are taken at once.
+            device: where to compute with streamed rows. Default: where x is.
 
         Returns:
             self.
@@ -117,15 +136,30 @@ class BatchedKMeans:
         Raises:
             DreamAccelError: x is not (N, D) floating point, holds NaN or Inf, or offsets or centroids do not fit.
         """
-        back = converter_like(x)
+        if chunk_rows is not None and chunk_rows < 1:
+            raise DreamAccelError(
+                f"chunk_rows is {chunk_rows}: it must be at least 1, or None to take all rows at once"
+            )
+        if chunk_rows is None and device is not None:
+            raise DreamAccelError("device is given without chunk_rows: rows that are not streamed are taken where x is")
+        if is_chunked(x):
+            x, back = collect(x, offsets)
+        else:
+            back = converter_like(x)
         x = as_rows(x)
-        offsets = as_offsets(offsets, len(x), x.device, check)
+        place = x.device if device is None else find_device(device)
+        offsets = as_offsets(offsets, len(x), place, check)
         if check:
-            check_finite(x)
+            check_finite(x, chunk_rows=chunk_rows)
         start = self._start(x, offsets, self.init if init is None else init)
         settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, self.precision, self.empty)
-        run = graphed_fit() if self.cuda_graph else fit_groups
-        self._keep(x, offsets, run(offsets, start, settings, x=x), back)
+        if chunk_rows is not None:
+            found = fit_stream(x, offsets, start, settings, chunk_rows)
+        elif self.cuda_graph:
+            found = graphed_fit()(offsets, start, settings, x=x)
+        else:
+            found = fit_groups(offsets, start, settings, x=x)
+        self._keep(x, offsets, found, back)
         return self
 
     def fit_predict(self, x: Any, offsets: Any = None) -> Any:
@@ -156,24 +190,25 @@ class BatchedKMeans:
     def _start(self, x: Tensor, offsets: Tensor, init: str | Any) -> Start:
         expected = (len(offsets) - 1, self.n_clusters, x.shape[1])
         if not isinstance(init, str):
-            centroids = to_tensor(init, "init").to(x.device)
+            centroids = to_tensor(init, "init").to(offsets.device)
             if tuple(centroids.shape) != expected:
                 raise DreamAccelError(
                     f"init has shape {tuple(centroids.shape)}: centroids must be (G, K, D) = {expected}"
                 )
             return Start("centroids", centroids=centroids.to(ops.result_dtype(x)))
         if init != "labels":
-            return random_start(init, self.n_clusters, self.seed, x.device)
+            return random_start(init, self.n_clusters, self.seed, offsets.device)
         *_, labels, last = self._state('fit(init="labels")')
         if labels.shape != x.shape[:1]:
             raise DreamAccelError(
                 f'init="labels" with {len(x)} rows after a fit of {len(labels)}: the rows must be the same ones'
             )
-        previous = last.to(x.device, ops.result_dtype(x)) if tuple(last.shape) == expected else None
-        return Start("labels", labels=labels.to(x.device), centroids=previous)
+        previous = last.to(offsets.device, ops.result_dtype(x)) if tuple(last.shape) == expected else None
+        return Start("labels", labels=labels.to(offsets.device), centroids=previous)
 
     def _keep(self, x: Tensor, offsets: Tensor, found: Fit, back: Callable[[Tensor], Any]) -> None:
-        self._fitted = (x, offsets, found.labels, found.centroids)
+        found = Fit(*(result.to(x.device) for result in found))
+        self._fitted = (x, offsets.to(x.device), found.labels, found.centroids)
         self._back = back
         self.labels_ = back(found.labels)
         self.cluster_centers_ = back(found.centroids)

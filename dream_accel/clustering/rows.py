@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..arrays import to_tensor
+from ..arrays import converter_like, to_tensor
 from ..errors import DreamAccelError
 
 
@@ -25,9 +26,49 @@ def as_rows(x: Any) -> Tensor:
     return x.contiguous()
 
 
-def check_finite(x: Tensor, what: str = "x") -> None:
-    """Refuse rows that hold NaN or Inf. One pass over x and one wait for the device."""
-    bad = ~finite_rows(x)
+def is_chunked(x: Any) -> bool:
+    """Whether x is no array but yields arrays: an iterator, or a list or tuple of arrays."""
+    if isinstance(x, (list, tuple)):
+        return len(x) > 0 and all(hasattr(chunk, "shape") for chunk in x)
+    return isinstance(x, Iterator)
+
+
+def collect(chunks: Iterable[Any], offsets: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Rows (N, D) that arrive in chunks (n, D), and the function that turns results into their kind of array.
+
+    No more than one chunk is held beside the rows themselves, so whatever a chunk is made from need not be either.
+
+    Raises:
+        DreamAccelError: no offsets to tell N, no chunks, or chunks that differ in D, dtype or device or do not add up.
+    """
+    if offsets is None:
+        raise DreamAccelError("x comes in chunks and offsets is missing: it tells how many rows will come; pass [0, N]")
+    n_rows = int(offsets[-1])
+    rows: Tensor | None = None
+    filled = 0
+    for chunk in chunks:
+        part = as_rows(chunk)
+        if rows is None:
+            rows, back = part.new_empty(max(n_rows, 0), part.shape[1]), converter_like(chunk)
+        if (part.shape[1], part.dtype, part.device) != (rows.shape[1], rows.dtype, rows.device):
+            raise DreamAccelError(
+                f"a chunk of x is {part.dtype} {tuple(part.shape)} on {part.device} and the first one is {rows.dtype} "
+                f"(n, {rows.shape[1]}) on {rows.device}: they must be alike"
+            )
+        if filled + len(part) <= n_rows:
+            rows[filled : filled + len(part)] = part
+        filled += len(part)
+    if rows is None:
+        raise DreamAccelError("x comes in chunks and there is none: pass at least one, (n, D)")
+    if filled != n_rows:
+        raise DreamAccelError(f"the chunks of x hold {filled} rows and offsets end at {n_rows}: they must agree")
+    return rows, back
+
+
+def check_finite(x: Tensor, what: str = "x", chunk_rows: int | None = None) -> None:
+    """Refuse rows that hold NaN or Inf. One pass over x, ``chunk_rows`` at a time, and one wait for the device."""
+    chunks = [x] if chunk_rows is None else x.split(chunk_rows)
+    bad = ~torch.cat([finite_rows(chunk) for chunk in chunks])
     if bad.any():
         rows = bad.nonzero().squeeze(1)
         raise DreamAccelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -36,17 +37,35 @@ def random_start(kind: str, n_clusters: int, seed: int, device: torch.device) ->
 
 def initial_centroids(x: Tensor, offsets: Tensor, n_clusters: int, start: Start) -> Tensor:
     """(G, K, D) centroids; NaN, that is dead, where a group has fewer rows than clusters."""
-    if start.kind == "random":
-        assert start.streams is not None
-        return gather_rows(x, random_rows(offsets, len(x), n_clusters, start.streams[0]))
-    if start.kind == "k-means++":
-        assert start.streams is not None
-        return gather_rows(x, _plus_plus_rows(x, offsets, start.streams))
+    if start.kind == "centroids":
+        assert start.centroids is not None
+        return start.centroids
     if start.kind == "labels":
         assert start.labels is not None
         return ops.kmeans_update(x, offsets, start.labels, n_clusters, previous=start.centroids)[0]
-    assert start.centroids is not None
-    return start.centroids
+
+    def distance_to(picks: Tensor) -> Tensor:
+        return ops.kmeans_assign(x, offsets, gather_rows(x, picks))[1]
+
+    return gather_rows(x, draw_rows(offsets, len(x), n_clusters, start, distance_to))
+
+
+def draw_rows(
+    offsets: Tensor, n_rows: int, n_clusters: int, start: Start, distance_to: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(G, K) distinct rows to begin with, -1 where a group has fewer.
+
+    Args:
+        offsets: (G+1,) int64.
+        n_rows: N.
+        n_clusters: K.
+        start: of kind ``"random"`` or ``"k-means++"``.
+        distance_to: from (G, 1) rows to the (N,) squared distances of every row to the one of its group.
+    """
+    assert start.streams is not None
+    if start.kind == "random":
+        return random_rows(offsets, n_rows, n_clusters, start.streams[0])
+    return _plus_plus_rows(offsets, n_rows, start.streams, distance_to)
 
 
 def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
@@ -57,27 +76,28 @@ def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
     return centroids.masked_fill((rows < 0).unsqueeze(2), torch.nan)
 
 
-def _plus_plus_rows(x: Tensor, offsets: Tensor, streams: Tensor) -> Tensor:
+def _plus_plus_rows(offsets: Tensor, n_rows: int, streams: Tensor, distance_to: Callable[[Tensor], Tensor]) -> Tensor:
     """(G, K) rows drawn one after another with probability proportional to the squared distance to those drawn before.
 
     The draw is a race of exponential clocks: the row with the smallest E_i / d_i wins, E_i exponential. A minimum needs
     no running sum, so a group's draw does not depend on the others and the host is never asked.
     """
-    rows = torch.arange(len(x), device=x.device)
-    group = group_of_rows(offsets, len(x))
+    rows = torch.arange(n_rows, device=offsets.device)
+    group = group_of_rows(offsets, n_rows)
     position = rows - offsets[group]
-    weight = torch.ones(len(x), dtype=ops.result_dtype(x), device=x.device)
-    taken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    weight: Tensor | None = None
+    taken = torch.zeros(n_rows, dtype=torch.bool, device=offsets.device)
     picks: list[Tensor] = []
     for k in range(len(streams)):
-        clock = -uniform_rows(position, streams[k]).log().to(weight.dtype)
+        clock = -uniform_rows(position, streams[k]).log()
         # Duplicates of drawn rows have weight 0 and come last; drawn rows never come again.
-        time = (clock / weight).clamp(max=torch.finfo(weight.dtype).max).masked_fill(taken, torch.inf)
+        time = clock if weight is None else clock.to(weight.dtype) / weight
+        time = time.clamp(max=torch.finfo(time.dtype).max).masked_fill(taken, torch.inf)
         row = _first_of_minimum(time, group, len(offsets) - 1)
         picks.append(row)
         taken = taken | (row[group] == rows)
-        _, to_last = ops.kmeans_assign(x, offsets, gather_rows(x, row.unsqueeze(1)))
-        weight = torch.minimum(weight, to_last) if k else to_last
+        to_last = distance_to(row.unsqueeze(1))
+        weight = to_last if weight is None else torch.minimum(weight, to_last)
     return torch.stack(picks, dim=1)
 
 

@@ -1,0 +1,274 @@
+"""Fits of rows that stay in host memory: every pass brings them to the device one chunk at a time.
+
+A chunk holds whole groups, or a part of one group that is longer than a chunk and is cut at multiples of ``chunk_rows``
+from its own first row. So a group's result depends on the group and on ``chunk_rows`` alone. Where a group fits a chunk
+its means are, bit for bit, those of a fit in memory; of a longer one the means of its parts are averaged in float64.
+
+The host feeds every pass, so it may ask once per pass whether any group goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..groups import any_in_groups, sum_groups
+from .lloyd import Fit, LloydSettings, count_labels
+from .seeding import Start, draw_rows, gather_rows
+
+LOW = 1 << 12
+"""Row numbers are split into two numbers below this, each exact in float32."""
+
+
+class Chunk(NamedTuple):
+    """Rows that are on the device at one time."""
+
+    rows: slice
+    groups: slice
+    offsets: Tensor
+    """(groups + 1,) int64 on the device, from the chunk's first row."""
+
+
+def cut(bounds: Sequence[int], chunk_rows: int, device: torch.device) -> list[Chunk]:
+    """Chunks of at most ``chunk_rows`` rows; ``bounds`` are the offsets, on the host."""
+    chunks = []
+    first, n_groups = 0, len(bounds) - 1
+
+    def close(last: int) -> None:
+        if bounds[last] > bounds[first]:
+            offsets = torch.tensor(bounds[first : last + 1]) - bounds[first]
+            chunks.append(Chunk(slice(bounds[first], bounds[last]), slice(first, last), offsets.to(device)))
+
+    for g, (start, stop) in enumerate(pairwise(bounds)):
+        if stop - bounds[first] <= chunk_rows:
+            continue
+        close(g)
+        first = g
+        if stop - start > chunk_rows:
+            for row in range(start, stop, chunk_rows):
+                end = min(row + chunk_rows, stop)
+                chunks.append(Chunk(slice(row, end), slice(g, g + 1), torch.tensor([0, end - row]).to(device)))
+            first = g + 1
+    close(n_groups)
+    return chunks
+
+
+class HostRows:
+    """Rows in host memory, read chunk by chunk on ``device``."""
+
+    def __init__(self, x: Tensor, bounds: Sequence[int], chunk_rows: int, device: torch.device) -> None:
+        self.x = x
+        self.device = device
+        self.chunks = cut(bounds, chunk_rows, device)
+
+    def read(self, chunks: Iterable[Chunk] | None = None) -> Iterator[tuple[Chunk, Tensor]]:
+        """Every chunk with its rows on the device; they are valid until the next one is asked for."""
+        chunks = self.chunks if chunks is None else list(chunks)
+        if self.device.type != "cuda":
+            return ((chunk, self.x[chunk.rows].to(self.device)) for chunk in chunks)
+        return self._read_ahead(chunks)
+
+    def _read_ahead(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Tensor]]:
+        """Two pinned buffers and two on the device: one chunk is copied while the other is computed with."""
+        longest = max((chunk.rows.stop - chunk.rows.start for chunk in chunks), default=0)
+        shape = (2, longest, self.x.shape[1])
+        pinned = torch.empty(shape, dtype=self.x.dtype, pin_memory=True)
+        on_device = torch.empty(shape, dtype=self.x.dtype, device=self.device)
+        copies = torch.cuda.Stream(self.device)
+        current = torch.cuda.current_stream(self.device)
+        copies.wait_stream(current)
+        copied = [torch.cuda.Event() for _ in range(2)]
+        used = [torch.cuda.Event() for _ in range(2)]
+
+        def send(i: int) -> None:
+            side = i % 2
+            source = self.x[chunks[i].rows]
+            if i >= 2:
+                copied[side].synchronize()
+                copies.wait_event(used[side])
+            pinned[side, : len(source)].copy_(source)
+            with torch.cuda.stream(copies):
+                on_device[side, : len(source)].copy_(pinned[side, : len(source)], non_blocking=True)
+                copied[side].record(copies)
+
+        for i, chunk in enumerate(chunks):
+            if i == 0:
+                send(0)
+            if i + 1 < len(chunks):
+                send(i + 1)
+            current.wait_event(copied[i % 2])
+            yield chunk, on_device[i % 2, : chunk.rows.stop - chunk.rows.start]
+            used[i % 2].record(current)
+        # The buffers go back to the allocator in the order of the current stream, behind the last copy.
+        current.wait_stream(copies)
+
+
+def fit_stream(x: Tensor, offsets: Tensor, start: Start, settings: LloydSettings, chunk_rows: int) -> Fit:
+    """:func:`fit_groups` of rows in host memory, on the device of ``offsets``.
+
+    What is kept there for every row is its label and its distance. Results are on the device.
+    """
+    rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device)
+    centroids = _initial_centroids(rows, offsets, start, settings)
+    centroids, n_iter = _iterate(rows, offsets, centroids, settings)
+    labels, distance = _assign(rows, offsets, centroids)
+    counts = count_labels(labels, offsets, settings.n_clusters)
+    return Fit(labels, centroids, counts, sum_groups(distance, offsets).float(), n_iter)
+
+
+def _initial_centroids(rows: HostRows, offsets: Tensor, start: Start, settings: LloydSettings) -> Tensor:
+    if start.kind == "centroids":
+        assert start.centroids is not None
+        return start.centroids
+    if start.kind == "labels":
+        assert start.labels is not None
+        sums = Sums(rows, offsets, settings.n_clusters)
+        sums.add_all(start.labels)
+        return sums.means(start.centroids)
+
+    def centroids_of(picks: Tensor) -> Tensor:
+        return gather_rows(rows.x, picks.to(rows.x.device)).to(rows.device)
+
+    def distance_to(picks: Tensor) -> Tensor:
+        return _assign(rows, offsets, centroids_of(picks))[1]
+
+    return centroids_of(draw_rows(offsets, len(rows.x), settings.n_clusters, start, distance_to))
+
+
+def _iterate(rows: HostRows, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor]:
+    n_rows, n_groups, device = len(rows.x), len(offsets) - 1, offsets.device
+    labels = torch.full((n_rows,), -1, dtype=torch.int32, device=device)
+    distance = torch.zeros(n_rows, dtype=centroids.dtype, device=device)
+    active = torch.ones(n_groups, dtype=torch.bool, device=device)
+    n_iter = torch.zeros(n_groups, dtype=torch.int32, device=device)
+    tolerance = settings.tol * _mean_variance(rows, offsets) if settings.tol > 0 else None
+
+    for _ in range(settings.max_iter):
+        previous_labels, previous = labels.clone(), centroids
+        sums = Sums(rows, offsets, settings.n_clusters)
+        for chunk, x in rows.read():
+            labels[chunk.rows], distance[chunk.rows] = ops.kmeans_assign(
+                x,
+                chunk.offsets,
+                centroids[chunk.groups],
+                active=active[chunk.groups],
+                labels=labels[chunk.rows],
+                distance=distance[chunk.rows],
+                precision=settings.precision,
+            )
+            sums.add(chunk, x, labels)
+        active = active & any_in_groups(labels != previous_labels, offsets)
+        if not active.any():
+            break
+        if settings.empty == "farthest":
+            _rescue(sums, offsets, labels, distance, active)
+        centroids = torch.where(active.view(-1, 1, 1), sums.means(previous), previous)
+        n_iter += active
+        if tolerance is not None:
+            shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
+            active = active & (shift > tolerance)
+    return centroids, n_iter
+
+
+class Sums:
+    """Sums of the members of every cluster, in float64, chunk by chunk."""
+
+    def __init__(self, rows: HostRows, offsets: Tensor, n_clusters: int) -> None:
+        n_groups, device = len(offsets) - 1, offsets.device
+        self.rows = rows
+        self.n_clusters = n_clusters
+        self.dtype = ops.result_dtype(rows.x)
+        self.totals = torch.zeros(n_groups, n_clusters, rows.x.shape[1], dtype=torch.float64, device=device)
+        self.counts = torch.zeros(n_groups, n_clusters, dtype=torch.int32, device=device)
+
+    def add(self, chunk: Chunk, x: Tensor, labels: Tensor) -> None:
+        """Take up the rows of a chunk. A mean times its count is exact in float64, and gives the mean back."""
+        means, counts = ops.kmeans_update(x, chunk.offsets, labels[chunk.rows], self.n_clusters)
+        n = counts.unsqueeze(2)
+        self.totals[chunk.groups] += torch.where(n > 0, means.double() * n, 0.0)
+        self.counts[chunk.groups] += counts
+
+    def add_all(self, labels: Tensor, chunks: Iterable[Chunk] | None = None) -> None:
+        """Take up chunks read for this alone."""
+        for chunk, x in self.rows.read(chunks):
+            self.add(chunk, x, labels)
+
+    def renew(self, groups: set[int], labels: Tensor) -> None:
+        """Take up some groups again, with other labels."""
+        chunks = [c for c in self.rows.chunks if not groups.isdisjoint(range(c.groups.start, c.groups.stop))]
+        for chunk in chunks:
+            self.totals[chunk.groups] = 0
+            self.counts[chunk.groups] = 0
+        self.add_all(labels, chunks)
+
+    def means(self, previous: Tensor | None) -> Tensor:
+        """(G, K, D); an empty cluster keeps its previous centroid, NaN without one."""
+        n = self.counts.unsqueeze(2)
+        means = (self.totals / n).to(self.dtype)
+        return torch.where(n > 0, means, torch.nan if previous is None else previous)
+
+
+def _rescue(sums: Sums, offsets: Tensor, labels: Tensor, distance: Tensor, active: Tensor) -> None:
+    """Give empty clusters the farthest rows. The groups in which a row moved are read once more."""
+    moved = relocated_labels(offsets, labels, distance, sums.counts, active)
+    groups = any_in_groups(moved != labels, offsets).nonzero().flatten().tolist()
+    if groups:
+        sums.renew(set(groups), moved)
+
+
+def relocated_labels(offsets: Tensor, labels: Tensor, distance: Tensor, counts: Tensor, active: Tensor) -> Tensor:
+    """(N,) labels after the empty clusters of active groups took the farthest rows.
+
+    The rule is kmeans_update's: it is asked for the means of row numbers. A cluster that was empty and has one member
+    afterwards has that row's number as its mean.
+    """
+    n_rows, n_clusters = len(labels), counts.shape[1]
+    digits = digits_of(torch.arange(n_rows, device=labels.device))
+    nobody = torch.zeros(*counts.shape, 3, device=labels.device)
+    means, after = ops.kmeans_update(
+        digits,
+        offsets,
+        labels,
+        n_clusters,
+        distance=distance.float(),
+        previous=nobody,
+        active=active,
+        empty="farthest",
+    )
+    row = number_of(means)
+    took = (counts == 0) & (after == 1)
+    # Clusters that took no row write to a place behind the last row.
+    cluster = torch.arange(n_clusters, dtype=torch.int32, device=labels.device).expand_as(row)
+    moved = torch.cat([labels, labels.new_zeros(1)])
+    return moved.scatter(0, torch.where(took, row, n_rows).flatten(), cluster.flatten())[:n_rows]
+
+
+def digits_of(number: Tensor) -> Tensor:
+    """(..., 3) float32: whole numbers below 2^36 in parts that float32 holds exactly."""
+    return torch.stack([number // LOW**2, number // LOW % LOW, number % LOW], dim=-1).float()
+
+
+def number_of(digits: Tensor) -> Tensor:
+    """(...) int64: back from :func:`digits_of`."""
+    high, middle, low = digits.to(torch.int64).unbind(-1)
+    return (high * LOW + middle) * LOW + low
+
+
+def _assign(rows: HostRows, offsets: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    labels = torch.empty(len(rows.x), dtype=torch.int32, device=offsets.device)
+    distance = torch.empty(len(rows.x), dtype=centroids.dtype, device=offsets.device)
+    for chunk, x in rows.read():
+        labels[chunk.rows], distance[chunk.rows] = ops.kmeans_assign(x, chunk.offsets, centroids[chunk.groups])
+    return labels, distance
+
+
+def _mean_variance(rows: HostRows, offsets: Tensor) -> Tensor:
+    sums = Sums(rows, offsets, 1)
+    sums.add_all(torch.zeros(len(rows.x), dtype=torch.int32, device=offsets.device))
+    _, distance = _assign(rows, offsets, sums.means(None))
+    return sum_groups(distance, offsets) / (sums.counts.squeeze(1).clamp(min=1) * rows.x.shape[1])
