@@ -114,18 +114,23 @@ def embed_rows(
     done = 0
     with _evaluation_mode(source), retained_heap():
         for some in rows.split(chunk_size or images_at_a_time(images.device)):
-            chunk = to_float(images[some])
-            out = embed(chunk if normalize is None else normalize(chunk))
-            if not isinstance(out, Tensor) or out.dim() < 2 or len(out) != len(chunk):
-                found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-                raise DreamAccelError(f"features of {len(chunk)} images came as {found}: they must be (n, ...)")
-            out = out.flatten(1)
+            out = _embed_chunk(images[some], embed, normalize)
             if features is None:
                 features = torch.empty(len(rows), out.shape[1], dtype=out.dtype, device=out.device)
             features[done : done + len(out)] = out
             done += len(out)
     assert features is not None
     return features
+
+
+def _embed_chunk(images: Tensor, embed: Embedder, normalize: Embedder | None) -> Tensor:
+    """(n, D). A function of its own, so that one chunk of images is gone before the next is made."""
+    chunk = to_float(images)
+    out = embed(chunk if normalize is None else normalize(chunk))
+    if not isinstance(out, Tensor) or out.dim() < 2 or len(out) != len(chunk):
+        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise DreamAccelError(f"features of {len(chunk)} images came as {found}: they must be (n, ...)")
+    return out.flatten(1)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Embedding images: whatever network there is, in chunks, leaving it as it was; and arrays of other libraries."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from conftest import refused
 from torch import nn
 
+from dream_accel import features
 from dream_accel.arrays import converter_like, to_tensor
 from dream_accel.features import embed_rows, embedder_of, to_float
 from dream_accel.networks import ConvNet
@@ -132,6 +135,30 @@ class TestEmbedderOf:
 
 
 class TestEmbedRows:
+    @pytest.mark.parametrize("images", [IMAGES, (255 * IMAGES.sigmoid()).to(torch.uint8)], ids=["float", "uint8"])
+    def test_one_chunk_of_images_is_alive_at_a_time(self, images, monkeypatch):
+        alive: list[weakref.ref] = []
+
+        def watched(make):
+            def wrapper(chunk):
+                assert not any(ref() is not None and ref() is not chunk for ref in alive)
+                made = make(chunk)
+                alive.append(weakref.ref(made))
+                return made
+
+            return wrapper
+
+        # A chunk is floated, then normalised: the next must not be begun before the last is gone.
+        monkeypatch.setattr(features, "to_float", watched(lambda chunk: chunk * 1.0))
+        embed_rows(
+            images,
+            torch.arange(len(images)),
+            lambda chunk: chunk.flatten(1),
+            watched(lambda chunk: chunk * 2),
+            chunk_size=3,
+        )
+        assert len(alive) > 6
+
     @pytest.mark.parametrize("chunk_size", [1, 7, 20, 1000])
     def test_chunks_change_nothing_but_memory(self, network, chunk_size):
         rows = torch.randperm(20, generator=torch.Generator().manual_seed(1))[:15]
