@@ -153,7 +153,7 @@ class TestEmbedRows:
         embed_rows(
             images,
             torch.arange(len(images)),
-            lambda chunk: chunk.flatten(1),
+            lambda chunk: chunk.flatten(1) * 1,
             watched(lambda chunk: chunk * 2),
             chunk_size=3,
         )
