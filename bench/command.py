@@ -22,6 +22,7 @@ app = typer.Typer(
 
 BENCHMARKS = {
     "kmeans": "Lloyd iterations of many groups.",
+    "dropin": "The drop-ins for existing code beside what they replace.",
 }
 """Every benchmark that a plain command runs, with its help: the module of that name has
 ``run(device, quick) -> Iterable[Measurement]``, and is imported when it is asked for."""

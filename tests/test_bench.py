@@ -62,6 +62,16 @@ def test_every_benchmark_listed_has_a_module_that_runs(name):
     assert callable(importlib.import_module(f"dream_accel.bench.{name}").run)
 
 
+def test_drop_ins_are_timed_beside_what_they_replace():
+    pytest.importorskip("fast_pytorch_kmeans")
+    lines = list(importlib.import_module("dream_accel.bench.dropin").run(CPU, quick=True))
+    assert [line.provider for line in lines] == ["dream-compat", "fast-pytorch-kmeans"] * 2 + [
+        "dream-compat",
+        "formula",
+    ]
+    assert all(line.p50 > 0 for line in lines)
+
+
 def test_what_was_measured_before_a_failure_is_kept(tmp_path):
     def fail():
         yield line("dream-cpu", 2.0)
