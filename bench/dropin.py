@@ -92,7 +92,9 @@ def _peer() -> Any:
 def _kmeans(device: torch.device, rows: int, features: int, clusters: int, width: int) -> Contest:
     x = _features(device, rows, features)
     start = x[torch.randperm(rows, generator=generator(0, "bench dropin start"))[:clusters].to(device)]
-    fits = {name: kind(clusters, max_iter=ITERATIONS) for name, kind in (("dream-compat", KMeans), (PEER, _peer()))}
+    fits: dict[str, Any] = {
+        name: kind(clusters, max_iter=ITERATIONS) for name, kind in (("dream-compat", KMeans), (PEER, _peer()))
+    }
     inertia = []
     for km in fits.values():
         km.fit_predict(x, start)
@@ -142,7 +144,10 @@ def _match_loss(device: torch.device, rows: int, features: int, clusters: int, w
     def derive(loss: Callable[[], Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(loss(), matched)
 
-    losses = {"dream-compat": partial(match_loss, synthetic, real, args), "formula": formula}
+    losses: dict[str, Callable[[], Tensor]] = {
+        "dream-compat": partial(match_loss, synthetic, real, args),
+        "formula": formula,
+    }
     _must_agree("match_loss", [float(loss().detach()) for loss in losses.values()], 1e-5)
     contestants = {name: partial(derive, loss) for name, loss in losses.items()}
     elements = sum(s.numel() for s in matched)
