@@ -158,7 +158,8 @@ def cutmix(images: Tensor, labels: Tensor, probability: float, draws: torch.Gene
     """
     device = images.device
     uniform = torch.rand(4, generator=draws, device=draws.device).to(device, non_blocking=True)
-    partner = torch.randperm(len(images), generator=draws, device=draws.device).to(device, non_blocking=True)
+    shuffled = torch.rand(len(images), generator=draws, device=draws.device).argsort()
+    partner = shuffled.to(device, non_blocking=True)
     # Beta(1, 1) is uniform: the box covers 1 - uniform[1] of the image, before it is clipped at the border.
     side = (1 - uniform[1]).sqrt() * (uniform[0] < probability)
     inside = torch.ones((), dtype=torch.bool, device=device)

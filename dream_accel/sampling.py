@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ class RepresentativeSampler:
     Attributes:
         indices: (C, n) int64, the current picks as indices into ``images``.
         labels: (C, n) int64, their classes.
+        embed: ``(network or callable, images, rows) -> (len(rows), D)``, how features are had; may be replaced by a
+            recorded form of itself.
 
     Raises:
         DreamAccelError: images and labels that do not belong together, an unknown strategy, NaN or Inf pixels.
@@ -78,6 +81,7 @@ class RepresentativeSampler:
 
         if self.images.is_floating_point():
             check_finite(self.images.flatten(1), "images")
+        self.embed: Callable[[nn.Module | Embedder, Tensor, Tensor], Tensor] = self._embed_rows
         self._order, self._offsets = class_order(self.images, labels_beside(self.images, labels))
         self._sizes = self._offsets.diff().tolist()
         self._announce_small_classes()
@@ -127,11 +131,14 @@ class RepresentativeSampler:
             source = self.features if self.features is not None else network
             if source is None:
                 raise DreamAccelError("no network to embed with: pass one to update(net), or features= to the sampler")
-            x = embed_rows(self.images, self._order, source, self.normalize, self.chunk_size)
+            x = self.embed(source, self.images, self._order)
             self._finite &= finite_rows(x).all()
         seed = derive_seed(self.seed, "picks", *self._keys, self._step)
         picks = self.strategy.pick(x, self._offsets, self.n_clusters, self.per_cluster, seed, self.max_iter)
         self.indices = self._order[fill_picks(picks)]
+
+    def _embed_rows(self, source: nn.Module | Embedder, images: Tensor, rows: Tensor) -> Tensor:
+        return embed_rows(images, rows, source, self.normalize, self.chunk_size)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Images (C, n, ...) float and labels (C, n) int64 of the current picks."""

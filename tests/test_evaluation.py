@@ -131,7 +131,7 @@ class TestSchedule:
         step = Trainer.step
 
         def watch(self, images, labels):
-            rates.append(self.optimizer.param_groups[0]["lr"])
+            rates.append(self.lr)
             return step(self, images, labels)
 
         monkeypatch.setattr(Trainer, "step", watch)

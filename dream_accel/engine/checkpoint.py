@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from ..recipes.settings import Recipe
 from ..results import Progress
 
 FORMAT = "dream_accel.checkpoint/1"
-FREE_TO_CHANGE = ("iterations", "eval_epochs", "eval_batch", "eval_networks")
+FREE_TO_CHANGE = ("iterations", "graphs", "eval_epochs", "eval_batch", "eval_networks")
 """Settings that a continued run may change: they do not touch the iterations already done."""
 
 
@@ -24,6 +24,8 @@ class Checkpoint:
     pixels: Tensor
     velocity: Tensor
     history: tuple[Progress, ...]
+    class_gradients: str = "auto"
+    """how the gradients per class were had, which a continued run keeps to"""
 
     def save(self, path: Path, recipe: Recipe) -> None:
         """Write a safetensors file: to a temporary name first, then renamed."""
@@ -57,10 +59,12 @@ class Checkpoint:
             history = tuple(Progress(**line) for line in json.loads(header["history"]))
         except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise DreamAccelError(f"{path} cannot be read as a checkpoint ({error}): remove it to begin anew") from None
-        for key, ours in asdict(recipe).items():
-            if key not in FREE_TO_CHANGE and theirs.get(key) != ours:
+        for setting in fields(Recipe):
+            key, ours = setting.name, getattr(recipe, setting.name)
+            found = theirs.get(key, setting.default)
+            if key not in FREE_TO_CHANGE and found != ours and (key, ours) != ("class_gradients", "auto"):
                 raise DreamAccelError(
-                    f"{path} belongs to a run with {key} {theirs.get(key)!r}, not {ours!r}: "
+                    f"{path} belongs to a run with {key} {found!r}, not {ours!r}: "
                     "continue it with its own settings, or write to another folder"
                 )
-        return cls(pixels, velocity, history)
+        return cls(pixels, velocity, history, theirs.get("class_gradients", "auto"))

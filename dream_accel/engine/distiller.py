@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import DataSplit
 from ..errors import DreamAccelError
-from ..features import to_float
+from ..features import embed_rows
+from ..graphs import GraphedFunction
+from ..groups import first_rows
 from ..heap import retained_heap
-from ..networks import make_network
+from ..networks import initialize, make_network
 from ..objectives import FeatureMatching, GradientMatching, Sum
 from ..random import derive_seed, generator
 from ..recipes.settings import Recipe
 from ..results import Progress
-from ..sampling import RepresentativeSampler
+from ..sampling import RepresentativeSampler, fill_picks
 from ..synthetic import check_packing, initial_images
 from .checkpoint import Checkpoint
+from .choice import choose_way
+from .class_gradients import WAYS, why_not
 from .matching import MatchingStep
 from .pixels import PixelSGD
 from .training import Rows, Trainer
 
+STEPS_AT_ONCE = 16
+"""Network steps that are recorded together."""
+
 
 class Distiller:
-    """A run in progress: the synthetic set, the sampler and the optimiser of the pixels.
+    """A run in progress: the synthetic set, the sampler, the network and their optimisers.
 
     All random streams are named by seed, class and outer iteration, so iteration t can be repeated from the pixels and
-    velocity at its beginning alone.
+    velocity at its beginning alone. Networks are redrawn in place; on a GPU embedding, matching step and network update
+    are recorded as CUDA graphs, which therefore serve all iterations.
 
     Args:
         recipe: the settings.
         split: the data set, on the device where everything shall run.
         state: where to continue; default: at the beginning, from the recipe's initial images.
+
+    Attributes:
+        recipe: the settings, with the way of the gradients per class decided.
     """
 
     def __init__(self, recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> None:
         train = split.train
         check_packing(recipe.ipc, recipe.factor, train.shape[1:])
-        self.recipe = recipe
         self.split = split
         self.normalization = split.normalization
         self.device = train.device
@@ -55,21 +66,47 @@ class Distiller:
             normalize=self.normalization,
             max_iter=recipe.kmeans_iterations,
         )
-        self.matching = MatchingStep(
-            _objective(recipe), recipe.match_augment, self.normalization, recipe.factor, recipe.max_synthetic
+        self.network = make_network(
+            recipe.network, train.shape, train.n_classes, recipe.width, recipe.depth_for(train.shape), 0
+        ).to(self.device)
+        if recipe.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trainer = Trainer(
+            self.network,
+            self.normalization,
+            lr=recipe.network_lr,
+            momentum=recipe.network_momentum,
+            weight_decay=recipe.weight_decay,
+            augment=recipe.train_augment,
+            cutmix_probability=recipe.cutmix,
+            device=self.device,
+            seed=recipe.seed,
+            keys=("init",),
+            channels_last=recipe.channels_last,
         )
+        self._bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16, cache_enabled=False)
+        self._embed = self._recorded(recipe, self._embed_rows, ("images",))
+        self._update = self._recorded(recipe, self._train_rows, ("images", "labels"), [self.trainer.draws])
+        self.sampler.embed = lambda _, images, rows: self._embed(rows, images=images)
         self.pixels = PixelSGD(
-            self._initial_images() if state is None else torch.empty_like(state.pixels, device=self.device),
+            self._initial_images(recipe) if state is None else torch.empty_like(state.pixels, device=self.device),
             recipe.pixel_lr_for(train.shape),
             recipe.pixel_momentum,
             recipe.pixel_sweep,
         )
         if state is not None:
             self.restore(state)
+        way = recipe.class_gradients if state is None or recipe.class_gradients != "auto" else state.class_gradients
+        self.recipe = replace(recipe, class_gradients=self._choose_way(recipe) if way == "auto" else way)
+        self.matching = self._matching_step(self.recipe, self.recipe.class_gradients)
+        self._step = self._recorded(
+            recipe, self._match_and_move, ("images", "pixels", "velocity"), self.matching.generators
+        )
 
     def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
         """A copy of all that the next outer iteration depends on."""
-        return Checkpoint(self.pixels.pixels.clone(), self.pixels.velocity.clone(), tuple(history))
+        way = self.recipe.class_gradients
+        return Checkpoint(self.pixels.pixels.clone(), self.pixels.velocity.clone(), tuple(history), way)
 
     def restore(self, state: Checkpoint) -> None:
         """Continue from a state that :meth:`state` returned."""
@@ -88,26 +125,38 @@ class Distiller:
             () the distance summed over classes, mean over the steps.
         """
         recipe = self.recipe
-        network = self._network("outer", iteration)
-        trainer = self._trainer(network, iteration)
-        rows = Rows(len(self.split.train), generator(recipe.seed, "rows", iteration, device=self.device))
-        self.pixels.clamp()
-        self.sampler.restart(iteration)
-        self.matching.restart(self.split.train.n_classes, self.device, recipe.seed, iteration)
-        self._train(trainer, rows, recipe.pretrain_epochs * len(self.split.train))
-
+        self.restart(iteration)
+        self.train(recipe.pretrain_epochs * len(self.split.train))
         total = torch.zeros((), device=self.device)
         for _ in range(recipe.inner_steps):
-            self.sampler.update(network)
-            indices = self.sampler.indices
-            assert indices is not None
-            distances, gradient = self.matching(network, self.sampler.images, indices, self.pixels.pixels)
-            self.pixels.step(gradient)
-            total += distances.sum()
-            self._train(trainer, rows, recipe.network_images)
+            self.sampler.update(self.network)
+            total += self.match()
+            self.train(recipe.network_images)
             if on_step is not None:
                 on_step()
         return total / recipe.inner_steps
+
+    def restart(self, iteration: int) -> None:
+        """Draw a network and begin the random streams of an outer iteration."""
+        seed = self.recipe.seed
+        initialize(self.network, derive_seed(seed, "network", "outer", iteration))
+        self.trainer.restart(seed, "outer", iteration)
+        self._rows = Rows(len(self.split.train), generator(seed, "rows", iteration, device=self.device))
+        self.pixels.clamp()
+        self.sampler.restart(iteration)
+        self.matching.restart(self.split.train.n_classes, self.device, seed, iteration)
+
+    def match(self) -> Tensor:
+        """One matching step for all classes with the sampler's images; () the distance summed over classes."""
+        indices = self.sampler.indices
+        assert indices is not None
+        return self._step(indices, images=self.sampler.images, pixels=self.pixels.pixels, velocity=self.pixels.velocity)
+
+    def train(self, count: int) -> None:
+        """Train the network on the next ``count`` real images, in batches."""
+        train = self.split.train
+        for rows in self._rows.batches(count, STEPS_AT_ONCE * self.recipe.network_batch):
+            self._update(rows, images=train.images, labels=train.labels)
 
     def check(self) -> None:
         """Refuse features and pixels that became NaN or Inf. Waits for the device: call it where you log.
@@ -125,45 +174,81 @@ class Distiller:
         matched = self.sampler.batch_size * self.split.train.n_classes
         return recipe.inner_steps * (matched + recipe.network_images) + recipe.pretrain_epochs * len(self.split.train)
 
-    def _initial_images(self) -> Tensor:
-        recipe, train = self.recipe, self.split.train
+    def _embed_rows(self, rows: Tensor, *, images: Tensor) -> Tensor:
+        with self._bf16:
+            return embed_rows(images, rows, self.network, self._prepared)
+
+    def _match_and_move(self, indices: Tensor, *, images: Tensor, pixels: Tensor, velocity: Tensor) -> Tensor:
+        with self._bf16:
+            distances, gradient = self.matching(self.network, images, indices, pixels)
+        # Writes ``pixels`` and ``velocity``, which are its own.
+        self.pixels.step(gradient)
+        return distances.sum()
+
+    def _train_rows(self, rows: Tensor, *, images: Tensor, labels: Tensor) -> Tensor:
+        with self._bf16:
+            return self.trainer.steps(images, labels, rows, self.recipe.network_batch)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        images = self.normalization(images)
+        return images.contiguous(memory_format=torch.channels_last) if self.trainer.channels_last else images
+
+    def _recorded(
+        self,
+        recipe: Recipe,
+        function: Callable[..., Any],
+        in_place: Sequence[str],
+        generators: Sequence[torch.Generator] = (),
+    ) -> GraphedFunction:
+        return GraphedFunction(function, in_place=in_place, generators=generators, enabled=recipe.graphs)
+
+    def _matching_step(self, recipe: Recipe, way: str) -> MatchingStep:
+        step = MatchingStep(
+            _objective(recipe),
+            recipe.match_augment,
+            self.normalization,
+            recipe.factor,
+            recipe.max_synthetic,
+            way,
+            recipe.channels_last,
+        )
+        parameters = step.objective.parameters(self.network)
+        if (reason := why_not(way, self.network, parameters)) is not None:
+            raise DreamAccelError(f"class_gradients is {way!r}, which cannot serve this network: {reason}; use loop")
+        step.restart(self.split.train.n_classes, self.device, recipe.seed, "init")
+        return step
+
+    def _choose_way(self, recipe: Recipe) -> str:
+        parameters = _objective(recipe).parameters(self.network)
+        ways = [way for way in WAYS if why_not(way, self.network, parameters) is None]
+        rows = first_rows(*self.split.train.by_class(), self.sampler.batch_size)
+        indices = fill_picks(rows)
+
+        def step_of(way: str) -> Callable[[], Any]:
+            step = self._matching_step(recipe, way)
+
+            def call(indices: Tensor, *, images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+                with self._bf16:
+                    return step(self.network, images, indices, pixels)
+
+            recorded = self._recorded(recipe, call, ("images", "pixels"), step.generators)
+            return lambda: recorded(indices, images=self.sampler.images, pixels=self.pixels.pixels)
+
+        return choose_way(ways, self.device, step_of)
+
+    def _initial_images(self, recipe: Recipe) -> Tensor:
+        train = self.split.train
+        initialize(self.network, derive_seed(recipe.seed, "network", "init"))
         return initial_images(
             recipe.init,
             train.images,
             train.labels,
             recipe.ipc,
             recipe.factor,
-            network=self._network("init"),
-            normalize=self.normalization,
+            network=self.network,
+            normalize=self._prepared,
             seed=derive_seed(recipe.seed, "init"),
         )
-
-    def _network(self, *keys: object) -> nn.Module:
-        recipe, train = self.recipe, self.split.train
-        depth = recipe.depth_for(train.shape)
-        network = make_network(recipe.network, train.shape, train.n_classes, recipe.width, depth, recipe.seed, *keys)
-        return network.to(self.device)
-
-    def _trainer(self, network: nn.Module, iteration: int) -> Trainer:
-        recipe = self.recipe
-        return Trainer(
-            network,
-            self.normalization,
-            lr=recipe.network_lr,
-            momentum=recipe.network_momentum,
-            weight_decay=recipe.weight_decay,
-            augment=recipe.train_augment,
-            cutmix_probability=recipe.cutmix,
-            device=self.device,
-            seed=recipe.seed,
-            keys=("outer", iteration),
-        )
-
-    def _train(self, trainer: Trainer, rows: Rows, count: int) -> None:
-        """Train on the next ``count`` real images, in batches."""
-        train = self.split.train
-        for batch in rows.batches(count, self.recipe.network_batch):
-            trainer.step(to_float(train.images[batch]), train.labels[batch])
 
 
 def _objective(recipe: Recipe) -> Any:

@@ -39,7 +39,7 @@ class Run:
         checkpoint: a file that is written every minute and by :meth:`save`. Where it exists, the run continues from it.
 
     Attributes:
-        recipe: the settings, with the depth of the network filled in.
+        recipe: the settings, with what they left open filled in: depth, and the way of the gradients per class.
         history: a line for every outer iteration done.
 
     Raises:
@@ -59,6 +59,7 @@ class Run:
                     f"{expected}: continue the run on its own data set"
                 )
         self._distiller = Distiller(self.recipe, split, state)
+        self.recipe = self._distiller.recipe
         self._state = self._distiller.state() if state is None else state
         self._saved = time.perf_counter()
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..augment import Augmentation, cutmix
-from ..random import generator
+from ..features import to_float
+from ..random import derive_seed
 
 
 class Rows:
@@ -43,13 +44,18 @@ class Rows:
 class Trainer:
     """SGD steps on augmented, CutMixed, normalised batches.
 
+    Functions of tensors that ask the host nothing and change parameters and velocities in place, so that they can be
+    recorded; the random stream is ``draws``.
+
     Args:
         network: trained in place.
         normalize: applied after augmentation, which works on pixels in [0, 1].
-        lr, momentum, weight_decay: of SGD.
+        lr, momentum, weight_decay: of SGD, as in ``torch.optim.SGD``.
         augment: names for :class:`dream_accel.augment.Augmentation`, one draw per image.
         cutmix_probability: per batch.
+        device: of the network and of the draws.
         seed: together with ``keys`` names the random stream.
+        channels_last: memory format of the images.
     """
 
     def __init__(
@@ -65,26 +71,53 @@ class Trainer:
         device: torch.device,
         seed: int,
         keys: tuple[object, ...],
+        channels_last: bool = False,
     ) -> None:
         self.network = network
         self.normalize = normalize
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.augment = Augmentation(augment)
         self.cutmix_probability = cutmix_probability
-        self.draws = generator(seed, "training", *keys, device=device)
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self.channels_last = channels_last
+        self.draws = torch.Generator(device)
+        self._parameters: list[Tensor] = list(network.parameters())
+        self._velocity = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self.restart(seed, *keys)
+
+    def restart(self, seed: int, *keys: object) -> None:
+        """Forget the velocity, and begin the random stream that seed and keys name."""
+        self.draws.manual_seed(derive_seed(seed, "training", *keys))
+        torch._foreach_zero_(self._velocity)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step on images (n, C, H, W) in [0, 1] and labels (n,); the loss, detached."""
         images = self.augment(images, self.draws)
         images, partners, weight = cutmix(images, labels, self.cutmix_probability, self.draws)
-        logits = self.network(self.normalize(images))
+        images = self.normalize(images)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        logits = self.network(images)
         loss = weight * F.cross_entropy(logits, labels) + (1 - weight) * F.cross_entropy(logits, partners)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        gradients = torch.autograd.grad(loss, self._parameters)
+        with torch.no_grad():
+            gradients = torch._foreach_add(gradients, self._parameters, alpha=self.weight_decay)
+            torch._foreach_mul_(self._velocity, self.momentum)
+            torch._foreach_add_(self._velocity, gradients)
+            torch._foreach_add_(self._parameters, self._velocity, alpha=-self.lr)
         return loss.detach()
+
+    def steps(self, images: Tensor, labels: Tensor, rows: Tensor, batch: int) -> Tensor:
+        """Steps on the given rows of a data set in turn, ``batch`` at a time; the last loss.
+
+        Args:
+            images: (N, C, H, W) uint8, or float in [0, 1].
+            labels: (N,) int64.
+            rows: (n,) int64, at least one.
+        """
+        for some in rows.split(batch):
+            loss = self.step(to_float(images[some]), labels[some])
+        return loss
 
     def decay_lr(self, factor: float) -> None:
         """Multiply the learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] *= factor
+        self.lr *= factor

@@ -7,6 +7,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from ..augment import Augmentation
+from ..engine.class_gradients import WAYS
 from ..engine.pixels import SWEEPS
 from ..errors import DreamAccelError, choices
 from ..networks import NETWORKS
@@ -63,6 +64,11 @@ class Recipe:
     train_augment: str = _setting("color_crop_flip_scale_rotate", "augmentation of every training image")
     cutmix: float = _setting(0.5, "probability of CutMix per training batch, 0 to 1", 0)
 
+    class_gradients: str = _setting("auto", "gradients per class: loop, vmap, capture or auto (measured on a GPU)")
+    graphs: bool = _setting(True, "on a GPU, record the steps as CUDA graphs and replay them")
+    bf16: bool = _setting(False, "networks compute in bfloat16 (autocast); fewer digits, other pixels")
+    channels_last: bool = _setting(False, "memory format of images and networks")
+
     eval_epochs: int = _setting(1000, "evaluation: epochs over the synthetic set", 1)
     eval_batch: int = _setting(64, "evaluation: batch size, images", 1)
     eval_networks: int = _setting(3, "evaluation: networks trained from scratch", 1)
@@ -77,6 +83,7 @@ class Recipe:
             ("layer rule", self.layers, LAYER_RULES),
             ("network", self.network, NETWORKS),
             ("pixel sweep", self.pixel_sweep, SWEEPS),
+            ("way of gradients per class", self.class_gradients, ("auto", *WAYS)),
         ):
             if name not in known:
                 raise choices(kind, name, known)

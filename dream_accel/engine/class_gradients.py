@@ -1,0 +1,157 @@
+"""Gradients in the weights for every class of one batch: the ways to have them.
+
+The classes share the weights, so activations and their gradients are those of one large batch; only the weight
+gradients must be kept apart. Which way is fastest depends on the device (``choice.py`` measures):
+
+``loop``
+    one forward and backward pass per class. Least memory; wins on CPUs.
+``vmap``
+    ``torch.func.vmap`` over ``grad``: all classes in every launch; weight gradients become grouped convolutions.
+``capture``
+    one forward and backward pass of all classes that notes what goes into each matched layer and the gradient of what
+    comes out; the weight gradients of each class are formed from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from ..objectives import ClassGradients
+
+WAYS = ("loop", "vmap", "capture")
+
+
+def by_loop(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False
+) -> list[Tensor]:
+    """Class after class."""
+    wanted = list(parameters.values())
+    per_class = []
+    for c, own in enumerate(images):
+        labels = torch.full((len(own),), c, dtype=torch.int64, device=own.device)
+        loss = F.cross_entropy(network(own), labels)
+        per_class.append(torch.autograd.grad(loss, wanted, create_graph=create_graph))
+    return [torch.stack(own) for own in zip(*per_class, strict=True)]
+
+
+def by_vmap(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False
+) -> list[Tensor]:
+    """All classes in every operator."""
+    fixed = {
+        name: tensor.detach()
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+        if name not in parameters
+    }
+
+    def loss(matched: dict[str, Tensor], own: Tensor, label: Tensor) -> Tensor:
+        logits = torch.func.functional_call(network, {**fixed, **matched}, (own,))
+        return F.cross_entropy(logits, label.expand(len(own)))
+
+    matched = {name: tensor.detach() for name, tensor in parameters.items()}
+    labels = torch.arange(len(images), device=images.device)
+    with torch.set_grad_enabled(create_graph):
+        gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(matched, images, labels)
+    return [gradients[name] for name in parameters]
+
+
+def by_capture(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False
+) -> list[Tensor]:
+    """From what goes into each matched layer and the gradient of what comes out."""
+    owners = _owners(network, parameters)
+    into: dict[nn.Module, Tensor] = {}
+    out: dict[nn.Module, Tensor] = {}
+
+    def note(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        into[layer], out[layer] = args[0], output
+
+    handles = [layer.register_forward_hook(note) for layer in {layer for layer, _ in owners}]
+    try:
+        logits = network(images.flatten(0, 1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    n_classes, n = images.shape[:2]
+    labels = torch.arange(n_classes, device=images.device).repeat_interleave(n)
+    loss = F.cross_entropy(logits, labels, reduction="sum") / n
+    gradients = torch.autograd.grad(loss, list(out.values()), create_graph=create_graph)
+    of_output = dict(zip(out, gradients, strict=True))
+    with torch.set_grad_enabled(create_graph):
+        return [
+            _FORMULAS[type(layer), name](
+                layer, into[layer].unflatten(0, (n_classes, n)), of_output[layer].unflatten(0, (n_classes, n))
+            )
+            for layer, name in owners
+        ]
+
+
+CLASS_GRADIENTS: dict[str, ClassGradients] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
+
+
+def why_not(way: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
+    """Why a way cannot serve a network, or None where it can."""
+    if way == "loop":
+        return None
+    mixing = next((m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    if mixing is not None:
+        return f"its {type(mixing).__name__} would mix the classes, or update statistics inside vmap"
+    if way == "vmap":
+        return None
+    for layer, name in _owners(network, parameters):
+        if (type(layer), name) not in _FORMULAS or getattr(layer, "padding_mode", "zeros") != "zeros":
+            return f"there is no formula for the {name} of a {type(layer).__name__}"
+        if isinstance(getattr(layer, "padding", 0), str):
+            return "a convolution names its padding in words"
+    return None
+
+
+def _owners(network: nn.Module, parameters: Mapping[str, Tensor]) -> list[tuple[nn.Module, str]]:
+    """The layer each parameter belongs to, and its name there."""
+    return [(network.get_submodule(path), name) for path, _, name in (key.rpartition(".") for key in parameters)]
+
+
+def _conv_weight(layer: nn.Conv2d, inputs: Tensor, gradients: Tensor) -> Tensor:
+    return torch.stack(
+        [
+            conv2d_weight(
+                own,
+                list(layer.weight.shape),  # type: ignore[arg-type]
+                gradient,
+                layer.stride,
+                layer.padding,  # type: ignore[arg-type]
+                layer.dilation,
+                layer.groups,
+            )
+            for own, gradient in zip(inputs, gradients, strict=True)
+        ]
+    )
+
+
+def _linear_weight(layer: nn.Linear, inputs: Tensor, gradients: Tensor) -> Tensor:
+    return gradients.transpose(1, 2) @ inputs
+
+
+def _norm_weight(layer: nn.GroupNorm, inputs: Tensor, gradients: Tensor) -> Tensor:
+    normed = F.group_norm(inputs.flatten(0, 1), layer.num_groups, eps=layer.eps).view_as(inputs)
+    return _channel_sum(layer, inputs, gradients * normed)
+
+
+def _channel_sum(layer: nn.Module, inputs: Tensor, gradients: Tensor) -> Tensor:
+    return gradients.sum(dim=[d for d in range(gradients.dim()) if d not in (0, 2)])
+
+
+_FORMULAS: dict[tuple[type, str], Callable[..., Tensor]] = {
+    (nn.Conv2d, "weight"): _conv_weight,
+    (nn.Conv2d, "bias"): _channel_sum,
+    (nn.Linear, "weight"): _linear_weight,
+    (nn.Linear, "bias"): _channel_sum,
+    (nn.GroupNorm, "weight"): _norm_weight,
+    (nn.GroupNorm, "bias"): _channel_sum,
+}
+"""(layer, inputs (C, n, ...), gradients of outputs (C, n, ...)) to the gradient (C, *parameter)."""
