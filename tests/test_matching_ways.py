@@ -1,0 +1,225 @@
+"""All classes at once: the ways to have their gradients agree, recorded steps agree with plain ones, and both agree
+with the published loop."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import refused
+from dream_accel.bench.published import Published
+from fake_graphs import FakeGraphs
+from test_engine import toy_recipe, toy_split
+from torch import nn
+
+from dream_accel import graphs
+from dream_accel.engine import choice
+from dream_accel.engine.class_gradients import CLASS_GRADIENTS, WAYS, by_loop, why_not
+from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.loop import Run
+from dream_accel.networks import make_network
+from dream_accel.objectives import GradientMatching
+
+SHAPE = (2, 9, 8)
+
+
+def network(**settings) -> nn.Module:
+    return make_network("convnet", SHAPE, 3, **{"width": 4, "depth": 2, "seed": 0, **settings})
+
+
+def images(n: int = 5, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(3, n, *SHAPE, generator=torch.Generator().manual_seed(n), dtype=dtype)
+
+
+@pytest.mark.usefixtures("reference")
+class TestClassGradients:
+    """In float64, which only the reference takes."""
+
+    @pytest.mark.parametrize("layers", ["conv", "weights", "all"])
+    @pytest.mark.parametrize("way", ["vmap", "capture"])
+    def test_every_way_gives_the_gradients_of_class_after_class(self, way, layers):
+        net = network().double()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        parameters = GradientMatching(layers=layers).parameters(net)
+        found = CLASS_GRADIENTS[way](net, parameters, images(), False)
+        for one, other in zip(found, by_loop(net, parameters, images(), False), strict=True):
+            torch.testing.assert_close(one, other)
+            assert not one.requires_grad
+
+    @pytest.mark.parametrize("layers", ["conv", "all"])
+    @pytest.mark.parametrize("way", ["vmap", "capture"])
+    def test_derivative_in_the_pixels_is_the_same(self, way, layers):
+        net, objective = network().double(), GradientMatching("mse", layers)
+        derivatives = []
+        for name in ("loop", way):
+            pixels = images(4).requires_grad_()
+            match = objective.every_class(net, images(), pixels * 1.5, CLASS_GRADIENTS[name])
+            derivatives.append((match.distance, match.pixel_gradient(pixels)))
+            assert all(parameter.grad is None for parameter in net.parameters())
+        torch.testing.assert_close(*derivatives)
+
+    def test_a_network_that_mixes_its_batch_is_taken_class_by_class(self):
+        net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+        parameters = dict(net.named_parameters())
+        assert why_not("loop", net, parameters) is None
+        for way in ("vmap", "capture"):
+            assert "BatchNorm2d" in why_not(way, net, parameters)
+
+    def test_capture_says_which_layer_it_has_no_formula_for(self):
+        net = nn.Sequential(nn.LayerNorm(4))
+        assert "LayerNorm" in why_not("capture", net, dict(net.named_parameters()))
+        assert why_not("vmap", net, dict(net.named_parameters())) is None
+        padded = nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"))
+        assert "in words" in why_not("capture", padded, {"0.weight": padded[0].weight})
+
+
+class TestChoice:
+    def test_on_a_cpu_it_is_the_loop_without_measuring(self):
+        assert choice.choose_way(WAYS, torch.device("cpu"), lambda way: pytest.fail("measured")) == "loop"
+
+    def test_elsewhere_the_fastest_that_fits(self, monkeypatch):
+        seconds = {"loop": 0.3, "vmap": None, "capture": 0.2}
+        monkeypatch.setattr(choice, "_seconds", lambda step, device: seconds[step()])
+        assert choice.choose_way(WAYS, torch.device("cuda"), lambda way: lambda: way) == "capture"
+
+    def test_it_is_saved_with_the_result_and_kept_when_continued(self, tmp_path):
+        path = tmp_path / "checkpoint.safetensors"
+        run = Run(toy_recipe(class_gradients="capture"), toy_split(), path)
+        run.advance()
+        run.save()
+        continued = Run(toy_recipe(), toy_split(), path)
+        assert continued.recipe.class_gradients == "capture"
+        assert Run(toy_recipe(), toy_split()).recipe.class_gradients == "loop"
+        message = refused(Run, toy_recipe(class_gradients="vmap"), toy_split(), path)
+        assert "class_gradients 'capture', not 'vmap'" in message
+
+
+def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
+    distiller = Distiller(recipe, toy_split())
+    for iteration in range(iterations):
+        distiller.outer_iteration(iteration)
+    return distiller.pixels.pixels
+
+
+@pytest.mark.parametrize("way", ["vmap", "capture"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"factor": 2, "max_synthetic": 3}, {"feature_weight": 1.0}, {"pixel_sweep": "joint", "metric": "l1_mean"}],
+    ids=str,
+)
+def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings):
+    recipe = toy_recipe(inner_steps=10, pixel_lr=0.05, **settings)
+    found = pixels_after(replace(recipe, class_gradients=way))
+    torch.testing.assert_close(found, pixels_after(recipe), rtol=1e-4, atol=1e-5)
+
+
+class Replaying(FakeGraphs):
+    """Records without running, which the state of the steps would not survive; outputs are shaped as in the warm-up."""
+
+    def warm_up(self, call, device):
+        self.shaped = super().warm_up(call, device).detach().clone()
+        return self.shaped
+
+    def record(self, call, device, generators):
+        self.log.append("record")
+        kept = torch.empty_like(self.shaped)
+
+        def replay():
+            self.log.append("replay")
+            kept.copy_(call())
+
+        return graphs.Recording(replay, kept)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_recorded_run_gives_the_bits_of_a_plain_one(way, monkeypatch):
+    """A stand-in records on the CPU: state, inputs and random streams must pass through it unchanged."""
+    settings = toy_recipe(class_gradients=way, pretrain_epochs=1, inner_steps=5, feature_weight=1.0)
+    plain = pixels_after(settings, 2)
+    logs = []
+
+    class Recorder(Replaying):
+        def __init__(self):
+            super().__init__()
+            logs.append(self.log)
+
+    monkeypatch.setattr(graphs, "CudaGraphs", Recorder)
+    assert torch.equal(pixels_after(settings, 2), plain)
+    assert sum("replay" in log for log in logs) >= 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way):
+    found = []
+    for recorded in (False, True):
+        distiller = Distiller(toy_recipe(class_gradients=way, inner_steps=6, graphs=recorded), toy_split().to("cuda"))
+        for iteration in range(2):
+            distiller.outer_iteration(iteration)
+        found.append(distiller.pixels.pixels)
+    assert torch.equal(*found)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_nothing_waits_between_two_log_lines():
+    distiller = Distiller(toy_recipe(inner_steps=6, pretrain_epochs=1), toy_split().to("cuda"))
+    distiller.outer_iteration(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        distiller.outer_iteration(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def at_their_turns(published: Published) -> torch.Tensor:
+    """The pixels each class would meet at its next turn: until then the velocity of its last step moves them on."""
+    n = published.n_classes
+    met = torch.empty_like(published.pixels)
+    published.pixel_optimizer.zero_grad(set_to_none=False)
+    for c in range(n):
+        met[c] = published.pixels.detach()[c]
+        published.pixel_optimizer.step()
+    return met
+
+
+class TestAgainstThePublishedLoop:
+    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("metric", ["mse", "l1"])
+    @pytest.mark.parametrize("sweep", ["per_class", "joint"])
+    def test_ten_steps_move_the_pixels_by_the_same(self, sweep, metric, way):
+        recipe = toy_recipe(
+            pixel_sweep=sweep,
+            metric=metric,
+            class_gradients=way,
+            inner_steps=10,
+            interval=4,
+            factor=2,
+            max_synthetic=5,
+            pixel_lr={"mse": 0.5, "l1": 0.02}[metric],
+            train_augment="color_crop",
+        )
+        split = toy_split(per_class=40)
+        ours = Distiller(recipe, split)
+        start = ours.pixels.pixels.clone()
+        theirs = Published(recipe, split, start)
+        loss = ours.outer_iteration(0)
+        assert theirs.outer_iteration(0) == pytest.approx(float(loss), rel=1e-4)
+        expected = at_their_turns(theirs) if sweep == "per_class" else theirs.pixels.detach()
+        moved = (expected - start).norm()
+        assert moved > 0.01
+        assert (ours.pixels.pixels - expected).norm() < 1e-4 * moved
+
+    def test_both_pick_the_same_images(self):
+        recipe, split = toy_recipe(), toy_split(per_class=40)
+        ours = Distiller(recipe, split)
+        theirs = Published(recipe, split, ours.pixels.pixels)
+        ours.restart(0)
+        theirs.restart(0)
+        ours.sampler.update(ours.network)
+        theirs.refresh(0, 0)
+        assert [sorted(rows) for rows in theirs.batches] == [sorted(rows) for rows in ours.sampler.indices.tolist()]
+
+    def test_what_it_is_not_written_for_is_refused(self):
+        start = torch.zeros(3, 2, 1, 8, 8)
+        assert "metric 'cos'" in refused(Published, toy_recipe(metric="cos"), toy_split(), start)
