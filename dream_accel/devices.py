@@ -25,3 +25,13 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
             f"device {str(name)!r} cannot be used here ({reason}): choose one of {', '.join(available)}"
         ) from None
     return device
+
+
+def bf16_supported(device: torch.device) -> bool:
+    """Whether networks can be trained in bfloat16 there; on CPUs that takes AVX-512."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False

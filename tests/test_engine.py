@@ -16,6 +16,7 @@ import dream_accel as da
 from dream_accel import _native
 from dream_accel.backends import choose
 from dream_accel.data import DataSplit, ImageSet
+from dream_accel.devices import bf16_supported
 from dream_accel.engine import loop
 from dream_accel.engine.checkpoint import Checkpoint
 from dream_accel.engine.distiller import Distiller
@@ -381,6 +382,21 @@ class TestDistill:
         assert "unknown data set 'toy'" in refused(distill, toy_recipe(), device="cpu")
         assert "'tpu'" in refused(distill, toy_recipe(), toy_split(), device="tpu")
 
+    def test_bf16_on_a_processor_without_it_is_refused(self, monkeypatch):
+        monkeypatch.setattr("dream_accel.engine.distiller.bf16_supported", lambda device: False)
+        message = refused(distill, toy_recipe(bf16=True), toy_split(), device="cpu")
+        assert "leave bf16 off" in message
+
+    @pytest.mark.skipif(not bf16_supported(CPU), reason="the processor has no bfloat16")
+    def test_bf16_moves_the_pixels_about_the_same(self):
+        exact, rounded = pixels_of(iterations=1), pixels_of(iterations=1, bf16=True)
+        assert not torch.equal(exact, rounded)
+        torch.testing.assert_close(exact, rounded, rtol=0, atol=0.1)
+
+    def test_channels_last_is_a_layout_and_no_more(self):
+        settings = {"iterations": 1, "strategy": "random"}
+        torch.testing.assert_close(pixels_of(channels_last=True, **settings), pixels_of(**settings), rtol=0, atol=1e-4)
+
     @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
     def test_cuda_where_there_is_none_is_refused_with_what_there_is(self):
         message = refused(distill, toy_recipe(), toy_split(), device="cuda")
@@ -418,9 +434,20 @@ class _LookInside(TorchDispatchMode):
     _native.load() is None or os.environ.get("DREAM_ACCEL_BACKEND") == "reference",
     reason="no compiled backend: the reference may ask the device",
 )
-@pytest.mark.parametrize("strategy", ["dream", "random", "central", "boundary"])
-def test_nothing_waits_for_the_device_between_two_log_lines(strategy):
-    settings = toy_recipe(strategy=strategy, factor=2, feature_weight=1.0, pretrain_epochs=1, cutmix=0.5)
+@pytest.mark.parametrize(
+    ("strategy", "way"),
+    [(name, "loop") for name in ("dream", "random", "central", "boundary")] + [("dream", "vmap"), ("dream", "capture")],
+)
+def test_nothing_waits_for_the_device_between_two_log_lines(strategy, way):
+    settings = toy_recipe(
+        strategy=strategy,
+        class_gradients=way,
+        factor=2,
+        max_synthetic=3,
+        feature_weight=1.0,
+        pretrain_epochs=1,
+        cutmix=0.5,
+    )
     distiller = Distiller(settings, toy_split())
     distiller.outer_iteration(0)
     with no_host_round_trip(), _LookInside() as inside:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataSplit
+from ..devices import bf16_supported
 from ..errors import DreamAccelError
 from ..features import embed_rows
 from ..graphs import GraphedFunction
@@ -52,6 +53,8 @@ class Distiller:
     def __init__(self, recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> None:
         train = split.train
         check_packing(recipe.ipc, recipe.factor, train.shape[1:])
+        if recipe.bf16 and not bf16_supported(train.device):
+            raise DreamAccelError(f"bf16 is on, and {train.device} has no bfloat16: leave bf16 off, or run elsewhere")
         self.split = split
         self.normalization = split.normalization
         self.device = train.device
