@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Reinstalled when what is compiled or declared changes; Python files are used in place.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test check format gpu-check clean
+.PHONY: demo test check docs format gpu-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/dream-accel distill --out runs/demo --overwrite
@@ -20,6 +20,10 @@ check: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
+# The site, into site/; a link or a reference that leads nowhere is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict --quiet
+
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -32,7 +36,7 @@ gpu-check:
 	compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m dream_accel
 
 clean:
-	rm -rf $(VENV) build runs dream_accel/_C*.so *.egg-info
+	rm -rf $(VENV) build runs site dream_accel/_C*.so *.egg-info
 
 $(VENV)/python-ready:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "Python 3.10 or newer is needed"'
@@ -47,4 +51,8 @@ $(VENV)/installed: $(VENV)/python-ready $(SOURCES)
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
 	@touch $@
