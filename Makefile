@@ -21,7 +21,7 @@ check: $(VENV)/installed-test
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # The site, into site/; a link or a reference that leads nowhere is an error.
-docs: $(VENV)/installed-docs
+docs: $(VENV)/installed-test
 	$(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/installed-test
@@ -50,9 +50,5 @@ $(VENV)/installed: $(VENV)/python-ready $(SOURCES)
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
-	@touch $@
-
-$(VENV)/installed-docs: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,docs]"
 	@touch $@
