@@ -30,6 +30,12 @@ BENCHMARKS = {
 Out = Annotated[Path, typer.Option(help="CSV file to write; a table (.md) and a figure (.png) go beside it.")]
 
 
+DataOf = Annotated[
+    str | None,
+    typer.Option("--data-dir", help="Folder of the data set; made-up images like it where it is not found."),
+]
+
+
 def measure(name: str, device: str, quick: bool, out: Path) -> None:
     """Run a benchmark and write what it measures."""
     from dream_accel.devices import find_device
@@ -62,6 +68,32 @@ def _command_of(name: str) -> Callable[..., None]:
 
 for _name, _help in BENCHMARKS.items():
     app.command(_name, help=_help)(_command_of(_name))
+
+
+@app.command()
+def step(
+    out: Out,
+    device: Device = "auto",
+    data_dir: DataOf = None,
+    trace: Annotated[Path | None, typer.Option(help="File to write our inner step to, for chrome://tracing.")] = None,
+    quick: Quick = False,
+) -> None:
+    """Refresh, matching step and network update: ours beside the published loop."""
+    from dream_accel.devices import find_device
+
+    from .step import run
+
+    print(publish(run(find_device(device), quick, data_dir, trace), out))
+
+
+@app.command()
+def outer(out: Out, device: Device = "auto", data_dir: DataOf = None, quick: Quick = False) -> None:
+    """A whole outer iteration: ours beside the published loop."""
+    from dream_accel.devices import find_device
+
+    from .outer import run
+
+    print(publish(run(find_device(device), quick, data_dir), out))
 
 
 @app.command()

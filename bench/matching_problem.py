@@ -1,0 +1,159 @@
+"""The problem of the benchmarks ``step`` and ``outer``: one distillation, ours and published, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dream_accel import DreamAccelError
+from dream_accel.data import DataSplit, ImageSet
+from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.loop import load_split
+from dream_accel.random import generator
+from dream_accel.recipes import Recipe, recipe
+
+from .harness import Measurement, commit, device_name, quantiles, versions
+from .published import Published
+
+TOLERANCE = 1e-3
+"""Relative difference of the first matching distances beyond which the two do not compute the same."""
+
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "cpu": {"dataset": "fashion-mnist", "limit_train": 10000, "width": 32, "clusters": 64},
+    "cuda": {"dataset": "cifar10", "width": 128, "clusters": 128},
+}
+COMMON: dict[str, Any] = {"ipc": 10, "factor": 2, "inner_steps": 10, "interval": 10}
+"""An outer iteration of the benchmarks is one refresh and ten inner steps; the published one of 100 has ten of each."""
+
+SHAPES = {"fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+QUICK: dict[str, Any] = {
+    "dataset": "digits",
+    "limit_train": 200,
+    "ipc": 2,
+    "clusters": 8,
+    "inner_steps": 2,
+    "interval": 2,
+    "width": 8,
+    "network_images": 64,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Both sides, at the beginning of the same outer iteration, after their first refresh."""
+
+    ours: Distiller
+    theirs: Published
+    name: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings of both."""
+        return self.ours.recipe
+
+    @property
+    def images(self) -> int:
+        """Training images."""
+        return len(self.ours.split.train)
+
+    def line(
+        self, kernel: str, metric: str, provider: str, values: Mapping[str, float], unit: str, features: int = 0
+    ) -> Measurement:
+        """A line of the CSV."""
+        ours, device = self.ours, self.ours.device
+        how = ["one class after another"]
+        if provider.startswith("dream"):
+            how = [self.recipe.class_gradients, "graphs" if device.type == "cuda" and self.recipe.graphs else "eager"]
+        return Measurement(
+            kernel=kernel,
+            provider=provider,
+            mode=", ".join([self.name, *how]),
+            groups=ours.split.train.n_classes,
+            rows=self.images,
+            features=features,
+            clusters=self.recipe.clusters,
+            dtype="bfloat16" if self.recipe.bf16 else "float32",
+            metric=metric,
+            **values,
+            unit=unit,
+            floor=0.0,
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            versions=versions("fast-pytorch-kmeans"),
+            commit=commit(),
+        )
+
+
+def make_problem(device: torch.device, quick: bool, data_dir: str | None = None) -> Problem:
+    """Both sides with the same settings, data and start.
+
+    Args:
+        device: where to run; decides the size.
+        quick: a tiny problem.
+        data_dir: where the data set lies; made-up images of its shape take its place where it is not found.
+
+    Raises:
+        DreamAccelError: the first matching distances differ.
+    """
+    settings = {**COMMON, **(QUICK if quick else PROBLEMS[device.type])}
+    chosen = recipe("dream", settings.pop("dataset"), **settings)
+    try:
+        split, what = load_split(chosen, device, data_dir), chosen.dataset
+    except DreamAccelError:
+        split, what = made_up(chosen, device), f"made-up images like {chosen.dataset}"
+    ours = Distiller(chosen, split)
+    theirs = Published(chosen, split, ours.pixels.pixels)
+    ours.restart(0)
+    theirs.restart(0)
+    ours.sampler.update(ours.network)
+    theirs.refresh(0, 0)
+    assert ours.sampler.indices is not None
+    theirs.batches = ours.sampler.indices.tolist()
+    distance, published = float(ours.match()), theirs.match()
+    if abs(distance - published) > TOLERANCE * abs(published):
+        raise DreamAccelError(
+            f"the first matching distance is {distance:.6g} ours and {published:.6g} published: not the same "
+            "computation, so not timed"
+        )
+    depth, width = chosen.depth_for(split.train.shape), chosen.width
+    name = f"{what} {len(split.train)} ConvNet-{depth} width {width} IPC {chosen.ipc} factor {chosen.factor}"
+    return Problem(ours, theirs, name)
+
+
+def made_up(chosen: Recipe, device: torch.device) -> DataSplit:
+    """Noise of a mean of its own for every class, shaped like the data set."""
+    shape, draws = SHAPES[chosen.dataset], generator(0, "made-up images")
+    labels = torch.arange(chosen.limit_train or 50000) % 10
+    level = torch.randint(60, 196, (10, *shape), generator=draws)
+    images = (level[labels] + torch.randint(-60, 60, (len(labels), *shape), generator=draws)).to(torch.uint8)
+    one = ImageSet.from_arrays(images, labels, 10, layout="nchw").to(device)
+    return DataSplit("made-up", one, one)
+
+
+def times(seconds: list[float], repeats: int = 1) -> dict[str, float]:
+    """Milliseconds of one of ``repeats`` calls."""
+    return quantiles(seconds, 1e3 / repeats)
+
+
+def rates(seconds: list[float], items: float) -> dict[str, float]:
+    """Items per second; p20 is that of the slow calls."""
+    by_time = quantiles(seconds, 1.0)
+    return {name: float(f"{items / by_time[of]:.4g}") for name, of in (("p20", "p80"), ("p50", "p50"), ("p80", "p20"))}
+
+
+def once(value: float) -> dict[str, float]:
+    """A count, which has no spread."""
+    return {"p20": value, "p50": value, "p80": value}
+
+
+def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
+    """The call so many times in a row."""
+
+    def calls() -> None:
+        for _ in range(times):
+            call()
+
+    return calls

@@ -1,0 +1,126 @@
+"""The parts of an outer iteration: refresh and its clustering, matching step, network update; ours and published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from dream_accel.heap import retained_heap
+from dream_accel.random import derive_seed
+
+from .harness import Measurement, time_interleaved
+from .matching_problem import Problem, make_problem, once, rates, repeated, times
+from .published import Published, fast_pytorch_kmeans
+
+REPEATS = 3
+"""Calls per timing, in memory that is kept from one to the next, as a run keeps it."""
+
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+
+
+def run(
+    device: torch.device, quick: bool, data_dir: str | None = None, trace: Path | None = None
+) -> Iterator[Measurement]:
+    """Measure each part on both sides.
+
+    Args:
+        device: CPU or CUDA.
+        quick: a tiny problem.
+        data_dir: where the data set lies.
+        trace: file to write our inner step to, for chrome://tracing.
+    """
+    problem = make_problem(device, quick, data_dir)
+    rounds = 3 if quick else 5
+    ours, theirs, recipe = problem.ours, problem.theirs, problem.recipe
+    matched = problem.ours.split.train.n_classes * (
+        ours.sampler.batch_size + min(recipe.ipc * recipe.factor**2, recipe.max_synthetic)
+    )
+    parts: tuple[tuple[str, int, int, Callable[[], Any], Callable[[], Any]], ...] = (
+        ("refresh", 1, problem.images, lambda: ours.sampler.refresh(ours.network), lambda: theirs.refresh(0, 0)),
+        ("matching step", REPEATS, matched, ours.match, theirs.match),
+        ("network update", REPEATS, recipe.network_images, lambda: ours.train(recipe.network_images), theirs.train),
+    )
+    for name, repeats, images, own, published in parts:
+        kernel = "refresh" if name == "refresh" else "step"
+        contestants = {"dream": retained_heap()(repeated(own, repeats)), "published": repeated(published, repeats)}
+        for provider, seconds in time_interleaved(contestants, device, rounds).items():
+            yield problem.line(kernel, f"time of a {name}", provider, times(seconds, repeats), "ms")
+            yield problem.line(
+                kernel, f"images in a {name}", provider, rates(seconds, images * repeats), "images per second"
+            )
+    yield from _clustering(problem, rounds)
+    for provider, side in (("dream", ours), ("published", theirs)):
+        launches, syncs = counts(_inner_step(side, recipe.network_images), device, trace if side is ours else None)
+        what = "kernel launches" if device.type == "cuda" else "operator calls"
+        yield problem.line("step", f"{what} in an inner step", provider, once(launches), "count")
+        yield problem.line("step", "host round trips in an inner step", provider, once(syncs), "count")
+
+
+def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
+    """What a refresh does with the features."""
+    ours, theirs, recipe = problem.ours, problem.theirs, problem.recipe
+    theirs.embed()
+    x = torch.cat(theirs.features)
+    offsets = torch.nn.functional.pad(torch.tensor([len(own) for own in theirs.features]).cumsum(0), (1, 0)).to(
+        x.device
+    )
+    seed = derive_seed(recipe.seed, "picks", 0, 0)
+    pick = ours.sampler.strategy.pick
+
+    def with_peer() -> None:
+        theirs.kmeans, before = fast_pytorch_kmeans, theirs.kmeans
+        theirs.cluster(seed)
+        theirs.kmeans = before
+
+    contestants = {
+        "dream": lambda: pick(x, offsets, recipe.clusters, 1, seed, recipe.kmeans_iterations),
+        "published": lambda: theirs.cluster(seed),
+    }
+    try:
+        with_peer()
+        contestants["published with fast-pytorch-kmeans"] = with_peer
+    except ImportError:
+        print("  published with fast-pytorch-kmeans: not run: it is not installed")
+    for provider, seconds in time_interleaved(contestants, x.device, rounds).items():
+        yield problem.line("refresh", "time of the clustering in a refresh", provider, times(seconds), "ms", x.shape[1])
+
+
+def _inner_step(side: Any, images: int) -> Callable[[], None]:
+    def step() -> None:
+        side.match()
+        side.train() if isinstance(side, Published) else side.train(images)
+
+    return step
+
+
+def counts(step: Callable[[], None], device: torch.device, trace: Path | None = None) -> tuple[int, int]:
+    """Launches and host round trips of one call: kernels and waits on CUDA, operators and values read on a CPU."""
+    cuda = device.type == "cuda"
+    for _ in range(3 if cuda else 1):
+        step()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as seen:
+        step()
+        if cuda:
+            torch.cuda.synchronize(device)
+    if trace is not None:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        seen.export_chrome_trace(str(trace))
+    events = seen.events()
+    if cuda:
+        # The last wait is that of the measurement.
+        return _named(events, LAUNCHES), _named(events, SYNCS) - 1
+    launches = sum(_is_operator(e.name) and not (e.cpu_parent and _is_operator(e.cpu_parent.name)) for e in events)
+    return launches, sum(e.name == "aten::_local_scalar_dense" for e in events)
+
+
+def _named(events: Any, names: tuple[str, ...]) -> int:
+    return sum(any(event.name.startswith(name) for name in names) for event in events)
+
+
+def _is_operator(name: str) -> bool:
+    return name.startswith(("aten::", "dream_accel::"))
