@@ -116,7 +116,6 @@ def accuracy(
     """Time to accuracy: random sampling from random and from K-Means initialisation, and DREAM, at equal batch."""
     from dream_accel.devices import find_device
     from dream_accel.recipes import recipe
-    from dream_accel.results import write_text
 
     from . import curve
     from .accuracy import QUICK, Plan, run
@@ -131,10 +130,8 @@ def accuracy(
         holdout,
     )
     complete = run(plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds)
-    points = curve.read_curve(out) if out.exists() else []
-    write_text(out.with_suffix(".md"), curve.table(points))
-    curve.figure(points, out.with_suffix(".png"))
-    print(curve.table(points))
+    if out.exists():
+        print(curve.publish(out))
     print("complete" if complete else "time is over: the same command continues")
 
 
@@ -168,9 +165,11 @@ def render(
 def _render(file: Path) -> str:
     from dream_accel.results import write_text
 
-    from . import present
+    from . import curve, present
     from .harness import read_csv
 
+    if curve.holds_curve(file):
+        return curve.publish(file)
     lines = read_csv(file)
     table = present.table(lines)
     write_text(file.with_suffix(".md"), table)

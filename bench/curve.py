@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from dream_accel.errors import DreamAccelError
+from dream_accel.results import write_text
 
 REFERENCE = "random"
 """The arm whose final accuracy the others are timed to."""
@@ -91,6 +92,20 @@ def read_curve(path: Path) -> list[Point]:
             return [Point(**{key: kinds[key](value) for key, value in row.items()}) for row in csv.DictReader(file)]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DreamAccelError(f"{path} cannot be read as an accuracy curve ({error!r}): name another file") from None
+
+
+def holds_curve(path: Path) -> bool:
+    """Whether a CSV is one of :func:`write_curve`, by its header."""
+    with open(path, newline="") as file:
+        return next(csv.reader(file), []) == [field.name for field in fields(Point)]
+
+
+def publish(path: Path) -> str:
+    """Write table (.md) and figure (.png) beside a curve's CSV; the table."""
+    points = read_curve(path)
+    write_text(path.with_suffix(".md"), table(points))
+    figure(points, path.with_suffix(".png"))
+    return table(points)
 
 
 def levels(points: Sequence[Point]) -> dict[str, list[Level]]:

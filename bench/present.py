@@ -13,6 +13,7 @@ from typing import Any
 
 from dream_accel import DreamAccelError
 
+from . import curve
 from .harness import Measurement, read_csv
 
 _SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -96,6 +97,8 @@ def fill_in(document: str, folder: Path) -> str:
         file, metric = found["file"], found["metric"]
         if not (folder / file).is_file():
             raise DreamAccelError(f"{folder / file} does not exist: run the benchmark, or name the CSV as it is called")
+        if curve.holds_curve(folder / file):
+            return f"{found[1]}{curve.table(curve.read_curve(folder / file))}{found[4]}"
         lines = [line for line in read_csv(folder / file) if metric in (None, line.metric)]
         if not lines:
             raise DreamAccelError(f"{file} has no line of metric {metric!r}: name one that its lines have")

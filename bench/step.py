@@ -35,15 +35,21 @@ def run(
         trace: file to write our inner step to, for chrome://tracing.
     """
     problem = make_problem(device, quick, data_dir)
-    rounds = 3 if quick else 5
+    rounds, in_a_row = (1, 1) if quick else (5, REPEATS)
     ours, theirs, recipe = problem.ours, problem.theirs, problem.recipe
     matched = problem.ours.split.train.n_classes * (
         ours.sampler.batch_size + min(recipe.ipc * recipe.factor**2, recipe.max_synthetic)
     )
     parts: tuple[tuple[str, int, int, Callable[[], Any], Callable[[], Any]], ...] = (
         ("refresh", 1, problem.images, lambda: ours.sampler.refresh(ours.network), lambda: theirs.refresh(0, 0)),
-        ("matching step", REPEATS, matched, ours.match, theirs.match),
-        ("network update", REPEATS, recipe.network_images, lambda: ours.train(recipe.network_images), theirs.train),
+        ("matching step", in_a_row, matched, ours.match, theirs.match),
+        (
+            "network update",
+            in_a_row,
+            recipe.network_images,
+            lambda: ours.train(recipe.network_images),
+            theirs.train,
+        ),
     )
     for name, repeats, images, own, published in parts:
         kernel = "refresh" if name == "refresh" else "step"

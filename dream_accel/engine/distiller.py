@@ -190,7 +190,9 @@ class Distiller:
 
     def _train_rows(self, rows: Tensor, *, images: Tensor, labels: Tensor) -> Tensor:
         with self._bf16:
-            return self.trainer.steps(images, labels, rows, self.recipe.network_batch)
+            return self.trainer.steps(
+                rows, images=images, labels=labels, batch=self.recipe.network_batch, lr=self.recipe.network_lr
+            )
 
     def _prepared(self, images: Tensor) -> Tensor:
         images = self.normalization(images)

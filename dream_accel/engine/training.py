@@ -106,14 +106,17 @@ class Trainer:
             torch._foreach_add_(self._parameters, self._velocity, alpha=-self.lr)
         return loss.detach()
 
-    def steps(self, images: Tensor, labels: Tensor, rows: Tensor, batch: int) -> Tensor:
-        """Steps on the given rows of a data set in turn, ``batch`` at a time; the last loss.
+    def steps(self, rows: Tensor, *, images: Tensor, labels: Tensor, batch: int, lr: float) -> Tensor:
+        """Steps on the given rows of a data set in turn; the last loss.
 
         Args:
+            rows: (n,) int64, at least one.
             images: (N, C, H, W) uint8, or float in [0, 1].
             labels: (N,) int64.
-            rows: (n,) int64, at least one.
+            batch: rows of a step at most.
+            lr: learning rate of these steps; an argument, so that a recording is made for each.
         """
+        self.lr = lr
         for some in rows.split(batch):
             loss = self.step(to_float(images[some]), labels[some])
         return loss

@@ -19,6 +19,7 @@ from ..engine.loop import load_split
 from ..engine.training import Rows, Trainer
 from ..errors import DreamAccelError
 from ..features import images_at_a_time
+from ..graphs import GraphedFunction
 from ..heap import retained_heap
 from ..networks import make_network
 from ..random import generator
@@ -197,12 +198,12 @@ def _train(
         keys=keys,
     )
     rows = Rows(len(images), generator(protocol.seed, "rows", *keys, device=images.device))
+    train = GraphedFunction(trainer.steps, in_place=("images", "labels"), generators=(trainer.draws,))
     decays = {2 * protocol.epochs // 3, 5 * protocol.epochs // 6}
     for epoch in range(protocol.epochs):
         if epoch in decays and epoch > 0:
             trainer.decay_lr(LR_DECAY)
-        for batch in rows.batches(len(images), protocol.batch):
-            trainer.step(images[batch], labels[batch])
+        train(rows.take(len(images)), images=images, labels=labels, batch=protocol.batch, lr=trainer.lr)
         if on_epoch is not None:
             on_epoch()
     return network

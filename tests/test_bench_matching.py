@@ -1,0 +1,189 @@
+"""The benchmarks of the loop: steps, outer iteration, and accuracy against iterations and seconds."""
+
+import json
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import refused
+from dream_accel.bench import accuracy, command, curve, matching_problem, outer, present, step
+from dream_accel.bench.published import Published
+
+from dream_accel import cli, recipe
+from dream_accel.data import load_dataset
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothing(tmp_path):
+    lines = list(step.run(CPU, True, trace=tmp_path / "trace.json"))
+    assert {line.kernel for line in lines} == {"refresh", "step"}
+    for metric in dict.fromkeys(line.metric for line in lines):
+        assert {"dream", "published"} <= {line.provider for line in lines if line.metric == metric}
+    asked = {line.provider: line.p50 for line in lines if line.metric == "host round trips in an inner step"}
+    # A matching step of ten classes, and one batch of training with a loss and two counts.
+    assert asked == {"dream": 0, "published": 13}
+    assert all(0 < line.p20 <= line.p50 <= line.p80 for line in lines if line.unit != "count")
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_an_outer_iteration_is_timed_on_both_sides():
+    lines = list(outer.run(CPU, True))
+    assert [(line.provider, line.unit) for line in lines] == [
+        (provider, unit) for provider in ("dream", "published") for unit in ("ms", "images per second")
+    ]
+    # Two steps with 8 real images of each of 10 classes, and 64 to train on.
+    time, rate = lines[0], lines[1]
+    assert rate.p50 == pytest.approx(2 * (80 + 64) / time.p50 * 1000, rel=1e-2)
+
+
+def test_a_baseline_that_computes_something_else_is_not_timed(monkeypatch):
+    match = Published.match
+    monkeypatch.setattr(Published, "match", lambda self: 1.01 * match(self))
+    assert "not the same computation" in refused(matching_problem.make_problem, CPU, True)
+
+
+def test_a_data_set_that_is_not_there_is_made_up_and_the_lines_say_so(monkeypatch):
+    quick = {**matching_problem.QUICK, "dataset": "fashion-mnist", "depth": 2}
+    monkeypatch.setattr(matching_problem, "QUICK", quick)
+    problem = matching_problem.make_problem(CPU, True, "/nowhere")
+    assert problem.name.startswith("made-up images like fashion-mnist 200 ConvNet-2")
+    assert problem.ours.split.train.shape == (1, 28, 28)
+
+
+TINY = {**accuracy.QUICK, "eval_epochs": 2}
+
+
+def plan(**changes) -> accuracy.Plan:
+    return replace(accuracy.Plan(recipe("dream", "digits", **TINY), at=(1, 2), seeds=(0, 1)), **changes)
+
+
+def measured(path: Path) -> list[tuple]:
+    return [(p.arm, p.seed, p.iteration, p.accuracy) for p in curve.read_curve(path)]
+
+
+class TestAccuracy:
+    def test_a_run_cut_into_pieces_gives_the_curve_of_one_in_one_go(self, tmp_path, monkeypatch):
+        clock = count()
+        monkeypatch.setattr(accuracy, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+        whole, pieces = tmp_path / "whole.csv", tmp_path / "pieces.csv"
+        assert accuracy.run(plan(seeds=(0,)), whole, CPU, say=lambda _: None)
+        done = [accuracy.run(plan(seeds=(0,)), pieces, CPU, seconds=12, say=lambda _: None) for _ in range(9)]
+        assert not done[0]
+        assert done[-1]
+        assert measured(pieces) == measured(whole)
+        assert [key[:3] for key in measured(whole)] == [
+            (arm, 0, iteration) for iteration in (0, 1, 2) for arm in accuracy.ARMS
+        ]
+        seconds = [p.distill_seconds for p in curve.read_curve(pieces) if p.arm == "dream"]
+        assert seconds == sorted(seconds)
+
+    def test_no_time_at_all_leaves_what_is_there(self, tmp_path):
+        assert not accuracy.run(plan(), tmp_path / "c.csv", CPU, seconds=0, say=lambda _: None)
+        assert not (tmp_path / "c.csv").exists()
+
+    def test_arms_differ_in_initialisation_and_sampling_alone(self, monkeypatch, tmp_path):
+        seen = []
+        monkeypatch.setattr(accuracy, "Run", lambda settings, *_: seen.append(settings))
+        for name in accuracy.ARMS:
+            accuracy.Arm(plan(), name, 3, SimpleNamespace(train=SimpleNamespace(device=CPU)), tmp_path)._started()
+        same = [replace(settings, init="kmeans", strategy="dream") for settings in seen]
+        assert len(set(same)) == 1
+        assert [(s.init, s.strategy) for s in seen] == [("mix", "random"), ("kmeans", "random"), ("kmeans", "dream")]
+        assert same[0].seed == 3
+
+    def test_held_out_images_take_the_place_of_the_test_set(self):
+        split = load_dataset("digits")
+        found = accuracy._with_holdout(split, 100)
+        assert (len(found.train), len(found.test)) == (len(split.train) - 100, 100)
+        both = torch.cat([found.train.images, found.test.images]).flatten(1)
+        assert sorted(both.tolist()) == sorted(split.train.images.flatten(1).tolist())
+
+    def test_a_curve_of_other_settings_is_not_continued(self, tmp_path):
+        accuracy.run(plan(at=(0,), seeds=(0,), arms=("dream",)), tmp_path / "c.csv", CPU, say=lambda _: None)
+        other = plan(recipe=recipe("dream", "digits", **{**TINY, "clusters": 4}))
+        assert "with clusters 8, not 4" in refused(accuracy.run, other, tmp_path / "c.csv", CPU)
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [({"arms": ("greedy",)}, "unknown arm 'greedy'"), ({"at": ()}, "at ()"), ({"at": (-1,)}, "iterations from 0")],
+        ids=str,
+    )
+    def test_bad_plans_are_refused(self, changes, reason):
+        assert reason in refused(plan, **changes)
+
+    def test_command_writes_curve_table_and_figure_and_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
+        out = tmp_path / "accuracy.csv"
+        words = ["bench", "accuracy", "--quick", "--arms", "random,dream", "--device", "cpu", "--out", str(out)]
+        for more, said in ((["--seconds", "0"], "the same command continues"), ([], "complete")):
+            monkeypatch.setattr("sys.argv", ["dream-accel", *words, *more])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            assert ended.value.code == 0
+            assert said in capsys.readouterr().out
+        assert len(curve.read_curve(out)) == 4
+        assert out.with_suffix(".md").read_text() == curve.table(curve.read_curve(out)) == command._render(out)
+        assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def points(arm: str, *accuracies: float, seed: int = 0) -> list[curve.Point]:
+    given = {"arm", "seed", "iteration", "distill_seconds", "accuracy"}
+    texts = {f.name: "x" for f in curve.fields(curve.Point) if str(f.type) == "str" and f.name not in given}
+    numbers = {f.name: 1 for f in curve.fields(curve.Point) if str(f.type) != "str" and f.name not in given}
+    return [
+        curve.Point(
+            **{
+                **texts,
+                **numbers,
+                "arm": arm,
+                "seed": seed,
+                "iteration": 2 * i,
+                "distill_seconds": 1.0 + i,
+                "accuracy": a,
+            }
+        )
+        for i, a in enumerate(accuracies)
+    ]
+
+
+class TestCurve:
+    both = (*points("random", 40, 50, 60), *points("random", 44, 52, 62, seed=1), *points("dream", 50, 61, 65))
+
+    def test_levels_are_means_and_deviations_over_seeds(self):
+        level = curve.levels(self.both)["random"][0]
+        assert (level.iteration, level.seconds, level.mean, level.std, level.seeds) == (0, 1, 42, 2, 2)
+
+    def test_an_arm_arrives_where_it_is_first_measured_at_the_level(self):
+        found = curve.levels(self.both)["dream"]
+        assert curve.reaches(found, 61.0).iteration == 2
+        assert curve.reaches(found, 61.1).iteration == 4
+        assert curve.reaches(found, 66) is None
+
+    def test_table_says_how_much_sooner(self):
+        text = curve.table(self.both)
+        assert "| random | 42.00 ± 2.00 | 51.00 ± 1.00 | 61.00 ± 1.00 | 3.0 |" in text
+        assert "Random sampling ends at 61.00 % after 4 iterations (3.0 s)." in text
+        assert "dream is there (61.00 %) at iteration 2, 2.0 s: 2.0x fewer iterations, 1.5x fewer seconds." in text
+
+    def test_an_arm_that_stays_below_is_said_to(self):
+        lines = curve.table([*points("random", 40, 60), *points("dream", 41, 59)])
+        assert "dream does not reach it by iteration 2." in lines
+
+    def test_a_document_takes_curves_as_it_takes_tables(self, tmp_path):
+        curve.write_curve(tmp_path / "c.csv", self.both)
+        assert curve.read_curve(tmp_path / "c.csv") == list(self.both)
+        filled = present.fill_in("<!-- bench: c.csv -->\n<!-- end -->\n", tmp_path)
+        assert filled == f"<!-- bench: c.csv -->\n{curve.table(self.both)}<!-- end -->\n"
+
+    @pytest.mark.parametrize("file", sorted((ROOT / "bench/results/accuracy").glob("*.csv")), ids=lambda f: f.name)
+    def test_committed_tables_are_those_of_the_curves(self, file):
+        assert file.with_suffix(".md").read_text() == curve.table(curve.read_curve(file))
+        assert file.with_suffix(".png").exists()
+
+    def test_what_is_no_curve_is_refused(self, tmp_path):
+        (tmp_path / "c.csv").write_text("a,b\n1,2\n")
+        assert "cannot be read as an accuracy curve" in refused(curve.read_curve, tmp_path / "c.csv")
