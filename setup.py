@@ -97,7 +97,7 @@ def decide(compiler: Tool, nvcc: Tool, env: dict[str, str]) -> Plan:
         return Plan(False, False, f"dream_accel: pure Python, no compiled kernels: {compiler.missing}")
     line = f"dream_accel: building CPU kernels ({compiler.version})"
     if not nvcc.command:
-        return Plan(True, False, f"{line}; no CUDA kernels: {nvcc.missing}")
+        return Plan(True, False, f"{line}; CUDA kernels left to NVRTC: {nvcc.missing}")
     archs = cuda_archs(env, nvcc.version)
     return Plan(True, True, f"{line} and CUDA kernels (nvcc {nvcc.version}; {archs})")
 
@@ -119,7 +119,7 @@ class BuildNative(build_ext):
         self._target().unlink(missing_ok=True)
         built = plan.cuda and self._compile(compiler, nvcc)
         if plan.cuda and not built:
-            self._fall_back("the CUDA kernels did not compile; building CPU kernels only", env)
+            self._fall_back("the CUDA kernels did not compile; building CPU kernels, NVRTC may serve at first use", env)
         if plan.cpu and not built:
             built = self._compile(compiler, None)
             if not built:
@@ -149,7 +149,7 @@ class BuildNative(build_ext):
             }
             if nvcc:
                 archs = cuda_archs(dict(os.environ), nvcc.version)
-                options |= {"DREAM_CUDA": "ON", "DREAM_CUDA_ARCHS": archs, "CMAKE_CUDA_COMPILER": nvcc.command}
+                options |= {"DREAM_NVCC": nvcc.command, "DREAM_NVCC_VERSION": nvcc.version, "DREAM_CUDA_ARCHS": archs}
             configure = [cmake, "--fresh", "-GNinja", "-S", str(ROOT), "-B", str(build)]
             configure += [f"-D{name}={value}" for name, value in options.items()]
             for command in (configure, [cmake, "--build", str(build)]):

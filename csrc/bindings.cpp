@@ -1,52 +1,22 @@
 // Python's view of the compiled kernels: pointers and streams are integers, the caller keeps the memory alive.
-#include <pybind11/pybind11.h>
+#include "bindings.h"
+
 #include <pybind11/stl.h>
 
-#include <array>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cpu/isa/kernels.h"
 #include "cpu/operators.h"
-#include "cuda/gradient_distance.h"
 
 namespace py = pybind11;
 using namespace dream_accel;
 
 namespace {
 
-using Address = uintptr_t;
-
-template <class T>
-T* as(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
 Rows make_rows(Address x, int dtype, int64_t N, int64_t D, Address offsets, int64_t G) {
     return {as<void>(x), static_cast<Dtype>(dtype), N, D, as<int64_t>(offsets), G};
-}
-
-// The fields of GradientPair and of ScaledGradient, in their order.
-using PairFields = std::array<int64_t, 12>;
-using ScaledFields = std::array<int64_t, 5>;
-
-std::vector<GradientPair> make_pairs(const std::vector<PairFields>& table) {
-    std::vector<GradientPair> pairs;
-    for (const PairFields& f : table) {
-        pairs.push_back(
-            {as<void>(f[0]), as<void>(f[1]), as<void>(f[2]), f[3], f[4], f[5], f[6], f[7], f[8], f[9],
-             static_cast<Dtype>(f[10]), static_cast<Dtype>(f[11])});
-    }
-    return pairs;
-}
-
-std::vector<ScaledGradient> make_scaled(const std::vector<ScaledFields>& table) {
-    std::vector<ScaledGradient> gradients;
-    for (const ScaledFields& f : table) {
-        gradients.push_back({as<void>(f[0]), as<void>(f[1]), f[2], f[3], static_cast<Dtype>(f[4])});
-    }
-    return gradients;
 }
 
 std::vector<std::string> isa_names() {
@@ -58,7 +28,7 @@ std::vector<std::string> isa_names() {
 py::dict build_info() {
     py::dict info;
     info["compiler"] = DREAM_COMPILER;
-    info["nvcc"] = DREAM_NVCC;
+    info["nvcc"] = DREAM_NVCC_VERSION;
     info["cuda_archs"] = DREAM_CUDA_ARCHS;
 #ifdef DREAM_CUDA
     info["cuda"] = true;
@@ -124,20 +94,6 @@ PYBIND11_MODULE(_C, m) {
     });
 
 #ifdef DREAM_CUDA
-    // The last arguments of the CUDA functions are the device's index and the stream to launch on.
-    m.def(
-        "cuda_gradient_workspace",
-        [](const std::vector<PairFields>& table, int64_t G, int metric) {
-            return cuda::gradient_workspace(make_pairs(table), G, static_cast<Metric>(metric));
-        },
-        "Float64 elements of device memory that cuda_gradient_distance needs as workspace.");
-    m.def(
-        "cuda_gradient_distance", [](const std::vector<PairFields>& table, int64_t G, int metric, Address per_layer,
-                                     Address workspace, int device, Address stream) {
-            py::gil_scoped_release release;
-            cuda::gradient_distance(
-                make_pairs(table), G, static_cast<Metric>(metric), as<float>(per_layer), as<double>(workspace), device,
-                as<void>(stream));
-        });
+    bind_cuda(m);
 #endif
 }

@@ -30,7 +30,9 @@ def describe() -> str:
     if module is None:
         return f"no compiled kernels: {why_not()}"
     info = module.build_info()
-    cuda = f"CUDA kernels (nvcc {info['nvcc']}; {info['cuda_archs']})" if info["cuda"] else "no CUDA kernels"
+    cuda = "no CUDA kernels"
+    if info["cuda"]:
+        cuda = f"CUDA kernels (nvcc {info['nvcc']}; {info['cuda_archs']})" if info["nvcc"] else "CUDA kernels by NVRTC"
     return f"CPU kernels ({info['compiler']}; {module.isa()} of {', '.join(module.isas())}), {cuda}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import _native
+from . import _cuda_image, _native
 from .backends import BACKENDS, OPERATORS, backend, choose, refusal
 from .random import generator
 
@@ -23,6 +23,7 @@ def main() -> int:
     print("\n".join(_devices()))
     print("\nkernels")
     print(f"  {_native.describe()}")
+    print(f"  {_cuda_image.describe()}")
     forced = os.environ.get("DREAM_ACCEL_BACKEND")
     print(f"  DREAM_ACCEL_BACKEND: {forced or 'not set, the fastest backend that can run a call is chosen'}")
     failures = 0

@@ -45,6 +45,13 @@ class TestChoice:
                 assert first == choose(op, *call_of(op)).NAME
 
     @pytest.mark.usefixtures("unforced")
+    @pytest.mark.parametrize("op", OPERATORS)
+    def test_on_a_gpu_triton_clusters_and_cuda_measures_distances(self, op, monkeypatch):
+        monkeypatch.setattr(backends, "refusal", lambda name, op, *args: None)
+        expected = "cuda" if op in DISTANCE_OPERATORS else "triton"
+        assert expected == choose(op, *call_of(op)).NAME
+
+    @pytest.mark.usefixtures("unforced")
     def test_a_willing_backend_is_taken_before_the_reference(self, stand_in):
         assert choose("kmeans_assign", *call_of("kmeans_assign")) is stand_in
 

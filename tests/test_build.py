@@ -44,7 +44,13 @@ class TestDecision:
         ("has_compiler", "has_nvcc", "cpu", "cuda", "words"),
         [
             (True, True, True, True, ["CPU kernels (g++ 12.2)", "CUDA kernels (nvcc 12.9; 80;90;100)"]),
-            (True, False, True, False, ["CPU kernels (g++ 12.2)", "no CUDA kernels: nvcc was not found", "CUDA_HOME"]),
+            (
+                True,
+                False,
+                True,
+                False,
+                ["CPU kernels (g++ 12.2)", "CUDA kernels left to NVRTC: nvcc was not found", "CUDA_HOME"],
+            ),
             (False, True, False, False, ["pure Python", "no C++ compiler was found", "set CXX"]),
             (False, False, False, False, ["pure Python", "no C++ compiler was found", "set CXX"]),
         ],
@@ -138,7 +144,7 @@ class TestFallingBack:
     def test_cuda_that_does_not_compile_leaves_the_cpu_kernels(self, run):
         tried, is_native, lines = run("cuda")
         assert (tried, is_native) == (["cuda", "cpu"], True)
-        assert "CUDA kernels did not compile; building CPU kernels only" in lines[-1]
+        assert "CUDA kernels did not compile; building CPU kernels, NVRTC may serve" in lines[-1]
 
     def test_cpu_that_does_not_compile_leaves_pure_python(self, run):
         tried, is_native, lines = run("cuda", "cpu")
@@ -192,21 +198,6 @@ class TestRealBuilds:
         done = self.setup_py(sources, "-q", "build_ext", "--inplace", **env)
         assert done.returncode != 0
         assert "DREAM_ACCEL_REQUIRE_NATIVE=1, but the CPU kernels did not compile" in done.stderr
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found")
-def test_cuda_sources_compile_without_warnings_and_spills(tmp_path):
-    command = ["nvcc", "-std=c++17", "-O3", "-Xcompiler=-Wall,-Wextra", "-Xptxas=-v"]
-    command += ["--threads=0", *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (80, 90, 100))]
-    for source in (ROOT / "csrc" / "cuda").glob("*.cu"):
-        done = subprocess.run(
-            [*command, "-c", source, "-o", tmp_path / "a.o"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "warning" not in done.stderr
-        spilled = re.findall(r"(\d+) bytes spill", done.stdout + done.stderr)
-        assert spilled
-        assert set(spilled) == {"0"}
 
 
 class TestFindingTheModule:

@@ -8,13 +8,6 @@
 
 namespace dream_accel {
 
-struct Float16 {
-    uint16_t bits;
-};
-struct BFloat16 {
-    uint16_t bits;
-};
-
 static inline int64_t size_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
 
 // Calls fn with a null pointer whose type is the stored type of dtype.

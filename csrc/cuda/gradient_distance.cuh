@@ -1,88 +1,36 @@
-// Device code of the gradient distance: one launch over all tensors and classes, then one small launch that adds the
-// partial sums of every class in index order. No atomics: the same bits every time.
-//
-// Needs nothing from the host's headers, so a run-time compiler can take it as it is.
+// Distances of many layers and classes, and their derivatives, in one launch: every block writes its share of the
+// derivative and a partial sum, and the last block of a class to finish adds up the partial sums in the order of their
+// index. So there are no floating-point atomics and the bits are the same every time.
 #pragma once
 
 #include "../metrics.h"
+#include "device.cuh"
+#include "distance_arguments.h"
+#include "layer_reader.cuh"
 
 namespace dream_accel {
 namespace cuda {
 
-constexpr int THREADS = 256;
-constexpr int BLOCKS_PER_SM = 4;  // at least: what the registers must leave room for
-constexpr int WARP = 32;
-constexpr int WARPS = THREADS / WARP;
-constexpr int CHUNK = 4096;      // elements of a block, where the metric does not look at rows
-constexpr int WARP_ROW = 256;    // rows up to this length take a warp each, longer ones a block each
-constexpr int MAX_TENSORS = 64;  // per launch: the argument stays under 4 KB
-constexpr unsigned ALL_LANES = 0xffffffffu;
-
-struct Tensor {
-    const float* real;
-    const float* synthetic;
-    float* grad;      // or null
-    long long rows;   // of one class
-    long long size;   // elements of one class
-    int length;       // of a row
-    int first_block;  // of a class, within this launch
-};
-
-// Passed by value: no copy to the device comes before the launch, and a graph keeps it.
-struct Batch {
-    Tensor tensors[MAX_TENSORS];
-    int n_tensors;
-    int n_blocks;             // of a class, in this launch
-    long long first_partial;  // of this launch, within a class
-    long long n_partials;     // of a class, in all launches
-};
-
-struct Place {
-    const Tensor* tensor;
-    int block;  // within the tensor
-    long long group;
-    long long partial;
-};
-
-__device__ __forceinline__ Place locate(const Batch& batch) {
-    const int block = static_cast<int>(blockIdx.x % batch.n_blocks);
-    const long long group = blockIdx.x / batch.n_blocks;
-    int low = 0, high = batch.n_tensors - 1;
-    while (low < high) {
-        const int middle = (low + high + 1) / 2;
-        if (batch.tensors[middle].first_block <= block) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    const Tensor* tensor = &batch.tensors[low];
-    return {tensor, block - tensor->first_block, group, group * batch.n_partials + batch.first_partial + block};
-}
-
-__device__ __forceinline__ double warp_sum(double value) {
-    for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
-    return value;
-}
-
-__device__ __forceinline__ Products<double> warp_sum(Products<double> sums) {
-    return {warp_sum(sums.xy), warp_sum(sums.xx), warp_sum(sums.yy)};
-}
-
+using dream_accel::add;
 __device__ __forceinline__ void add(double& total, double value) { total += value; }
 
-__device__ __forceinline__ void add(Products<double>& total, const Products<double>& sums) {
-    total.xy += sums.xy;
-    total.xx += sums.xx;
-    total.yy += sums.yy;
+__device__ __forceinline__ double sum_of_lanes(double value, int lanes) { return lanes_sum(value, lanes); }
+__device__ __forceinline__ Products<double> sum_of_lanes(const Products<double>& sums, int lanes) {
+    return {lanes_sum(sums.xy, lanes), lanes_sum(sums.xx, lanes), lanes_sum(sums.yy, lanes)};
+}
+
+__device__ __forceinline__ double load_uncached(const double* at) { return __ldcg(at); }
+__device__ __forceinline__ Products<double> load_uncached(const Products<double>* at) {
+    return {__ldcg(&at->xy), __ldcg(&at->xx), __ldcg(&at->yy)};
 }
 
 // Sum over the block, for every thread. Sum is double or Products<double>.
 template <class Sum>
 __device__ Sum block_sum(Sum value) {
+    constexpr int WARPS = DISTANCE_THREADS / WARP;
     __shared__ Sum of_warp[WARPS];
-    value = warp_sum(value);
-    if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = value;
+    value = sum_of_lanes(value, WARP);
+    if (lane() == 0) of_warp[warp()] = value;
     __syncthreads();
     Sum total = of_warp[0];
     for (int w = 1; w < WARPS; ++w) add(total, of_warp[w]);
@@ -90,154 +38,248 @@ __device__ Sum block_sum(Sum value) {
     return total;
 }
 
-__device__ __forceinline__ bool aligned(const void* pointer) {
-    return reinterpret_cast<unsigned long long>(pointer) % 16 == 0;
-}
+// What this block works on: the block-th part of a layer of a class.
+struct Place {
+    int layer;
+    int block;
+    long long group;
+};
 
-// Calls fn(x, y) for n elements shared out among the block's threads and stores what it returns, where grad is given.
-template <class Fn>
-__device__ __forceinline__ void for_each_pair(const float* x, const float* y, float* grad, int n, Fn fn) {
-    int done = 0;
-    if (aligned(x) && aligned(y) && aligned(grad)) {
-        done = n / 4 * 4;
-        for (int i = 4 * threadIdx.x; i < done; i += 4 * THREADS) {
-            const float4 a = *reinterpret_cast<const float4*>(x + i);
-            const float4 b = *reinterpret_cast<const float4*>(y + i);
-            const float4 slope = {fn(a.x, b.x), fn(a.y, b.y), fn(a.z, b.z), fn(a.w, b.w)};
-            if (grad) *reinterpret_cast<float4*>(grad + i) = slope;
+template <class Layer>
+__device__ __forceinline__ Place locate(const Layer* layers, int n_layers, int n_blocks) {
+    const int block = static_cast<int>(blockIdx.x % n_blocks);
+    int low = 0, high = n_layers - 1;
+    while (low < high) {
+        const int middle = (low + high + 1) / 2;
+        if (layers[middle].first_block <= block) {
+            low = middle;
+        } else {
+            high = middle - 1;
         }
     }
-    for (int i = done + threadIdx.x; i < n; i += THREADS) {
-        const float slope = fn(x[i], y[i]);
-        if (grad) grad[i] = slope;
-    }
+    return {low, block - layers[low].first_block, blockIdx.x / n_blocks};
 }
 
-// mse, l1, l1_mean: value and derivative of one chunk in one pass.
-template <class Difference, bool ROW_MEAN>
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    difference_kernel(const __grid_constant__ Batch batch, double* partials) {
-    const Place place = locate(batch);
-    const Tensor& t = *place.tensor;
-    const long long first = static_cast<long long>(place.block) * CHUNK;
-    const int n = static_cast<int>(t.size - first < CHUNK ? t.size - first : CHUNK);
-    const long long at = place.group * t.size + first;
-    const float slope_scale = ROW_MEAN ? Difference::slope_scale / t.length : Difference::slope_scale;
+// Calls fn(x, y), which returns a derivative, for n pairs shared out among the block's threads.
+template <class X, class Y, class Target, class Fn>
+__device__ __forceinline__ void for_each_pair(const X& x, const Y& y, const Target& target, long long n, Fn fn) {
+#pragma unroll 1
+    for (long long i = 4 * threadIdx.x; i < n; i += 4 * DISTANCE_THREADS) visit_four(x, y, target, i, n, fn);
+}
 
-    float sum = 0.0f;
-    for_each_pair(t.real + at, t.synthetic + at, t.grad ? t.grad + at : nullptr, n, [&](float x, float y) {
-        const float difference = y - x;
-        sum += Difference::term(difference);
-        return slope_scale * Difference::slope(difference);
-    });
-    const double total = block_sum(static_cast<double>(sum));
-    if (threadIdx.x == 0) partials[place.partial] = ROW_MEAN ? total / t.length : total;
+// Tells all threads of the block whether it is the last of n_blocks to come here; then it sees what the others wrote.
+__device__ __forceinline__ bool is_last_block(unsigned* ticket, int n_blocks) {
+    __shared__ bool is_last;
+    if (threadIdx.x == 0) {
+        __threadfence();
+        // Counts to n_blocks - 1 and then from 0 again: ready for the next launch, and for the replay of a graph.
+        is_last = atomicInc(ticket, n_blocks - 1) == static_cast<unsigned>(n_blocks - 1);
+        __threadfence();
+    }
+    __syncthreads();
+    return is_last;
+}
+
+// Adds the partial sums first to last - 1 of a class, over the lanes of a warp, always in the same order.
+template <class Sum>
+__device__ __forceinline__ Sum sum_partials(const Sum* partials, int first, int last) {
+    Sum sum = {};
+    for (int i = first + lane(); i < last; i += WARP) add(sum, load_uncached(partials + i));
+    return sum_of_lanes(sum, WARP);
+}
+
+// Distances of the layers of this launch, and of the class.
+__device__ inline void finish_layers(const LayerPair* layers, const DistanceSums& s, long long group) {
+    const double* partials = static_cast<const double*>(s.partials) + group * s.n_blocks;
+    double of_warp = 0.0;
+    for (int i = warp(); i < s.n_layers; i += DISTANCE_THREADS / WARP) {
+        const int last = i + 1 < s.n_layers ? layers[i + 1].first_block : s.n_blocks;
+        double sum = sum_partials(partials, layers[i].first_block, last);
+        if (s.row_mean && layers[i].length > 0) sum /= static_cast<double>(layers[i].length);
+        if (lane() == 0) {
+            if (s.n_columns > 1) s.per_layer[group * s.n_columns + s.first_column + i] = static_cast<float>(sum);
+            of_warp += sum;
+        }
+    }
+    double total = block_sum(of_warp);
+    if (threadIdx.x != 0) return;
+    double* so_far = static_cast<double*>(s.totals) + group;
+    if (!s.is_first) total += *so_far;
+    *so_far = total;
+    s.distance[group] = static_cast<float>(total);
+    if (s.n_columns == 1) s.per_layer[group] = static_cast<float>(total);
 }
 
 __device__ __forceinline__ Cosine<double> finish(const Products<double>& sums) {
     return cosine(sums, sqrt(sums.xx), sqrt(sums.yy));
 }
 
-// Sums of n elements over the block, for every thread.
-__device__ __forceinline__ Products<double> block_products(const float* x, const float* y, int n) {
-    Products<float> sums;
-    for_each_pair(x, y, nullptr, n, [&](float a, float b) {
-        accumulate(sums, a, b);
-        return 0.0f;
+// global_cos: the distance of the class, and what its derivative needs.
+__device__ inline void finish_products(const DistanceSums& s, long long group) {
+    __shared__ Products<double> of_warp[DISTANCE_THREADS / WARP];
+    const auto* partials = static_cast<const Products<double>*>(s.partials) + group * s.n_blocks;
+    Products<double> sum = {};
+    for (int i = threadIdx.x; i < s.n_blocks; i += DISTANCE_THREADS) add(sum, load_uncached(partials + i));
+    sum = sum_of_lanes(sum, WARP);
+    if (lane() == 0) of_warp[warp()] = sum;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (int w = 1; w < DISTANCE_THREADS / WARP; ++w) add(sum, of_warp[w]);
+    auto* so_far = static_cast<Products<double>*>(s.totals) + group;
+    if (!s.is_first) add(sum, *so_far);
+    *so_far = sum;
+    const Cosine<double> result = finish(sum);
+    s.cosines[group] = result;
+    s.distance[group] = s.per_layer[group] = static_cast<float>(result.distance);
+}
+
+struct Part {
+    long long first, n;
+};
+
+__device__ __forceinline__ Part chunk(const LayerPair& layer, int block) {
+    const int step = chunk_of(layer.real_batch, layer.synthetic_batch);
+    const long long first = static_cast<long long>(block) * step, left = layer.rows * layer.length - first;
+    return {first, left < 0 ? 0 : left < step ? left : step};
+}
+
+// mse, l1, l1_mean: value and derivative of one chunk in one pass.
+template <class Difference, int N>
+__device__ __forceinline__ void difference(const DistanceArguments<N>& a) {
+    const Place place = locate(a.layers, a.sums.n_layers, a.sums.n_blocks);
+    const LayerPair& layer = a.layers[place.layer];
+    const Part part = chunk(layer, place.block);
+    const float length = static_cast<float>(layer.length);
+    const float slope_scale = a.sums.row_mean ? Difference::slope_scale / length : Difference::slope_scale;
+    float sum = 0.0f;
+    with_layer(layer, place.group, part.first, [&](const auto& x, const auto& y, const auto& target) {
+        for_each_pair(x, y, target, part.n, [&](float a, float b) {
+            const float difference = b - a;
+            sum += Difference::term(difference);
+            return slope_scale * Difference::slope(difference);
+        });
     });
-    return block_sum(Products<double>{sums.xy, sums.xx, sums.yy});
+    const double total = block_sum(static_cast<double>(sum));
+    if (threadIdx.x == 0) static_cast<double*>(a.sums.partials)[blockIdx.x] = total;
+    if (is_last_block(a.sums.tickets + place.group, a.sums.n_blocks)) finish_layers(a.layers, a.sums, place.group);
 }
 
-__device__ __forceinline__ void block_cosine_gradient(
-    const float* x, const float* y, float* grad, int n, const Cosine<double>& row) {
-    const float along_x = static_cast<float>(row.along_x), along_y = static_cast<float>(row.along_y);
-    for_each_pair(x, y, grad, n, [&](float a, float b) { return cosine_slope(a, b, along_x, along_y); });
+// Sums over n elements, for every thread of the block. Floats are added up for CHUNK elements at most.
+template <class X, class Y, class Target>
+__device__ __forceinline__ Products<double> block_products(const X& x, const Y& y, Target nowhere, long long n) {
+    nowhere.at = nullptr;
+    Products<double> total;
+#pragma unroll 1
+    for (long long begin = 4 * threadIdx.x; begin < n; begin += CHUNK) {
+        Products<float> sums;
+#pragma unroll 1
+        for (long long i = begin; i < n && i < begin + CHUNK; i += 4 * DISTANCE_THREADS) {
+            visit_four(x, y, nowhere, i, n, [&](float a, float b) {
+                accumulate(sums, a, b);
+                return 0.0f;
+            });
+        }
+        add(total, Products<double>{sums.xy, sums.xx, sums.yy});
+    }
+    return block_sum(total);
 }
 
-// One row of at most WARP_ROW elements; its distance, for every lane. All in double: rows of one element, those of 1-d
-// parameters, are parallel, and the two parts of the derivative cancel to the last digits.
-__device__ __forceinline__ double warp_row(const float* x, const float* y, float* grad, int n) {
-    const int lane = threadIdx.x % WARP;
+template <class X, class Y, class Target>
+__device__ __forceinline__ void cosine_gradient(
+    const X& x, const Y& y, const Target& target, long long n, const Cosine<double>& result) {
+    const float along_x = static_cast<float>(result.along_x), along_y = static_cast<float>(result.along_y);
+    if (target.at)
+        for_each_pair(x, y, target, n, [&](float a, float b) { return cosine_slope(a, b, along_x, along_y); });
+}
+
+// One row by `lanes` neighbouring lanes; its distance, for each of them. All in double: rows of one element, those of
+// 1-d parameters, are parallel, and the two parts of the derivative cancel to the last digits.
+template <class X, class Y, class Target>
+__device__ __forceinline__ double short_row(
+    const X& x, const Y& y, const Target& target, int n, int lanes, bool exists) {
+    const int begin = lane() % lanes, end = exists ? n : 0;
     Products<double> sums;
-    for (int i = lane; i < n; i += WARP) accumulate(sums, static_cast<double>(x[i]), static_cast<double>(y[i]));
-    const Cosine<double> row = finish(warp_sum(sums));
-    if (grad) {
-        for (int i = lane; i < n; i += WARP) {
-            const double slope =
-                cosine_slope(static_cast<double>(x[i]), static_cast<double>(y[i]), row.along_x, row.along_y);
-            grad[i] = static_cast<float>(slope);
+#pragma unroll 1
+    for (int i = begin; i < end; i += lanes) {
+        accumulate(sums, static_cast<double>(x[i]), static_cast<double>(y[i]));
+    }
+    const Cosine<double> row = finish(sum_of_lanes(sums, lanes));
+    if (target.at) {
+#pragma unroll 1
+        for (int i = begin; i < end; i += lanes) {
+            const double a = x[i], b = y[i];
+            target.set(i, static_cast<float>(cosine_slope(a, b, row.along_x, row.along_y)));
         }
     }
-    return row.distance;
+    return exists ? row.distance : 0.0;
 }
 
 // cos: the rows are read twice, the second time from the cache.
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    cosine_kernel(const __grid_constant__ Batch batch, double* partials) {
-    const Place place = locate(batch);
-    const Tensor& t = *place.tensor;
-    const long long base = place.group * t.size;
-    if (t.length > WARP_ROW) {
-        const long long at = base + static_cast<long long>(place.block) * t.length;
-        const Cosine<double> result = finish(block_products(t.real + at, t.synthetic + at, t.length));
-        if (t.grad) block_cosine_gradient(t.real + at, t.synthetic + at, t.grad + at, t.length, result);
-        if (threadIdx.x == 0) partials[place.partial] = result.distance;
-        return;
-    }
-    const long long row = static_cast<long long>(place.block) * WARPS + threadIdx.x / WARP;
-    const long long at = base + row * t.length;
+template <int N>
+__device__ __forceinline__ void row_cosine(const DistanceArguments<N>& a) {
+    const Place place = locate(a.layers, a.sums.n_layers, a.sums.n_blocks);
+    const LayerPair& layer = a.layers[place.layer];
+    const int threads = threads_of_row(layer.length);
+    const long long row = static_cast<long long>(place.block) * (DISTANCE_THREADS / threads) + threadIdx.x / threads;
+    const bool exists = row < layer.rows;
     double distance = 0.0;
-    if (row < t.rows) {
-        distance = warp_row(t.real + at, t.synthetic + at, t.grad ? t.grad + at : nullptr, t.length);
-    }
-    const double total = block_sum(threadIdx.x % WARP == 0 ? distance : 0.0);
-    if (threadIdx.x == 0) partials[place.partial] = total;
+    with_layer(
+        layer, place.group, (exists ? row : 0) * layer.length, [&](const auto& x, const auto& y, const auto& target) {
+            if (threads < DISTANCE_THREADS) {
+                distance = short_row(x, y, target, static_cast<int>(layer.length), threads, exists);
+                if (threadIdx.x % threads != 0) distance = 0.0;
+            } else {
+                const long long n = exists ? layer.length : 0;
+                const Cosine<double> result = finish(block_products(x, y, target, n));
+                cosine_gradient(x, y, target, n, result);
+                if (exists && threadIdx.x == 0) distance = result.distance;
+            }
+        });
+    distance = block_sum(distance);
+    if (threadIdx.x == 0) static_cast<double*>(a.sums.partials)[blockIdx.x] = distance;
+    if (is_last_block(a.sums.tickets + place.group, a.sums.n_blocks)) finish_layers(a.layers, a.sums, place.group);
 }
 
 // global_cos: the sums of one chunk.
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    products_kernel(const __grid_constant__ Batch batch, Products<double>* partials) {
-    const Place place = locate(batch);
-    const Tensor& t = *place.tensor;
-    const long long first = static_cast<long long>(place.block) * CHUNK;
-    const int n = static_cast<int>(t.size - first < CHUNK ? t.size - first : CHUNK);
-    const long long at = place.group * t.size + first;
-    const Products<double> sums = block_products(t.real + at, t.synthetic + at, n);
-    if (threadIdx.x == 0) partials[place.partial] = sums;
+template <int N>
+__device__ __forceinline__ void global_products(const DistanceArguments<N>& a) {
+    const Place place = locate(a.layers, a.sums.n_layers, a.sums.n_blocks);
+    const LayerPair& layer = a.layers[place.layer];
+    const Part part = chunk(layer, place.block);
+    Products<double> sums;
+    with_layer(layer, place.group, part.first, [&](const auto& x, const auto& y, const auto& target) {
+        sums = block_products(x, y, target, part.n);
+    });
+    if (threadIdx.x == 0) static_cast<Products<double>*>(a.sums.partials)[blockIdx.x] = sums;
+    if (is_last_block(a.sums.tickets + place.group, a.sums.n_blocks)) finish_products(a.sums, place.group);
 }
 
-// global_cos: the derivative over one chunk, from the result of its class.
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    global_cosine_kernel(const __grid_constant__ Batch batch, const Cosine<double>* results) {
-    const Place place = locate(batch);
-    const Tensor& t = *place.tensor;
-    const long long first = static_cast<long long>(place.block) * CHUNK;
-    const int n = static_cast<int>(t.size - first < CHUNK ? t.size - first : CHUNK);
-    const long long at = place.group * t.size + first;
-    block_cosine_gradient(t.real + at, t.synthetic + at, t.grad + at, n, results[place.group]);
+// global_cos: the derivative over one chunk, from the cosine of its class.
+template <int N>
+__device__ __forceinline__ void global_gradient(const DistanceArguments<N>& a) {
+    const Place place = locate(a.layers, a.sums.n_layers, a.sums.n_blocks);
+    const LayerPair& layer = a.layers[place.layer];
+    const Part part = chunk(layer, place.block);
+    const Cosine<double> result = a.sums.cosines[place.group];
+    with_layer(layer, place.group, part.first, [&](const auto& x, const auto& y, const auto& target) {
+        cosine_gradient(x, y, target, part.n, result);
+    });
 }
 
-// One block per class: adds its partials, always in the same order.
-template <class Sum>
-__device__ __forceinline__ Sum sum_partials(const Sum* partials, long long n) {
-    Sum sum = {};
-    for (long long i = threadIdx.x; i < n; i += THREADS) add(sum, partials[blockIdx.x * n + i]);
-    return block_sum(sum);
-}
-
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-    sum_kernel(const double* partials, long long n, float* column, long long n_columns) {
-    const double total = sum_partials(partials, n);
-    if (threadIdx.x == 0) column[blockIdx.x * n_columns] = static_cast<float>(total);
-}
-
-__global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) finish_cosine_kernel(
-    const Products<double>* partials, long long n, float* column, long long n_columns, Cosine<double>* results) {
-    const Cosine<double> result = finish(sum_partials(partials, n));
-    if (threadIdx.x == 0) {
-        column[blockIdx.x * n_columns] = static_cast<float>(result.distance);
-        results[blockIdx.x] = result;
-    }
+// scaled = gradient * the scale of its class and layer.
+template <int N>
+__device__ __forceinline__ void scale_gradients(const ScaleArguments<N>& a) {
+    const Place place = locate(a.layers, a.n_layers, a.n_blocks);
+    const ScaledLayer& layer = a.layers[place.layer];
+    const long long first = static_cast<long long>(place.block) * CHUNK, left = layer.size - first;
+    const long long n = left < 0 ? 0 : left < CHUNK ? left : CHUNK;
+    const float scale = a.scale[place.group * a.n_columns + a.first_column + place.layer];
+    with_type(layer.dtype, [&](auto* type) {
+        using T = stored_type<decltype(type)>;
+        const Run<T> gradient = {advance<T>(layer.gradient, place.group * layer.stride + first)};
+        const RunTarget<T> target = {static_cast<T*>(layer.scaled) + place.group * layer.size + first};
+        for_each_pair(gradient, gradient, target, n, [&](float value, float) { return value * scale; });
+    });
 }
 
 }  // namespace cuda

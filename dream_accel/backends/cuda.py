@@ -1,77 +1,221 @@
-"""The gradient distance in CUDA C++. Only memory is arranged here; the arithmetic is in ``csrc/cuda``."""
+"""The operators in CUDA C++. Only memory is arranged here; launches and arithmetic are in ``csrc/cuda``.
+
+Nothing waits for the device, and sizes only the device knows never leave it, so every call can be captured in a CUDA
+graph once the kernels are loaded, which happens at the first call.
+"""
 
 from __future__ import annotations
 
-import re
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import _native
-from .pairs import METRICS, Pairs
+from .. import _cuda_image, _native
+from .pairs import DTYPES, METRICS, Pairs, Scaling
 
 NAME = "cuda"
 
 
+class Queue(NamedTuple):
+    """Where to launch."""
+
+    device: int
+    stream: int
+    """Address of the CUstream."""
+
+
 @cache
 def unavailable() -> str | None:
-    """Why the compiled CUDA kernels cannot be used, or None."""
-    reason = _native.why_not()
-    if reason is not None:
-        return reason
-    if not _build_info()["cuda"]:
-        return "dream_accel._C was built without CUDA kernels; reinstall with nvcc on PATH"
-    if not torch.cuda.is_available():
-        return "PyTorch finds no CUDA device"
-    return None
+    """Why the CUDA kernels cannot be used, or None."""
+    return _cuda_image.unavailable()
 
 
 def refuses(op: str, *args: Any) -> str | None:
     """Why this call cannot run here, or None."""
-    if op != "gradient_distance":
-        return "it serves gradient_distance alone"
-    for tensor in [*args[0], *args[1]]:
-        if tensor.device.type != "cuda":
-            return f"the tensors are on {tensor.device}, it serves CUDA devices"
-        if tensor.dtype != torch.float32:
-            return f"{tensor.dtype} input, it serves torch.float32"
-    return _device_too_old(args[1][0].device)
+    tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
+    for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            return f"{tensor.dtype} input, it serves {', '.join(sorted(map(str, DTYPES)))}"
+    if op in ("kmeans_assign", "kmeans_update", "nearest_members"):
+        n_clusters = args[3] if op == "kmeans_update" else args[2].shape[1]
+        if n_clusters > _module().cuda_max_clusters():
+            return f"{n_clusters} clusters per group, it counts {_module().cuda_max_clusters()} in shared memory"
+    return refuses_device(tensors[0].device)
+
+
+def refuses_device(device: torch.device) -> str | None:
+    """Why tensors of this device cannot be served, or None. Loads the kernels where it serves them."""
+    if device.type != "cuda":
+        return f"the tensors are on {device}, it serves CUDA devices"
+    return _cuda_image.load(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def queue_of(tensor: Tensor) -> Queue:
+    """The current stream of a tensor's device."""
+    return Queue(tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream)
+
+
+def is_capturing(tensor: Tensor) -> bool:
+    """Whether launches for this tensor go into a CUDA graph."""
+    return torch.cuda.is_current_stream_capturing()
+
+
+def kmeans_assign(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    active: Tensor | None,
+    labels: Tensor | None,
+    distance: Tensor | None,
+    precision: str,
+    with_distance: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Nearest live centroid of every row; always in float32, whatever ``precision`` allows. Two launches."""
+    x, offsets, centroids = x.contiguous(), offsets.contiguous(), centroids.contiguous()
+    kept = [None] * 3 if active is None else [_contiguous(t) for t in (active, labels, distance)]
+    new_labels = torch.empty(len(x), dtype=torch.int32, device=x.device)
+    new_distance = torch.empty(len(x) if with_distance else 0, dtype=torch.float32, device=x.device)
+    workspace = _workspace(x, _module().cuda_assign_workspace(len(offsets) - 1, x.shape[1]))
+    _module().cuda_kmeans_assign(
+        _rows(x, offsets),
+        centroids.data_ptr(),
+        centroids.shape[1],
+        *map(_address, kept),
+        new_labels.data_ptr(),
+        new_distance.data_ptr() if with_distance else 0,
+        workspace.data_ptr(),
+        queue_of(x),
+    )
+    return new_labels, new_distance
+
+
+def kmeans_update(
+    x: Tensor,
+    offsets: Tensor,
+    labels: Tensor,
+    n_clusters: int,
+    distance: Tensor | None,
+    previous: Tensor | None,
+    active: Tensor | None,
+    empty: str,
+) -> tuple[Tensor, Tensor]:
+    """Means of the clusters, summed in float64 in an order of their own. Two launches."""
+    x, offsets, labels = x.contiguous(), offsets.contiguous(), labels.contiguous()
+    distance, previous, active = _contiguous(distance), _contiguous(previous), _contiguous(active)
+    n_groups, farthest = len(offsets) - 1, empty == "farthest"
+    centroids = torch.empty((n_groups, n_clusters, x.shape[1]), dtype=torch.float32, device=x.device)
+    counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=x.device)
+    workspace = _workspace(x, _module().cuda_update_workspace(len(x), n_groups, n_clusters, farthest))
+    _module().cuda_kmeans_update(
+        _rows(x, offsets),
+        labels.data_ptr(),
+        n_clusters,
+        _address(distance),
+        _address(previous),
+        _address(active),
+        farthest,
+        centroids.data_ptr(),
+        counts.data_ptr(),
+        workspace.data_ptr(),
+        queue_of(x),
+    )
+    return centroids, counts
+
+
+def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
+    """The ``n`` members nearest each centroid, free slots filled from the rest of the group. Three launches."""
+    x, offsets, labels = x.contiguous(), offsets.contiguous(), labels.contiguous()
+    centroids = centroids.contiguous()
+    n_groups, n_clusters, _ = centroids.shape
+    picks = torch.empty((n_groups, n_clusters, n), dtype=torch.int64, device=x.device)
+    workspace = _workspace(x, _module().cuda_nearest_workspace(len(x), n_groups, n_clusters))
+    _module().cuda_nearest_members(
+        _rows(x, offsets),
+        centroids.data_ptr(),
+        n_clusters,
+        labels.data_ptr(),
+        n,
+        picks.data_ptr(),
+        workspace.data_ptr(),
+        queue_of(x),
+    )
+    return picks
 
 
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Distance and its closed-form derivative: two launches per tensor for all classes (three for ``global_cos``)."""
-    module: Any = _native.load()
-    device = synthetic[0].device
-    with torch.cuda.device(device):
-        real, synthetic = [x.contiguous() for x in real], [y.contiguous() for y in synthetic]
-        pairs = Pairs(real, synthetic, metric, per_class, with_grads)
-        size = module.cuda_gradient_workspace(pairs.table, pairs.n_groups, METRICS[metric])
-        workspace = torch.empty(size, dtype=torch.float64, device=device)
-        module.cuda_gradient_distance(
-            pairs.table,
-            pairs.n_groups,
-            METRICS[metric],
-            pairs.per_layer.data_ptr(),
-            workspace.data_ptr(),
-            pairs.distance.get_device(),
-            torch.cuda.current_stream(device).cuda_stream,
-        )
-    return pairs.per_layer.sum(dim=1), pairs.per_layer, pairs.grads
+    """Distance and derivative in one launch for up to 448 tensors and all classes; ``global_cos`` takes two."""
+    return _distance(Pairs(real, synthetic, metric, per_class, with_grads), metric)
 
 
-def _build_info() -> dict[str, Any]:
-    module: Any = _native.load()
-    return module.build_info()
+def feature_distance(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The same between batch means, which are formed as the features are read."""
+    return _distance(Pairs(real, synthetic, metric, per_class, with_grads, n_averaged=1), metric)
 
 
-@cache
-def _device_too_old(device: torch.device) -> str | None:
-    oldest = min(int(arch) for arch in re.findall(r"\d+", _build_info()["cuda_archs"]))
-    major, minor = torch.cuda.get_device_capability(device)
-    if 10 * major + minor >= oldest:
-        return None
-    return f"{device} is sm_{major}{minor}, compiled for is sm_{oldest} and later (DREAM_ACCEL_CUDA_ARCHS)"
+def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
+    """Every tensor times its column of ``scale``, class by class, in one launch."""
+    scaling = Scaling(gradients, scale, per_class)
+    _module().cuda_scale_gradients(scaling.table, len(scaling.scale), scaling.scale.data_ptr(), queue_of(scaling.scale))
+    return scaling.scaled
+
+
+def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
+    size = _module().cuda_gradient_workspace(pairs.table, pairs.n_groups, METRICS[metric])
+    workspace = _workspace(pairs.distance, size)
+    queue = queue_of(pairs.distance)
+    tickets = _tickets(pairs.distance, pairs.n_groups, queue)
+    _module().cuda_gradient_distance(
+        pairs.table,
+        pairs.n_groups,
+        METRICS[metric],
+        pairs.distance.data_ptr(),
+        pairs.per_layer.data_ptr(),
+        tickets.data_ptr(),
+        workspace.data_ptr(),
+        queue,
+    )
+    return pairs.distance, pairs.per_layer, pairs.grads
+
+
+_tickets_of: dict[Queue, Tensor] = {}
+
+
+def _tickets(like: Tensor, n: int, queue: Queue) -> Tensor:
+    """Counters that are zero between launches.
+
+    Launches on one stream run one after another and can share theirs. Graphs recorded on one stream may be replayed on
+    several at a time, so every recorded launch has its own, set to zero within the graph.
+    """
+    if is_capturing(like):
+        return torch.zeros(n, dtype=torch.int32, device=like.device)
+    known = _tickets_of.get(queue)
+    if known is None or len(known) < n:
+        known = _tickets_of[queue] = torch.zeros(max(n, 128), dtype=torch.int32, device=like.device)
+    return known
+
+
+def _workspace(like: Tensor, n_bytes: int) -> Tensor:
+    return torch.empty(n_bytes, dtype=torch.uint8, device=like.device)
+
+
+def _rows(x: Tensor, offsets: Tensor) -> tuple[int, ...]:
+    n_rows, n_features = x.shape
+    return x.data_ptr(), DTYPES[x.dtype], n_rows, n_features, offsets.data_ptr(), len(offsets) - 1
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _module() -> Any:
+    return _native.load()

@@ -161,7 +161,7 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
     """Every tensor times its column of ``scale`` (G, L), class by class."""
     columns = scale.unbind(dim=1)
     if not per_class:
-        return [(g * s.to(_compute_dtype(g))).to(g.dtype) for g, s in zip(gradients, columns, strict=True)]
+        return [(g * s[0].to(_compute_dtype(g))).to(g.dtype) for g, s in zip(gradients, columns, strict=True)]
     by_class = [s.to(_compute_dtype(g)).view(-1, *[1] * (g.dim() - 1)) for g, s in zip(gradients, columns, strict=True)]
     return [(g * s).to(g.dtype) for g, s in zip(gradients, by_class, strict=True)]
 

@@ -1,0 +1,163 @@
+"""Where the CUDA kernels of a device come from, and their loading at first use.
+
+The image nvcc compiled at build time is taken where there is one that serves the device; else NVRTC compiles the
+sources the module carries, once, and the result is kept on disk. Neither can happen while a CUDA graph is captured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from . import _native, _nvrtc
+from .errors import DreamAccelError, DreamAccelWarning
+
+# NVRTC takes generic lambdas for host functions unless it is told that there are none.
+NVRTC_OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
+
+
+class Image(NamedTuple):
+    """Machine code of all kernels for one device."""
+
+    origin: str
+    """Who compiled it, for which architecture."""
+    code: bytes
+
+
+def unavailable() -> str | None:
+    """Why no CUDA kernels can be had at all, or None."""
+    module: Any = _native.load()
+    if module is None:
+        return _native.why_not()
+    if not module.build_info()["cuda"]:
+        return "dream_accel._C launches CUDA kernels on Linux alone"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA device"
+    if torch.version.hip is not None:
+        return "PyTorch is built for ROCm and the kernels are written for NVIDIA GPUs"
+    if module.build_info()["nvcc"]:
+        return None
+    compiler = _nvrtc.find()
+    return (
+        f"dream_accel._C was built without nvcc, and there is no NVRTC: {compiler}"
+        if isinstance(compiler, str)
+        else None
+    )
+
+
+def load(device: int) -> str | None:
+    """Load the kernels of a device unless they are; why they cannot be, or None.
+
+    Raises:
+        DreamAccelError: they are not loaded yet, and a CUDA graph is being captured.
+    """
+    if _native_module().cuda_loaded(device):
+        return None
+    if torch.cuda.is_current_stream_capturing():
+        raise DreamAccelError(
+            "the CUDA kernels are loaded when first used, which cannot be while a CUDA graph is captured: run the step "
+            "once before capturing it"
+        )
+    return _load(device)
+
+
+def origin(device: int) -> str | None:
+    """Who compiled the kernels loaded for a device; None where none are loaded."""
+    return _origins.get(device)
+
+
+def describe() -> str:
+    """One line: how a machine with this module gets its CUDA kernels."""
+    module: Any = _native.load()
+    if module is None or not module.build_info()["cuda"]:
+        return "no CUDA kernels (Triton may serve): " + (_native.why_not() or "they are for Linux")
+    info = module.build_info()
+    if info["nvcc"]:
+        return f"CUDA kernels built by nvcc {info['nvcc']} for {info['cuda_archs']}"
+    compiler = _nvrtc.find()
+    if isinstance(compiler, str):
+        return f"no CUDA kernels (Triton may serve): built without nvcc, and there is no NVRTC: {compiler}"
+    return f"CUDA kernels compiled at first use by {compiler.name}, kept in {cache_folder()}"
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $DREAM_ACCEL_CACHE, else dream_accel in the user's cache folder."""
+    if os.environ.get("DREAM_ACCEL_CACHE"):
+        return Path(os.environ["DREAM_ACCEL_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dream_accel"
+
+
+def compiled_at_run_time(capability: tuple[int, int]) -> Image:
+    """The kernels compiled by NVRTC, or read from the cache. Raises DreamAccelError where that fails."""
+    compiler = _nvrtc.find()
+    if isinstance(compiler, str):
+        raise DreamAccelError(f"the CUDA kernels cannot be compiled: {compiler}")
+    arch = f"sm_{capability[0]}{capability[1]}"
+    sources = _native_module().cuda_sources()
+    options = (*NVRTC_OPTIONS, f"--gpu-architecture={arch}")
+    key = hashlib.sha256(repr((sources, options, compiler.name)).encode()).hexdigest()[:32]
+    path = cache_folder() / f"kernels-{arch}-{key}.cubin"
+    image_origin = f"{compiler.name} for {arch}"
+    if path.exists():
+        return Image(image_origin, path.read_bytes())
+    warnings.warn(
+        f"{compiler.name} compiles the CUDA kernels for {arch}, once: they are kept in {path}", DreamAccelWarning, 2
+    )
+    code = compiler.compile(sources, options)
+    _keep(path, code)
+    return Image(image_origin, code)
+
+
+_origins: dict[int, str] = {}
+
+
+@cache
+def _load(device: int) -> str | None:
+    reasons: list[str] = []
+    for image in _candidates(torch.cuda.get_device_capability(device), reasons):
+        try:
+            _native_module().cuda_load(device, image.code)
+        except RuntimeError as error:
+            reasons.append(f"{image.origin}: {error}")
+            continue
+        _origins[device] = image.origin
+        return None
+    return "; ".join(reasons)
+
+
+def _candidates(capability: tuple[int, int], reasons: list[str]) -> Iterator[Image]:
+    info = _native_module().build_info()
+    if info["nvcc"]:
+        oldest = min(int(arch) for arch in re.findall(r"\d+", info["cuda_archs"]))
+        if 10 * capability[0] + capability[1] >= oldest:
+            yield Image(f"nvcc {info['nvcc']} for {info['cuda_archs']}", _native_module().cuda_image())
+        else:
+            reasons.append(f"nvcc compiled for sm_{oldest} and later (DREAM_ACCEL_CUDA_ARCHS)")
+    try:
+        yield compiled_at_run_time(capability)
+    except DreamAccelError as error:
+        reasons.append(str(error))
+
+
+def _keep(path: Path, code: bytes) -> None:
+    """Write under another name and rename, so that nobody reads half a file. A cache that cannot be written is none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(code)
+        os.replace(file.name, path)
+    except OSError as error:
+        warnings.warn(f"the compiled CUDA kernels cannot be kept ({error})", DreamAccelWarning, 2)
+
+
+def _native_module() -> Any:
+    return _native.load()

@@ -1,0 +1,178 @@
+"""Where the CUDA kernels come from: nvcc, NVRTC, the cache; and that they compile for every architecture."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import refused
+
+from dream_accel import _cuda_image, _native, _nvrtc
+from dream_accel.errors import DreamAccelError, DreamAccelWarning
+
+ROOT = Path(__file__).resolve().parent.parent
+C = _native.load()
+needs_launcher = pytest.mark.skipif(
+    C is None or not C.build_info()["cuda"], reason=f"no CUDA launcher here: {_native.why_not()}"
+)
+NVRTC = _nvrtc.find()
+needs_nvrtc = pytest.mark.skipif(isinstance(NVRTC, str), reason=f"no NVRTC: {NVRTC}")
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found")
+def test_kernels_compile_for_every_architecture_without_warnings_and_spills(tmp_path):
+    command = ["nvcc", "-std=c++17", "-O3", "-fatbin", "-Xptxas=-v", "--threads=0"]
+    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (80, 90, 100)]
+    command += [str(ROOT / "csrc" / "cuda" / "kernels.cu"), "-o", str(tmp_path / "kernels.fatbin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "warning" not in output
+    compiled = re.findall(r"Compiling entry function 'dream_(\w+)' for 'sm_(\d+)'", output)
+    listed = re.findall(r"^DREAM_(?:LARGE_)?KERNEL\((\w+),", (ROOT / "csrc/cuda/kernels.inc").read_text(), re.M)
+    assert sorted(compiled) == sorted((name, arch) for name in listed for arch in ("80", "90", "100"))
+    assert set(re.findall(r"(\d+) bytes spill", output)) == {"0"}
+    assert max(map(int, re.findall(r"(\d+) bytes smem", output))) <= 48 << 10
+
+
+@needs_launcher
+@needs_nvrtc
+def test_nvrtc_compiles_the_sources_the_module_carries():
+    code = NVRTC.compile(C.cuda_sources(), (*_cuda_image.NVRTC_OPTIONS, "--gpu-architecture=sm_90"))
+    assert code[:4] == b"\x7fELF"
+    listed = re.findall(r"^DREAM_(?:LARGE_)?KERNEL\((\w+),", (ROOT / "csrc/cuda/kernels.inc").read_text(), re.M)
+    assert all(f"dream_{name}".encode() in code for name in listed)
+
+
+@needs_launcher
+def test_the_module_carries_the_sources_it_was_built_from():
+    for name, text in C.cuda_sources():
+        assert text == (ROOT / "csrc" / "cuda" / name).read_text()
+
+
+COMPILERS = [found for find in (_nvrtc._of_cupy, _nvrtc._of_pytorch) if isinstance(found := find(), _nvrtc.Compiler)]
+
+
+@pytest.mark.skipif(not COMPILERS, reason=f"no NVRTC: {NVRTC}")
+@pytest.mark.parametrize("compiler", COMPILERS, ids=lambda compiler: compiler.name)
+class TestNvrtc:
+    OPTIONS = ("--gpu-architecture=sm_90",)
+
+    def test_headers_are_found_by_name(self, compiler):
+        sources = [
+            ("a.cu", '#include "b.h"\nextern "C" __global__ void f(T* x) { *x = 1; }'),
+            ("b.h", "using T = int;"),
+        ]
+        assert compiler.compile(sources, self.OPTIONS)[:4] == b"\x7fELF"
+
+    def test_an_error_comes_with_the_log(self, compiler):
+        message = refused(compiler.compile, [("a.cu", "__global__ void f() { no_such_thing(); }")], self.OPTIONS)
+        assert "does not compile" in message
+        assert "no_such_thing" in message
+
+
+def test_without_cupy_and_cuda_the_reason_names_both(monkeypatch):
+    monkeypatch.setattr(_nvrtc.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    found = _nvrtc.find()
+    assert "CuPy is not installed" in found
+    assert "PyTorch is not built for CUDA" in found
+
+
+@pytest.fixture
+def module(monkeypatch, tmp_path):
+    """A stand-in for the compiled module and for a device of compute capability 9.0; NVRTC counts what it compiles."""
+    state = SimpleNamespace(nvcc="13.0", archs="sm_80, sm_90", loaded={}, refuses=set(), compiled=[])
+
+    def load(device, image):
+        if image in state.refuses:
+            raise RuntimeError("no kernel image")
+        state.loaded[device] = image
+
+    def compile_sources(sources, options):
+        state.compiled.append(options)
+        return b"by NVRTC"
+
+    module = SimpleNamespace(
+        build_info=lambda: {"cuda": True, "nvcc": state.nvcc, "cuda_archs": state.archs},
+        cuda_loaded=lambda device: device in state.loaded,
+        cuda_load=load,
+        cuda_image=lambda: b"by nvcc",
+        cuda_sources=lambda: [("kernels.cu", "")],
+    )
+    monkeypatch.setenv("DREAM_ACCEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_native, "load", lambda: module)
+    monkeypatch.setattr(_nvrtc, "find", lambda: _nvrtc.Compiler("CuPy's NVRTC 13.0", compile_sources))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(_cuda_image, "_origins", {})
+    _cuda_image._load.cache_clear()
+    yield state
+    _cuda_image._load.cache_clear()
+
+
+class TestLoading:
+    def test_the_image_of_nvcc_is_taken_where_there_is_one(self, module):
+        assert _cuda_image.load(0) is None
+        assert module.loaded == {0: b"by nvcc"}
+        assert _cuda_image.origin(0) == "nvcc 13.0 for sm_80, sm_90"
+        assert "built by nvcc 13.0 for sm_80, sm_90" in _cuda_image.describe()
+
+    def test_without_nvcc_nvrtc_compiles_once_and_says_so(self, module):
+        module.nvcc = ""
+        with pytest.warns(DreamAccelWarning, match="CuPy's NVRTC 13.0 compiles the CUDA kernels for sm_90, once"):
+            assert _cuda_image.load(0) is None
+        assert module.loaded == {0: b"by NVRTC"}
+        assert module.compiled == [(*_cuda_image.NVRTC_OPTIONS, "--gpu-architecture=sm_90")]
+        _cuda_image._load.cache_clear()
+        module.loaded.clear()
+        assert _cuda_image.load(0) is None  # from the cache, in silence
+        assert module.loaded == {0: b"by NVRTC"}
+        assert len(module.compiled) == 1
+        assert "compiled at first use by CuPy's NVRTC" in _cuda_image.describe()
+
+    @pytest.mark.filterwarnings("ignore::dream_accel.errors.DreamAccelWarning")
+    @pytest.mark.parametrize("why", ["refused by the driver", "older than nvcc's"])
+    def test_nvrtc_serves_where_the_image_does_not(self, module, why):
+        if why == "refused by the driver":
+            module.refuses.add(b"by nvcc")
+        else:
+            module.archs = "sm_100"
+        assert _cuda_image.load(0) is None
+        assert module.loaded == {0: b"by NVRTC"}
+        assert _cuda_image.origin(0) == "CuPy's NVRTC 13.0 for sm_90"
+
+    @pytest.mark.filterwarnings("ignore::dream_accel.errors.DreamAccelWarning")
+    def test_where_nothing_serves_every_reason_is_given(self, module):
+        module.refuses |= {b"by nvcc", b"by NVRTC"}
+        reason = _cuda_image.load(0)
+        assert reason.count("no kernel image") == 2
+
+    def test_nothing_is_loaded_while_a_graph_is_captured(self, module, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        assert "once before capturing" in refused(_cuda_image.load, 0)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        assert _cuda_image.load(0) is None
+
+    def test_without_any_compiler_the_reason_says_so(self, module, monkeypatch):
+        module.nvcc = ""
+        monkeypatch.setattr(_nvrtc, "find", lambda: "CuPy is not installed")
+        assert "built without nvcc, and there is no NVRTC: CuPy is not installed" in _cuda_image.unavailable()
+        assert "Triton may serve" in _cuda_image.describe()
+        with pytest.raises(DreamAccelError, match="cannot be compiled"):
+            _cuda_image.compiled_at_run_time((9, 0))
+
+    def test_a_cache_that_cannot_be_written_is_none(self, module, monkeypatch, tmp_path):
+        module.nvcc = ""
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("DREAM_ACCEL_CACHE", str(tmp_path / "file"))
+        with pytest.warns(DreamAccelWarning) as caught:
+            assert _cuda_image.load(0) is None
+        assert any("cannot be kept" in str(warning.message) for warning in caught)
+        assert module.loaded == {0: b"by NVRTC"}

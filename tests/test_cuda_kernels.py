@@ -1,0 +1,417 @@
+"""The CUDA kernels, without a GPU: the device code and its launches on the CPU, in several orders of execution."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated_cuda
+import pytest
+import torch
+
+from dream_accel import _native
+from dream_accel.backends import DISTANCE_OPERATORS, KMEANS_OPERATORS, cuda, reference
+from dream_accel.doctor import agrees, sample_call
+
+pytestmark = pytest.mark.skipif(emulated_cuda.why_not() is not None, reason=str(emulated_cuda.why_not()))
+CPU = torch.device("cpu")
+NAN, INF = float("nan"), float("inf")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+METRICS = ["mse", "l1", "l1_mean", "cos", "global_mse", "global_cos"]
+ORDERS = [("forward", 0), ("backward", 0), ("shuffled", 1), ("shuffled", 2)]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return emulated_cuda.build(tmp_path_factory.mktemp("emulated_cuda"))
+
+
+@pytest.fixture(autouse=True)
+def emulation(library):
+    with emulated_cuda.in_place(library) as emulation:
+        emulation.order("shuffled", 7)
+        yield emulation
+
+
+@pytest.mark.parametrize("op", [*KMEANS_OPERATORS, *DISTANCE_OPERATORS])
+def test_every_operator_gives_what_the_reference_gives(op):
+    assert agrees("cuda", op, sample_call(op, CPU))
+
+
+class TestEmulation:
+    """What it is there to find, it finds."""
+
+    def test_threads_that_wait_at_different_barriers(self, emulation):
+        assert "wait at different barriers" in emulation.mistake("different barriers")[0]
+
+    def test_a_lane_that_does_not_come(self, emulation):
+        assert "returned or wait elsewhere" in emulation.mistake("missing lane")[0]
+
+    def test_a_missing_barrier_shows_in_another_order(self, emulation):
+        written = set()
+        for order in ORDERS:
+            emulation.order(*order)
+            stopped, value = emulation.mistake("missing barrier")
+            assert stopped == ""
+            written.add(value)
+        assert len(written) > 1
+
+    def test_a_launch_that_fails_is_an_error_with_the_reason(self):
+        with pytest.raises(RuntimeError, match="not loaded on this device"):
+            _native.load().cuda_nearest_members((0, 0, 8, 1, 0, 1), 0, 1, 0, 1, 0, 0, (5, 0))
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the sanitizer is found through gcc")
+def test_no_kernel_leaves_its_memory(tmp_path):
+    """The sanitizer must be loaded before anything else, so a process of its own runs an awkward call of each."""
+    sanitizer = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    if not Path(sanitizer.stdout.strip()).is_absolute():
+        pytest.skip("gcc has no address sanitizer")
+    library = emulated_cuda.build(tmp_path, "-O1", "-fsanitize=address")
+    environment = {**os.environ, "LD_PRELOAD": sanitizer.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [sys.executable, str(Path(__file__).with_name("awkward_calls.py")), str(library)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == ["served", "found"]
+
+
+def offsets_of(sizes):
+    return torch.tensor([0, *itertools.accumulate(sizes)])
+
+
+def problem(sizes, D, K, dtype=torch.float32, shift=0.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.randn(sum(sizes), D, generator=generator) + shift).to(dtype)
+    centroids = torch.randn(len(sizes), K, D, generator=generator) + shift
+    return x, offsets_of(sizes), centroids
+
+
+def whole_numbers(sizes, D, K, seed=0):
+    """Rows and centroids whose distances are exact, with many ties."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-2, 3, (sum(sizes), D), generator=generator).float()
+    centroids = torch.randint(-2, 3, (len(sizes), K, D), generator=generator).float()
+    labels = torch.randint(0, K, (sum(sizes),), generator=generator, dtype=torch.int32)
+    return x, offsets_of(sizes), centroids, labels
+
+
+def assign(x, offsets, centroids, active=None, labels=None, distance=None):
+    return cuda.kmeans_assign(x, offsets, centroids, active, labels, distance, "fp32")
+
+
+def pipeline(x, offsets, centroids):
+    """All K-Means operators in turn; everything they return."""
+    labels, distance = assign(x, offsets, centroids)
+    means, counts = cuda.kmeans_update(x, offsets, labels, centroids.shape[1], distance, centroids, None, "farthest")
+    return labels, distance, means, counts, cuda.nearest_members(x, offsets, means, labels, 2)
+
+
+def assert_same(left, right):
+    assert all(torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(left, right, strict=True))
+
+
+def assert_nearest(x, offsets, centroids, labels, distance):
+    own = centroids.double()[reference.group_of_rows(offsets, len(x))]
+    exact = (x.double().unsqueeze(1) - own).square().sum(2).nan_to_num(nan=INF)
+    chosen = exact.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+    centre = x.double().mean(0)
+    scale = (x.double() - centre).square().sum(1) + (centroids.double() - centre).square().sum(2).nan_to_num(0).max()
+    assert (chosen - exact.min(1).values <= 2**-20 * scale).all()
+    torch.testing.assert_close(distance.double(), chosen, rtol=1e-5, atol=0)
+
+
+# Rows of each group, D, K.
+SHAPES = {
+    "one feature": ([40, 3], 1, 7),
+    "below a tile": ([33, 0, 65, 1], 15, 4),
+    "above a tile": ([64, 129], 17, 65),
+    "K > N": ([3, 0, 20], 5, 50),
+    "K = 1": ([20, 90], 16, 1),
+    "several tiles of clusters": ([70], 21, 300),
+    "wide rows": ([30, 2], 700, 9),
+    "tiny groups": ([3] * 300, 8, 2),
+}
+
+
+class TestKMeans:
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_every_row_gets_its_nearest_centroid(self, shape, dtype):
+        x, offsets, centroids = problem(*shape, dtype)
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    def test_offset_of_100_sigma_does_not_spoil_the_labels(self):
+        x, offsets, centroids = problem([90, 40], 120, 20, shift=100.0)
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    @pytest.mark.parametrize("K", [50, 150])
+    def test_of_equal_centroids_the_lowest_is_chosen(self, K):
+        x, offsets, centroids = problem([90], 70, K)
+        centroids[:, K - 25 :] = centroids[:, :25]
+        x[:25] = centroids[0, :25]
+        labels, _ = assign(x, offsets, centroids)
+        assert labels[:25].tolist() == list(range(25))
+        assert (labels < K - 25).all()
+
+    def test_dead_centroids_are_never_chosen(self):
+        x, offsets, centroids = problem([50, 60, 5], 20, 40)
+        centroids[:, 0] = NAN
+        centroids[1, 17, 3] = INF
+        centroids[2] = NAN
+        labels, distance = assign(x, offsets, centroids)
+        assert (labels[:110] > 0).all()
+        assert (labels[50:110] != 17).all()
+        assert (labels[110:] == 0).all()
+        assert (distance[110:] == INF).all()
+        centroids[1, 17] = NAN
+        assert_nearest(x[:110], offsets[:3], centroids[:2], labels[:110], distance[:110])
+
+    def test_row_with_nan_is_infinitely_far_and_spoils_no_other(self):
+        x, offsets, centroids = problem([40], 33, 5)
+        clean = assign(x, offsets, centroids)
+        x[7, 20] = NAN
+        labels, distance = assign(x, offsets, centroids)
+        others = torch.arange(40) != 7
+        assert distance[7] == INF
+        assert_same((labels[others], distance[others]), (clean[0][others], clean[1][others]))
+
+    def test_rows_of_inactive_groups_keep_what_they_had(self):
+        x, offsets, centroids = problem([30, 70, 50], 12, 6)
+        kept = torch.arange(150, dtype=torch.int32), -torch.arange(150.0)
+        found = assign(x, offsets, centroids, torch.tensor([True, False, True]), *kept)
+        inactive = (torch.arange(150) >= 30) & (torch.arange(150) < 100)
+        for got, old, fresh in zip(found, kept, assign(x, offsets, centroids), strict=True):
+            assert torch.equal(got, torch.where(inactive, old, fresh))
+        active = torch.tensor([True, False, True])
+        labels, none = cuda.kmeans_assign(x, offsets, centroids, active, kept[0], None, "fp32", False)
+        assert torch.equal(labels, found[0])
+        assert none.shape == (0,)
+
+    @pytest.mark.parametrize("shape", [*SHAPES.values(), ([300, 2000], 3, 2500)], ids=[*SHAPES, "few counters"])
+    def test_centroids_are_the_exact_means(self, shape):
+        x, offsets, previous = problem(*shape, torch.bfloat16)
+        labels = torch.randint(-1, shape[2] + 1, (len(x),), dtype=torch.int32)
+        args = (offsets, labels, shape[2], None, previous, None, "keep")
+        exact, exact_counts = reference.kmeans_update(x.double(), *args)
+        centroids, counts = cuda.kmeans_update(x, *args)
+        assert torch.equal(counts, exact_counts)
+        assert torch.equal(centroids, exact.float())
+
+    @pytest.mark.parametrize("K", [1, 4, 20, 70])
+    def test_empty_clusters_take_the_farthest_rows(self, K):
+        x, offsets, previous, labels = whole_numbers([160, 0, 45, 3, 1], 4, K)
+        labels = torch.where(labels % 3 == 0, labels, labels // 2) - 1
+        distance = torch.randint(0, 6, (len(x),)).float()
+        distance[:4] = torch.tensor([NAN, INF, NAN, INF])
+        active = torch.tensor([True, True, False, True, True])
+        args = (x, offsets, labels, K, distance, previous, active, "farthest")
+        assert_same(cuda.kmeans_update(*args), reference.kmeans_update(*args))
+        args = (x, offsets, labels, K, None, previous, active, "farthest")
+        assert_same(cuda.kmeans_update(*args), reference.kmeans_update(*args))
+
+    def test_empty_cluster_without_previous_is_dead(self):
+        x, offsets, _ = problem([4], 5, 3)
+        labels = torch.zeros(4, dtype=torch.int32)
+        centroids, counts = cuda.kmeans_update(x, offsets, labels, 3, None, None, None, "keep")
+        assert counts.tolist() == [[4, 0, 0]]
+        assert centroids[0, 0].isfinite().all()
+        assert centroids[0, 1:].isnan().all()
+
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    @pytest.mark.parametrize("K", [1, 3, 40])
+    def test_picks_agree_with_the_reference_on_ties_too(self, n, K):
+        x, offsets, centroids, labels = whole_numbers([50, 0, 37, 2, 200], 3, K)
+        labels[::7] = -1
+        labels[3::11] = K
+        centroids[0, 0] = NAN
+        args = (x, offsets, centroids, labels, n)
+        assert torch.equal(cuda.nearest_members(*args), reference.nearest_members(*args))
+
+    @pytest.mark.parametrize("shape", [([700, 3, 0, 90], 40, 40), ([30] * 9, 70, 3)], ids=str)
+    def test_gives_the_same_bits_in_any_order_of_blocks_and_threads(self, shape, emulation):
+        inputs, results = problem(*shape), []
+        for order in ORDERS:
+            emulation.order(*order)
+            results.append(pipeline(*inputs))
+        for result in results[1:]:
+            assert_same(results[0], result)
+
+    def test_a_group_gets_the_same_bits_alone_and_in_a_batch(self):
+        sizes = [111, 3, 0, 290, 57]
+        x, offsets, centroids = problem(sizes, 77, 21)
+        whole = pipeline(x, offsets, centroids)
+        for group, size in enumerate(sizes):
+            rows, here = slice(int(offsets[group]), int(offsets[group + 1])), slice(group, group + 1)
+            *alone, picks = pipeline(x[rows], offsets_of([size]), centroids[here])
+            assert_same(alone, [whole[0][rows], whole[1][rows], whole[2][here], whole[3][here]])
+            assert torch.equal(torch.where(picks < 0, picks, picks + rows.start), whole[4][here])
+
+    def test_launches_do_not_depend_on_the_number_of_groups(self, emulation):
+        for sizes in ([50], [50] * 40):
+            before = emulation.launches()
+            pipeline(*problem(sizes, 8, 5))
+            assert emulation.launches() - before == 7
+
+    def test_no_groups_and_no_rows(self):
+        for sizes in ([], [0], [0, 0]):
+            labels, distance, means, counts, picks = pipeline(*problem(sizes, 6, 3))
+            assert len(labels) == len(distance) == 0
+            assert means.shape == (len(sizes), 3, 6)
+            assert (counts == 0).all()
+            assert (picks == -1).all()
+
+    def test_more_clusters_than_it_counts_are_refused(self):
+        x, offsets, centroids = problem([5], 1, 20000)
+        assert "20000 clusters" in cuda.refuses("kmeans_assign", x, offsets, centroids)
+
+
+PARAMETERS = [(16, 3, 3, 3), (8, 16, 3, 3), (8,), (5, 129), (), (2, 300), (0, 4), (3, 2, 5000)]
+
+
+def gradients(per_class, seed, parameters=PARAMETERS, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    lead = (3,) if per_class else ()
+    return [torch.randn((*lead, *shape), generator=generator).to(dtype) for shape in parameters]
+
+
+def run(real, synthetic, metric, per_class=True, with_grads=True):
+    return cuda.gradient_distance(real, synthetic, metric, per_class, with_grads)
+
+
+def assert_close(found, real, synthetic, metric, per_class=True, grad_tolerance=1e-5, op="gradient_distance"):
+    """Against the reference in float64."""
+    exact = getattr(reference, op)(
+        [x.double() for x in real], [y.double() for y in synthetic], metric, per_class, len(found[2]) > 0
+    )
+    for got, expected in zip(found[:2], exact[:2], strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=2e-6, atol=2e-6)
+    for got, expected, y in zip(found[2], exact[2], synthetic, strict=True):
+        assert got.dtype == y.dtype
+        tolerance = max(grad_tolerance, torch.finfo(y.dtype).eps)
+        torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=2e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+class TestDistances:
+    @pytest.mark.parametrize("per_class", [True, False], ids=["per class", "one class"])
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_value_and_derivative(self, metric, per_class, dtype):
+        real, synthetic = gradients(per_class, 0, dtype=dtype), gradients(per_class, 1, dtype=dtype)
+        found = run(real, synthetic, metric, per_class)
+        assert_close(found, real, synthetic, metric, per_class)
+        assert_same(run(real, synthetic, metric, per_class, False)[:2], found[:2])
+
+    def test_types_of_a_pair_may_differ(self, metric):
+        types = list(itertools.product(DTYPES, DTYPES))
+        parameters = [(3, 40), (2, 7, 3, 3)] * len(types)
+        pair = gradients(True, 0, parameters), gradients(True, 1, parameters)
+        real = [x.to(types[i // 2][0]) for i, x in enumerate(pair[0])]
+        synthetic = [y.to(types[i // 2][1]) for i, y in enumerate(pair[1])]
+        assert_close(run(real, synthetic, metric), real, synthetic, metric)
+
+    def test_layouts_of_a_pair_may_differ(self, metric):
+        parameters = [(8, 6, 5, 5), (4, 8, 3, 3), (3, 600, 2, 2)]
+        pair = gradients(False, 0, parameters), gradients(False, 1, parameters)
+        last = [[t.to(memory_format=torch.channels_last) for t in side] for side in pair]
+        for real, synthetic in ((pair[0], last[1]), (last[0], pair[1]), (last[0], last[1])):
+            found = run(real, synthetic, metric, False)
+            assert_close(found, real, synthetic, metric, False)
+            assert [g.stride() for g in found[2]] == [y.stride() for y in synthetic]
+
+    def test_classes_may_be_slices_of_a_larger_buffer(self, metric):
+        real = gradients(True, 0, [(6, 11)])
+        buffer = torch.randn(3, 5, 66)
+        synthetic = [buffer[:, 2].view(3, 6, 11)]
+        assert_close(run(real, synthetic, metric), real, synthetic, metric)
+        shared = [real[0][:1].expand(3, 6, 11)]
+        assert_close(run(shared, synthetic, metric), shared, synthetic, metric)
+
+    def test_zero_rows_have_finite_derivatives(self, metric):
+        real, synthetic = gradients(False, 0), gradients(False, 1)
+        for tensors, row in ((real, 0), (synthetic, 1), (real, 2), (synthetic, 2)):
+            for tensor in tensors:
+                if tensor.dim():
+                    tensor[row : row + 1] = 0.0
+        found = run(real, synthetic, metric, False)
+        assert_close(found, real, synthetic, metric, False)
+        assert all(g.isfinite().all() for g in found[2])
+
+    @pytest.mark.parametrize("side", [0, 1], ids=["real", "synthetic"])
+    def test_nan_reaches_the_distance_of_its_class_alone(self, metric, side):
+        pair = gradients(True, 0), gradients(True, 1)
+        clean = run(*pair, metric, True, False)[0]
+        pair[side][5][1, 1, 200] = NAN
+        distance, per_layer, _ = run(*pair, metric, True, False)
+        assert distance[1].isnan()
+        assert_same([distance[[0, 2]]], [clean[[0, 2]]])
+        assert per_layer.isnan().sum() == 1
+
+    def test_means_of_batches(self, metric):
+        generator = torch.Generator().manual_seed(0)
+        real = [torch.randn(3, 9, *shape, generator=generator) for shape in ((300,), (6, 4, 4))]
+        synthetic = [torch.randn(3, 4, *shape, generator=generator).half() for shape in ((300,), (6, 4, 4))]
+        found = cuda.feature_distance(real, synthetic, metric, True, True)
+        assert_close(found, real, synthetic, metric, op="feature_distance", grad_tolerance=1e-3)
+
+    def test_gives_the_same_bits_in_any_order_of_blocks_and_threads(self, metric, emulation):
+        real, synthetic = gradients(True, 0), gradients(True, 1)
+        results = []
+        for order in ORDERS:
+            emulation.order(*order)
+            distance, per_layer, grads = run(real, synthetic, metric)
+            results.append([distance, per_layer, *grads])
+            assert all((tickets == 0).all() for tickets in cuda._tickets_of.values())
+        for result in results[1:]:
+            assert_same(results[0], result)
+
+    def test_a_class_gets_the_same_bits_alone_and_however_it_is_aligned(self, metric):
+        parameters = [(5, 3, 3, 3), (7,), (3, 501)]
+        real, synthetic = gradients(True, 0, parameters), gradients(True, 1, parameters)
+        together = run(real, synthetic, metric)
+        for g in range(3):
+            alone = run([x[g : g + 1].clone() for x in real], [y[g : g + 1].clone() for y in synthetic], metric)
+            assert_same([alone[0], alone[1], *alone[2]], [t[g : g + 1] for t in (*together[:2], *together[2])])
+
+
+@pytest.mark.parametrize(
+    ("metric", "n"),
+    [("mse", 48), ("l1_mean", 49), ("global_mse", 448), ("cos", 449), ("global_cos", 449), ("mse", 1000)],
+)
+def test_any_number_of_layers(metric, n, emulation):
+    parameters = [(1 + i % 3, 1 + i % 7) for i in range(n)]
+    real, synthetic = gradients(False, 0, parameters), gradients(False, 1, parameters)
+    before = emulation.launches()
+    found = run(real, synthetic, metric, False)
+    assert emulation.launches() - before == -(-n // 448) * (2 if metric == "global_cos" else 1)
+    assert_close(found, real, synthetic, metric, False)
+
+
+def test_a_long_row_is_summed_accurately():
+    real, synthetic = gradients(False, 0, [(1, 400_000)]), gradients(False, 1, [(1, 400_000)])
+    assert_close(run(real, synthetic, "cos", False), real, synthetic, "cos", False)
+
+
+@pytest.mark.parametrize("per_class", [True, False], ids=["per class", "one class"])
+def test_every_gradient_is_scaled_by_its_class_and_layer(per_class):
+    grads = [t for dtype in DTYPES for t in gradients(per_class, 0, dtype=dtype)] * 4
+    scale = torch.randn(3 if per_class else 1, len(grads))
+    expected = reference.scale_gradients(grads, scale, per_class)
+    for got, want in zip(cuda.scale_gradients(grads, scale, per_class), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_tickets_grow_with_the_number_of_classes():
+    real, synthetic = torch.randn(200, 3), torch.randn(200, 3)
+    for n in (1, 200):
+        assert_close(run([real[:n]], [synthetic[:n]], "mse"), [real[:n]], [synthetic[:n]], "mse")
+
+
+def test_a_recorded_launch_has_tickets_of_its_own(monkeypatch):
+    monkeypatch.setattr(cuda, "is_capturing", lambda tensor: True)
+    real, synthetic = gradients(True, 0), gradients(True, 1)
+    assert_close(run(real, synthetic, "mse"), real, synthetic, "mse")
+    assert not cuda._tickets_of
