@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +32,15 @@ from .options import (
     normalization_of,
     with_recipe,
 )
+from .output import (
+    EVALUATIONS_FILE,
+    as_dict,
+    make_folder,
+    output_folder,
+    print_table,
+    say_how_it_went,
+    write_evaluations,
+)
 from .recipes import Recipe, recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -50,8 +58,6 @@ QUICK: dict[str, Any] = {
     "eval_networks": 1,
 }
 """What ``--quick`` changes: everything still runs, on little data."""
-
-EVALUATIONS_FILE = "evaluations.jsonl"
 
 
 def main() -> None:
@@ -103,13 +109,13 @@ def distill(
         raise choices("choice of baselines", baselines, BASELINES)
     if resume and out is None:
         raise DreamAccelError("--resume without --out: name the folder of the run to continue")
-    folder = _output_folder(out, f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}", overwrite or resume)
+    folder = output_folder(out, f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}", overwrite or resume)
     checkpoint = folder / "checkpoint.safetensors"
     if resume and not checkpoint.exists():
         raise DreamAccelError(f"--resume finds no {checkpoint}: name a run's folder, or begin one without --resume")
     where = find_device(device)
     split = load_split(chosen, where, data_dir, download)
-    _make_folder(folder)
+    make_folder(folder)
     if not resume:
         checkpoint.unlink(missing_ok=True)
         (folder / EVALUATIONS_FILE).unlink(missing_ok=True)
@@ -121,13 +127,13 @@ def distill(
         result = run(chosen, split, device=where, checkpoint=checkpoint, on_step=tick)
     result.save(folder)
     write_report(result, folder)
-    _say_how_it_went(result, folder)
+    say_how_it_went(result, folder)
 
     if evaluate and not result.interrupted:
         rows = compare(result, split, baselines, watch)
         write_report(result, folder, rows)
-        _write_evaluations(folder, [{"name": row.name, **_as_dict(row.evaluation)} for row in rows])
-        _print_table(rows, chosen.ipc)
+        write_evaluations(folder, [{"name": row.name, **as_dict(row.evaluation)} for row in rows])
+        print_table(rows, chosen.ipc)
     print(f"written to {folder}/ (open {folder}/report.html)")
 
 
@@ -176,7 +182,7 @@ def evaluate(
             depth=depth,
         )
     if "source" not in result.synthetic.metadata:  # a run of this program: nothing is written among others' files
-        _write_evaluations(run if run.is_dir() else run.parent, [{"name": run.name, **_as_dict(evaluation)}])
+        write_evaluations(run if run.is_dir() else run.parent, [{"name": run.name, **as_dict(evaluation)}])
     print(
         f"test accuracy {evaluation} % (mean ± std of {evaluation.protocol.networks} networks, "
         f"{evaluation.protocol.epochs} epochs)"
@@ -210,12 +216,12 @@ def select(
     from .sampling import select as pick
 
     chosen = _recipe(settings, quick)
-    folder = _output_folder(out, f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}", overwrite)
+    folder = output_folder(out, f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}", overwrite)
     split = load_split(replace(chosen, limit_train=0), find_device(device), data_dir, download)
     limit = chosen.limit_train or len(split.train)
     of_train = stratified_rows(split.train, limit, chosen.seed)
     train = split.train.take(of_train)
-    _make_folder(folder)
+    make_folder(folder)
     network = make_network(
         chosen.network, train.shape, train.n_classes, chosen.width, chosen.depth_for(train.shape), chosen.seed, "select"
     ).to(train.device)
@@ -248,64 +254,6 @@ def doctor() -> None:
 def _recipe(settings: dict[str, Any], quick: bool) -> Recipe:
     settings = {**QUICK, **settings} if quick else dict(settings)
     return recipe(settings.pop("recipe", "dream"), settings.pop("dataset", "digits"), **settings)
-
-
-def _output_folder(out: Path | None, name: str, overwrite: bool) -> Path:
-    """The folder to write: the one named, if it is free to be written, else one that does not exist yet."""
-    if out is not None:
-        if out.exists() and not out.is_dir():
-            raise DreamAccelError(f"--out {out} is a file: name a folder")
-        if out.is_dir() and any(out.iterdir()) and not overwrite:
-            raise DreamAccelError(f"--out {out} exists and is not empty: name another folder, or give --overwrite")
-        return out
-    plain = "".join(letter if letter.isalnum() or letter in "-_+." else "-" for letter in name)
-    candidates = (Path("runs") / (plain if i == 0 else f"{plain}-{i + 1}") for i in range(10_000))
-    return next(folder for folder in candidates if not folder.exists())
-
-
-def _make_folder(folder: Path) -> None:
-    """Before the work, so that a place that cannot be written is not found out after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DreamAccelError(f"{folder} cannot be made ({error.strerror}): name another folder with --out") from None
-
-
-def _say_how_it_went(result: Any, folder: Path) -> None:
-    if result.interrupted:
-        print(f"interrupted: the result of the iterations completed is kept; `--out {folder} --resume` continues")
-    if result.history:
-        last = result.history[-1]
-        print(
-            f"{last.iteration} outer iterations, {last.step} matching steps in {last.seconds:.1f} s, "
-            f"{last.images_per_second:.0f} real images per second, matching distance {last.loss:.4g}"
-        )
-
-
-def _print_table(rows: list[Any], ipc: int) -> None:
-    protocol = rows[-1].evaluation.protocol
-    print(
-        f"\ntest accuracy, percent; {ipc} images per class, {protocol.networks} networks each, {protocol.epochs} epochs"
-    )
-    width = max(len(row.name) for row in rows)
-    for row in rows:
-        seconds = f"   distilled in {row.seconds:.1f} s" if row.seconds else ""
-        print(f"  {row.name:<{width}}  {row.evaluation}{seconds}")
-    print()
-
-
-def _as_dict(evaluation: Any) -> dict[str, Any]:
-    return {
-        "accuracies": evaluation.accuracies,
-        "mean": evaluation.mean,
-        "std": evaluation.std,
-        "protocol": asdict(evaluation.protocol),
-    }
-
-
-def _write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
-    with open(folder / EVALUATIONS_FILE, "a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def _format_warning(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:

@@ -1,0 +1,74 @@
+"""What the command line writes and prints beside a result itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .errors import DreamAccelError
+
+EVALUATIONS_FILE = "evaluations.jsonl"
+
+
+def output_folder(out: Path | None, name: str, overwrite: bool) -> Path:
+    """The folder to write: the one named, if it is free to be written, else one that does not exist yet."""
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise DreamAccelError(f"--out {out} is a file: name a folder")
+        if out.is_dir() and any(out.iterdir()) and not overwrite:
+            raise DreamAccelError(f"--out {out} exists and is not empty: name another folder, or give --overwrite")
+        return out
+    plain = "".join(letter if letter.isalnum() or letter in "-_+." else "-" for letter in name)
+    candidates = (Path("runs") / (plain if i == 0 else f"{plain}-{i + 1}") for i in range(10_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def make_folder(folder: Path) -> None:
+    """Before the work, so that a place that cannot be written is not found out after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DreamAccelError(f"{folder} cannot be made ({error.strerror}): name another folder with --out") from None
+
+
+def say_how_it_went(result: Any, folder: Path) -> None:
+    """Print how far a run came and how fast."""
+    if result.interrupted:
+        print(f"interrupted: the result of the iterations completed is kept; `--out {folder} --resume` continues")
+    if result.history:
+        last = result.history[-1]
+        print(
+            f"{last.iteration} outer iterations, {last.step} matching steps in {last.seconds:.1f} s, "
+            f"{last.images_per_second:.0f} real images per second, matching distance {last.loss:.4g}"
+        )
+
+
+def print_table(rows: list[Any], ipc: int) -> None:
+    """Print the accuracies of a result and its baselines."""
+    protocol = rows[-1].evaluation.protocol
+    print(
+        f"\ntest accuracy, percent; {ipc} images per class, {protocol.networks} networks each, {protocol.epochs} epochs"
+    )
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        seconds = f"   distilled in {row.seconds:.1f} s" if row.seconds else ""
+        print(f"  {row.name:<{width}}  {row.evaluation}{seconds}")
+    print()
+
+
+def as_dict(evaluation: Any) -> dict[str, Any]:
+    """An evaluation for JSON."""
+    return {
+        "accuracies": evaluation.accuracies,
+        "mean": evaluation.mean,
+        "std": evaluation.std,
+        "protocol": asdict(evaluation.protocol),
+    }
+
+
+def write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Add lines to the folder's evaluations.jsonl."""
+    with open(folder / EVALUATIONS_FILE, "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
