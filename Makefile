@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Reinstalled when what is compiled or declared changes; Python files are used in place.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test check docs format gpu-check clean
+.PHONY: demo test check docs format gpu-check gpu-accuracy clean
 
 demo: $(VENV)/installed
 	$(BIN)/dream-accel distill --out runs/demo --overwrite
@@ -34,6 +34,14 @@ gpu-check:
 	$(PYTHON) -m dream_accel
 	$(PYTHON) -m pytest -q
 	compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m dream_accel
+
+# CIFAR-10, IPC 10, factor 2, ConvNet-3 width 128, three arms on a CUDA device: stops and saves after SECONDS, and the
+# same command continues. ACCURACY takes further options, such as --data-dir or --download.
+SECONDS ?= 600
+gpu-accuracy:
+	$(PYTHON) -c 'from dream_accel.cli import main; main()' bench accuracy --device cuda --dataset cifar10 --ipc 10 \
+		--at 0,20,40,80,120,160,200,400,600,800,1000 --seeds 1 --eval-networks 1 --seconds $(SECONDS) \
+		--out runs/gpu-accuracy/cifar10-ipc10.csv $(ACCURACY)
 
 clean:
 	rm -rf $(VENV) build runs site dream_accel/_C*.so *.egg-info

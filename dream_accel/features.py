@@ -92,7 +92,7 @@ def images_at_a_time(device: torch.device) -> int:
 
     On a CPU few enough for caches, and for the allocator to reuse their memory; on a GPU enough to fill it.
     """
-    return 64 if device.type == "cpu" else 1024
+    return 64 if device.type == "cpu" else 512
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ class RepresentativeSampler:
         seed: of everything drawn here.
         normalize: applied to floating point images before they are embedded; batches are returned without it.
         max_iter: K-Means iterations per refresh at most.
-        chunk_size: images embedded at a time; default: 64 on a CPU, else 1024.
+        chunk_size: images embedded at a time; default: 64 on a CPU, else 512.
 
     Attributes:
         indices: (C, n) int64, the current picks as indices into ``images``.

@@ -1,6 +1,9 @@
 """The benchmarks of the loop: steps, outer iteration, and accuracy against iterations and seconds."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -128,6 +131,16 @@ class TestAccuracy:
         assert len(curve.read_curve(out)) == 4
         assert out.with_suffix(".md").read_text() == curve.table(curve.read_curve(out)) == command._render(out)
         assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_gpu_accuracy_stops_when_its_time_is_over(tmp_path):
+    """The command for a GPU, in a small form on the CPU."""
+    small = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in TINY.items())
+    options = f"--quick {small} --dataset digits --device cpu --out {tmp_path / 'curve.csv'}"
+    words = ["make", "-s", "gpu-accuracy", f"PYTHON={sys.executable}", "SECONDS=0", f"ACCURACY={options}"]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.rstrip().endswith("the same command continues")
 
 
 def points(arm: str, *accuracies: float, seed: int = 0) -> list[curve.Point]:
