@@ -12,7 +12,7 @@ from test_engine import toy_recipe, toy_split
 from torch import nn
 
 from dream_accel import graphs
-from dream_accel.engine import choice
+from dream_accel.engine import choice, matching
 from dream_accel.engine.class_gradients import CLASS_GRADIENTS, WAYS, by_loop, why_not
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import Run
@@ -102,13 +102,16 @@ def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
     return distiller.pixels.pixels
 
 
+@pytest.mark.parametrize("at_once", [1024, 13])
 @pytest.mark.parametrize("way", ["vmap", "capture"])
 @pytest.mark.parametrize(
     "settings",
     [{"factor": 2, "max_synthetic": 3}, {"feature_weight": 1.0}, {"pixel_sweep": "joint", "metric": "l1_mean"}],
     ids=str,
 )
-def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings):
+def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings, at_once, monkeypatch):
+    """With 13 images at once the three classes go in groups of one or two."""
+    monkeypatch.setattr(matching, "IMAGES_AT_ONCE", at_once)
     recipe = toy_recipe(inner_steps=10, pixel_lr=0.05, **settings)
     found = pixels_after(replace(recipe, class_gradients=way))
     torch.testing.assert_close(found, pixels_after(recipe), rtol=1e-4, atol=1e-5)

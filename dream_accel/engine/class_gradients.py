@@ -21,18 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from ..objectives import ClassGradients
-
 WAYS = ("loop", "vmap", "capture")
 
 
 def by_loop(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
     """Class after class."""
     wanted = list(parameters.values())
     per_class = []
-    for c, own in enumerate(images):
+    for c, own in enumerate(images, first):
         labels = torch.full((len(own),), c, dtype=torch.int64, device=own.device)
         loss = F.cross_entropy(network(own), labels)
         per_class.append(torch.autograd.grad(loss, wanted, create_graph=create_graph))
@@ -40,7 +38,7 @@ def by_loop(
 
 
 def by_vmap(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
     """All classes in every operator."""
     fixed = {
@@ -54,14 +52,14 @@ def by_vmap(
         return F.cross_entropy(logits, label.expand(len(own)))
 
     matched = {name: tensor.detach() for name, tensor in parameters.items()}
-    labels = torch.arange(len(images), device=images.device)
+    labels = torch.arange(first, first + len(images), device=images.device)
     with torch.set_grad_enabled(create_graph):
         gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(matched, images, labels)
     return [gradients[name] for name in parameters]
 
 
 def by_capture(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
     """From what goes into each matched layer and the gradient of what comes out."""
     owners = _owners(network, parameters)
@@ -78,7 +76,7 @@ def by_capture(
         for handle in handles:
             handle.remove()
     n_classes, n = images.shape[:2]
-    labels = torch.arange(n_classes, device=images.device).repeat_interleave(n)
+    labels = torch.arange(first, first + n_classes, device=images.device).repeat_interleave(n)
     loss = F.cross_entropy(logits, labels, reduction="sum") / n
     gradients = torch.autograd.grad(loss, list(out.values()), create_graph=create_graph)
     of_output = dict(zip(out, gradients, strict=True))
@@ -91,7 +89,9 @@ def by_capture(
         ]
 
 
-CLASS_GRADIENTS: dict[str, ClassGradients] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
+CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
+"""The functions by name: ``(network, parameters, images (C, n, ...), create_graph, first)``, where ``first`` is the
+label of the first class; the others follow."""
 
 
 def why_not(way: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:

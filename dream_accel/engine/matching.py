@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -14,6 +15,9 @@ from ..objectives import ClassGradients, Match
 from ..random import derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS
+
+IMAGES_AT_ONCE = 1024
+"""Real and synthetic images in one batch at most, where several classes are taken at once: it bounds the memory."""
 
 
 class Objective(Protocol):
@@ -107,25 +111,43 @@ class MatchingStep:
     def _all_at_once(
         self, network: nn.Module, images: Tensor, indices: Tensor, pixels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        n_classes = len(indices)
-        pixels = pixels.detach().requires_grad_()
-        synthetic = decode(pixels.flatten(0, 1), self.factor)
-        decoded = len(synthetic) // n_classes
-        some, augmentations = [], []
-        for draws in self.generators:
-            some.append(self._some(decoded, draws))
-            augmentations.append(self.augment.draw(1, draws))
+        n_classes, n = indices.shape
+        decoded = pixels.shape[1] * self.factor**2
+        draws = [(self._some(decoded, own), self.augment.draw(1, own)) for own in self.generators]
+        group = max(1, IMAGES_AT_ONCE // (n + min(decoded, self.max_synthetic)))
+        matches = [
+            self._group(network, images, indices, pixels, draws, range(first, min(first + group, n_classes)))
+            for first in range(0, n_classes, group)
+        ]
+        distances, gradients = zip(*matches, strict=True)
+        return torch.cat(distances), torch.cat(gradients)
+
+    def _group(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        indices: Tensor,
+        pixels: Tensor,
+        draws: Sequence[tuple[Tensor | None, Tensor]],
+        classes: range,
+    ) -> tuple[Tensor, Tensor]:
+        """The same for some neighbouring classes, in one batch."""
+        some, augmentations = zip(*(draws[c] for c in classes), strict=True)
+        own = pixels[classes.start : classes.stop].detach().requires_grad_()
+        synthetic = decode(own.flatten(0, 1), self.factor)
         if some[0] is not None:
-            first = torch.arange(n_classes, device=pixels.device).unsqueeze(1) * decoded
-            synthetic = synthetic[(torch.stack(some) + first).flatten()]  # type: ignore[arg-type]
+            decoded = len(synthetic) // len(classes)
+            before = torch.arange(len(classes), device=pixels.device).unsqueeze(1) * decoded
+            synthetic = synthetic[(torch.stack(some) + before).flatten()]
         draw = torch.cat(augmentations)
         sides = [
-            self._prepared(self.augment.apply(side, draw.repeat_interleave(len(side) // n_classes, dim=0)))
-            for side in (to_float(images[indices.flatten()]), synthetic)
+            self._prepared(self.augment.apply(side, draw.repeat_interleave(len(side) // len(classes), dim=0)))
+            for side in (to_float(images[indices[classes.start : classes.stop].flatten()]), synthetic)
         ]
-        real, synthetic = (side.unflatten(0, (n_classes, -1)) for side in sides)
-        match = self.objective.every_class(network, real, synthetic, CLASS_GRADIENTS[self.way])
-        return match.distance, match.pixel_gradient(pixels)
+        real, synthetic = (side.unflatten(0, (len(classes), -1)) for side in sides)
+        gradients = functools.partial(CLASS_GRADIENTS[self.way], first=classes.start)
+        match = self.objective.every_class(network, real, synthetic, gradients)
+        return match.distance, match.pixel_gradient(own)
 
     def _some(self, decoded: int, draws: torch.Generator) -> Tensor | None:
         """Which of a class's decoded images are used; None for all."""
