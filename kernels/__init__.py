@@ -1,4 +1,4 @@
-"""Triton kernels for ragged batched K-Means: device code and its launch, no policy.
+"""Triton kernels for ragged batched K-Means and for distances of gradients: device code and its launch, no policy.
 
 Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. Nothing here waits
 for the device, and sizes on the device only shorten loops, so every function can be captured in a CUDA graph.
@@ -10,8 +10,18 @@ Symbols: G groups, N rows, D features, K clusters, S = K*n slots.
 
 from .assign import kmeans_assign
 from .distance import own_distance
+from .gradient_distance import gradient_distance, scale_gradients
 from .members import Members, member_lists
 from .nearest import nearest_members
 from .update import kmeans_update
 
-__all__ = ["Members", "kmeans_assign", "kmeans_update", "member_lists", "nearest_members", "own_distance"]
+__all__ = [
+    "Members",
+    "gradient_distance",
+    "kmeans_assign",
+    "kmeans_update",
+    "member_lists",
+    "nearest_members",
+    "own_distance",
+    "scale_gradients",
+]

@@ -30,6 +30,7 @@ from triton.runtime.jit import JITFunction
 
 from . import tiles
 from .assign import DOT_PRECISION, kmeans_assign
+from .gradient_distance import gradient_distance, scale_gradients
 from .nearest import nearest_members
 from .update import kmeans_update
 
@@ -50,6 +51,7 @@ _POINTERS = {
     torch.int64: "*i64",
     torch.bool: "*i1",
 }
+_DIVISIBLE = [["tt.divisibility", 16]]
 
 
 class Launch(NamedTuple):
@@ -59,8 +61,8 @@ class Launch(NamedTuple):
     case: str
     module: str
     kernel: str
-    signature: dict[str, str]
-    constants: dict[str, Any]
+    signature: dict[str, str | tuple[str, ...]]
+    constants: dict[str | tuple[int, ...], Any]
     attributes: dict[tuple[int, ...], list[Any]]
     options: dict[str, int]
 
@@ -139,6 +141,23 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
             yield f"{name} {empty}", partial(update, previous=centroids, active=active)
         yield name, partial(kmeans_update, x, offsets, labels, n_clusters)
         yield name, partial(nearest_members, x, offsets, centroids, labels, 3)
+    yield from _distance_cases()
+
+
+def _distance_cases() -> Iterator[tuple[str, Callable[[], object]]]:
+    """As many gradients as a launch takes, and features in half precision with a mean over the batch."""
+    f32, f16, bf16 = 0, 1, 2
+    address = 2**46  # as on a device: a small integer would be compiled as 32 bits
+    for n, batch, x_type, y_type, metrics in (
+        (32, 1, f32, f32, ("mse", "l1_mean", "cos", "global_mse", "global_cos")),
+        (1, 128, bf16, f16, ("l1", "cos", "global_cos")),
+    ):
+        pair = (address, address, address, 128, 1152, 147456, 147456, batch, batch, 9, x_type, y_type)
+        for metric in metrics:
+            outputs = torch.zeros(3), torch.zeros(3, 1 if metric.startswith("global_") else n)
+            yield f"{metric} of {n}, batch {batch}", partial(gradient_distance, [pair] * n, 3, metric, *outputs)
+        scaled = [(address, address, 147456, 147456, y_type)] * n
+        yield f"{n} tensors", partial(scale_gradients, scaled, torch.zeros(3, n))
 
 
 def _inputs(n_clusters: int, n_features: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -167,8 +186,8 @@ def _record(arch: int, case: str, call: Callable[[], object]) -> list[Launch]:
 
 def _launch(arch: int, case: str, kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Launch:
     """Specialise as Triton does at launch: multiples of 16 are marked, 1 and None become constants."""
-    signature: dict[str, str] = {}
-    constants: dict[str, Any] = {}
+    signature: dict[str, str | tuple[str, ...]] = {}
+    constants: dict[str | tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list[Any]] = {}
     for param in kernel.params:
         value = args[param.num] if param.num < len(args) else options.pop(param.name)
@@ -177,11 +196,20 @@ def _launch(arch: int, case: str, kernel: Any, args: tuple[Any, ...], options: d
             signature[param.name] = "constexpr"
             constants[param.name] = value
             continue
+        if isinstance(value, tuple):
+            signature[param.name] = tuple(_integer(v) for v in value)
+            constants.update({(param.num, i): v for i, v in enumerate(value) if v == 1})
+            attributes.update({(param.num, i): _DIVISIBLE for i, v in enumerate(value) if v % 16 == 0})
+            continue
         is_tensor = isinstance(value, torch.Tensor)
-        signature[param.name] = _POINTERS[value.dtype] if is_tensor else "i32"
+        signature[param.name] = _POINTERS[value.dtype] if is_tensor else _integer(value)
         if (value.data_ptr() if is_tensor else value) % 16 == 0 and not param.do_not_specialize:
-            attributes[(param.num,)] = [["tt.divisibility", 16]]
+            attributes[(param.num,)] = _DIVISIBLE
     return Launch(arch, case, kernel.fn.__module__, kernel.fn.__name__, signature, constants, attributes, options)
+
+
+def _integer(value: int) -> str:
+    return "constexpr" if value == 1 else "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def test_every_kernel_is_compiled(compiled):
     package = report.__name__.rpartition(".")[0]
     defined = {
         name
-        for module in ("prepare", "distance", "assign", "members", "slots", "update")
+        for module in ("prepare", "distance", "assign", "members", "slots", "update", "gradient_distance")
         for name in vars(importlib.import_module(f"{package}.{module}"))
         if name.endswith("_kernel")
     }

@@ -1,4 +1,4 @@
-"""K-Means operators by Triton kernels, on NVIDIA GPUs from compute capability 8.0.
+"""The operators by Triton kernels, on NVIDIA GPUs from compute capability 8.0.
 
 ``TRITON_INTERPRET=1``, set before the first use, runs the same kernels in Triton's interpreter on tensors of any
 device: slow, and meant for tests. Triton is imported once there is a device to run on, never with the package.
@@ -17,14 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import DISTANCE_OPERATORS
+from .pairs import DTYPES, Pairs, Scaling
+
 NAME = "triton"
-OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members")
 OLDEST_TRITON = (3, 6)
 OLDEST_CAPABILITY = (8, 0)
 MAX_CLUSTERS = 4095
 """A program holds one counter for every cluster of a group."""
 MAX_ROWS = 2**31 - 1
-"""Row numbers are kept in 32 bits; addresses in 64."""
+"""Row numbers, and elements of one class of a gradient, are kept in 32 bits; addresses in 64."""
+MAX_CLASSES = 65535
+"""Of gradients in one launch."""
 
 
 def unavailable() -> str | None:
@@ -39,23 +43,40 @@ def unavailable() -> str | None:
 
 def refuses(op: str, *args: Any) -> str | None:
     """Why ``op(*args)`` cannot run, or None."""
-    if op not in OPERATORS:
-        return f"it has no {op}, only {', '.join(OPERATORS)}"
-    x = args[0]
-    n_clusters = args[3] if op == "kmeans_update" else args[2].shape[1]
-    if not (x.is_cuda or _interpreted()):
-        return f"x is on {x.device} and the kernels run on CUDA devices"
-    if x.is_cuda and not _interpreted() and torch.cuda.get_device_capability(x.device) < OLDEST_CAPABILITY:
-        found = ".".join(map(str, torch.cuda.get_device_capability(x.device)))
-        return f"the GPU has compute capability {found} and the kernels need 8.0"
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return f"x is {x.dtype} and the kernels take float32, float16 and bfloat16"
+    tensors = [*args[0], *(args[1] if isinstance(args[1], list) else [])] if isinstance(args[0], list) else [args[0]]
+    reason = next(filter(None, map(_refuses_tensor, tensors)), None)
+    if reason is not None:
+        return reason
+    if op in DISTANCE_OPERATORS:
+        return _refuses_gradients(tensors, args[2] if op == "scale_gradients" else args[3])
+    x, n_clusters = args[0], args[3] if op == "kmeans_update" else args[2].shape[1]
     if x.shape[1] < 1:
         return "x has no features"
     if len(x) > MAX_ROWS:
         return f"x has {len(x)} rows and the kernels count to {MAX_ROWS}"
     if n_clusters > MAX_CLUSTERS:
         return f"there are {n_clusters} clusters per group and the kernels hold {MAX_CLUSTERS}"
+    return None
+
+
+def _refuses_tensor(x: Tensor) -> str | None:
+    if not (x.is_cuda or _interpreted()):
+        return f"the tensors are on {x.device} and the kernels run on CUDA devices"
+    if x.is_cuda and not _interpreted() and torch.cuda.get_device_capability(x.device) < OLDEST_CAPABILITY:
+        found = ".".join(map(str, torch.cuda.get_device_capability(x.device)))
+        return f"the GPU has compute capability {found} and the kernels need 8.0"
+    if x.dtype not in DTYPES:
+        return f"{x.dtype} input and the kernels take float32, float16 and bfloat16"
+    return None
+
+
+def _refuses_gradients(tensors: list[Tensor], per_class: bool) -> str | None:
+    for tensor in tensors:
+        n_classes = len(tensor) if per_class else 1
+        if n_classes > MAX_CLASSES:
+            return f"there are {n_classes} classes and one launch takes {MAX_CLASSES}"
+        if n_classes and tensor.numel() // n_classes > MAX_ROWS:
+            return f"a class has {tensor.numel() // n_classes} elements and the kernels count to {MAX_ROWS}"
     return None
 
 
@@ -90,6 +111,32 @@ def kmeans_update(
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     """The ``n`` members nearest each centroid; free slots go to the unpicked rows nearest their own centroid."""
     return _kernels().nearest_members(x, offsets, centroids, labels, n)
+
+
+def gradient_distance(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Distance and its derivative, two launches for every 32 tensors of one dtype."""
+    return _distance(Pairs(real, synthetic, metric, per_class, with_grads), metric)
+
+
+def feature_distance(
+    real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The same between batch means, which are formed as the features are read."""
+    return _distance(Pairs(real, synthetic, metric, per_class, with_grads, n_averaged=1), metric)
+
+
+def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
+    """Every tensor times its column of ``scale``, class by class, one launch for every 32 tensors of one dtype."""
+    scaling = Scaling(gradients, scale, per_class)
+    _kernels().scale_gradients(scaling.table, scaling.scale)
+    return scaling.scaled
+
+
+def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
+    _kernels().gradient_distance(pairs.table, pairs.n_groups, metric, pairs.distance, pairs.per_layer)
+    return pairs.distance, pairs.per_layer, pairs.grads
 
 
 def _kernels() -> ModuleType:

@@ -1,0 +1,82 @@
+"""Tables of tensors passed by value: a launch reads from its own arguments where its tensors lie, without any copy.
+
+A table is a tuple of integers, one column per tensor; a program picks the column of its own tensor. Addresses are
+integers, so one compiled kernel serves any tensors of the same shapes, whichever memory they were given.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+MAX_TENSORS = 32
+"""In one launch: the arguments of a kernel take at most 4 KB."""
+MAX_SIZE = 2**31 - 1
+"""Elements of one class are counted in 32 bits; addresses in 64."""
+
+
+class Batch(NamedTuple):
+    """Tensors that share a launch."""
+
+    first: int
+    """Position of the first one in the lists."""
+    table: tuple[int, ...]
+    """Fields x columns; the columns beyond the tensors take no program."""
+    columns: int
+    blocks: list[int]
+    """Programs for one class of every tensor."""
+    before: int
+    """Programs for one class in earlier launches."""
+
+
+def batches(fields: Sequence[tuple[int, ...]], blocks: Sequence[int], alike: Sequence[Any]) -> Iterator[Batch]:
+    """Share tensors out among launches, in order.
+
+    Args:
+        fields: of every tensor; a program finds them behind field 0, its tensor's first block.
+        blocks: programs that one class of every tensor takes.
+        alike: what the tensors of a launch must have in common.
+    """
+    first, before = 0, 0
+    while first < len(fields):
+        last = first + 1
+        while last < len(fields) and last - first < MAX_TENSORS and alike[last] == alike[first]:
+            last += 1
+        own = list(blocks[first:last])
+        starts = [sum(own[:i]) for i in range(len(own))]
+        rows = [(start, *of_tensor) for start, of_tensor in zip(starts, fields[first:last], strict=True)]
+        columns = triton.next_power_of_2(len(own))
+        rows += [(sum(own), *[0] * len(fields[0]))] * (columns - len(own))
+        yield Batch(first, tuple(itertools.chain(*zip(*rows, strict=True))), columns, own, before)
+        first, before = last, before + sum(own)
+
+
+@triton.jit
+def column_of(table, block, COLUMNS: tl.constexpr):
+    """The column whose programs ``block`` is one of: the last that starts at or before it and has any."""
+    column = block * 0
+    for i in tl.static_range(1, COLUMNS):
+        column = tl.where(block >= table[i], i, column)
+    return column
+
+
+@triton.jit
+def field(table, column, FIELD: tl.constexpr, COLUMNS: tl.constexpr):
+    """One field of a column; field 0 is the first block."""
+    value = column.to(tl.int64) * 0 + table[FIELD * COLUMNS]
+    for i in tl.static_range(1, COLUMNS):
+        value = tl.where(column == i, table[FIELD * COLUMNS + i], value)
+    return value
+
+
+@triton.jit
+def typed(address, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
+    """The address as a pointer."""
+    pointer = address.to(tl.pointer_type(TYPE))
+    if ALIGNED:
+        pointer = tl.multiple_of(pointer, 16)
+    return pointer
