@@ -22,6 +22,7 @@ app = typer.Typer(
 
 BENCHMARKS = {
     "kmeans": "Lloyd iterations of many groups.",
+    "distance": "The distance of gradients, forward and backward.",
     "dropin": "The drop-ins for existing code beside what they replace.",
 }
 """Every benchmark that a plain command runs, with its help: the module of that name has

@@ -197,7 +197,7 @@ def _launch(arch: int, case: str, kernel: Any, args: tuple[Any, ...], options: d
             constants[param.name] = value
             continue
         if isinstance(value, tuple):
-            signature[param.name] = tuple(_integer(v) for v in value)
+            signature[param.name] = tuple("constexpr" if v == 1 else _integer(v) for v in value)
             constants.update({(param.num, i): v for i, v in enumerate(value) if v == 1})
             attributes.update({(param.num, i): _DIVISIBLE for i, v in enumerate(value) if v % 16 == 0})
             continue
@@ -209,7 +209,7 @@ def _launch(arch: int, case: str, kernel: Any, args: tuple[Any, ...], options: d
 
 
 def _integer(value: int) -> str:
-    return "constexpr" if value == 1 else "i32" if -(2**31) <= value < 2**31 else "i64"
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

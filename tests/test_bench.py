@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dream_accel.bench import command, harness, kmeans, kmeans_providers, present
+from dream_accel.bench import command, distance, harness, kmeans, kmeans_providers, present
 
 from dream_accel import DreamAccelError, cli
 
@@ -184,3 +184,21 @@ def test_committed_documents_show_the_numbers_of_the_csv(name):
 def test_quantiles_are_those_of_the_times():
     assert harness.quantiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 10.0) == {"p20": 20.0, "p50": 35.0, "p80": 50.0}
     assert harness.quantiles([0.25], 1e3) == {"p20": 250.0, "p50": 250.0, "p80": 250.0}
+
+
+def test_distances_agree_before_they_are_timed(monkeypatch):
+    lines = list(distance.run(CPU, quick=True))
+    assert {line.provider for line in lines} == {"dream-cpu", "eager", "copy"}
+    assert {line.metric for line in lines} == {"time forward + backward", "bandwidth, three passes", "operators run"}
+    for line in lines:
+        assert 0 < line.p20 <= line.p50 <= line.p80
+        assert line.groups == 2
+    monkeypatch.setattr(distance, "eager_distance", lambda xs, ys, metric: sum(y.sum() for y in ys))
+    with pytest.raises(DreamAccelError, match=r"eager gives .* not the same, so not timed"):
+        list(distance.run(CPU, quick=True))
+
+
+def test_networks_of_the_distance_benchmark_have_the_published_sizes():
+    sizes = {name: sum(torch.Size(shape).numel() for shape in shapes) for name, shapes in distance.NETWORKS.items()}
+    assert sizes == {"ConvNet-3": 298_368, "ConvNet-4": 445_824, "ResNet-10": 4_900_032, "ResNet-18": 11_166_912}
+    assert [len(shapes) for shapes in distance.NETWORKS.values()] == [3, 4, 12, 20]

@@ -1,0 +1,294 @@
+"""The distance of gradients, forward and backward: ours beside eager PyTorch, written as IDC and DC write it.
+
+Every provider gives the distance of all classes and its derivative in the synthetic gradients. What is compared are
+convolution weights alone, as IDC and DREAM do. All are checked against each other before they are timed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dream_accel import DreamAccelError, gradient_distance
+from dream_accel.backends import refusal
+from dream_accel.random import generator
+
+from .harness import Measurement, commit, device_name, quantiles, time_interleaved, versions
+
+TOLERANCE = 1e-3
+"""Relative difference between two providers' distances."""
+Shapes = tuple[tuple[int, ...], ...]
+Call = Callable[[], Any]
+
+
+def _convnet(depth: int, width: int = 128) -> Shapes:
+    return ((width, 3, 3, 3), *[(width, width, 3, 3)] * (depth - 1))
+
+
+def _resnet(blocks: int) -> Shapes:
+    shapes, before = [(64, 3, 7, 7)], 64
+    for width in (64, 128, 256, 512):
+        shapes += [(width, before, 3, 3), *[(width, width, 3, 3)] * (2 * blocks - 1)]
+        shapes += [(width, before, 1, 1)] if width != before else []
+        before = width
+    return tuple(shapes)
+
+
+NETWORKS = {"ConvNet-3": _convnet(3), "ConvNet-4": _convnet(4), "ResNet-10": _resnet(1), "ResNet-18": _resnet(2)}
+QUICK_NETWORKS = {"tiny": _convnet(2, 8)}
+METRICS = ("mse", "l1", "cos", "global_cos")
+CLASSES = (1, 10, 100)
+COMPILED = {"cpu": ("ConvNet-3",), "cuda": tuple(NETWORKS)}
+"""Networks torch.compile is timed on: on the CPU a minute of compilation would stand for every other one."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Gradients of both sides, one stack per parameter."""
+
+    network: str
+    metric: str
+    real: list[Tensor]
+    synthetic: list[Tensor]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.real[0])
+
+    @property
+    def n_bytes(self) -> int:
+        """Read twice and written once."""
+        return 3 * sum(x.numel() * x.element_size() for x in self.real)
+
+
+def run(device: torch.device, quick: bool, rounds: int = 9) -> Iterator[Measurement]:
+    """Measure every network, number of classes and metric that memory allows.
+
+    Args:
+        device: CPU or CUDA.
+        quick: a tiny network, few rounds.
+        rounds: timed calls of each provider.
+    """
+    networks, classes, metrics = (QUICK_NETWORKS, (2,), METRICS[1:3]) if quick else (NETWORKS, CLASSES, METRICS)
+    limit = _most_elements(device)
+    for network, shapes in networks.items():
+        for n in classes:
+            n_elements = n * sum(torch.Size(shape).numel() for shape in shapes)
+            if n_elements > limit:
+                print(f"  {network} x {n}: left out, {n_elements} elements a side, memory and time allow {limit}")
+                continue
+            real, synthetic = ([_gradients(n, shape, device, side) for shape in shapes] for side in ("real", "other"))
+            for metric in metrics:
+                yield from _measure(Problem(network, metric, real, synthetic), device, 2 if quick else rounds)
+
+
+def _most_elements(device: torch.device) -> int:
+    # Eager PyTorch keeps about eight temporaries of the size of a side.
+    return 2**25 if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // (4 * 12)
+
+
+def _gradients(n: int, shape: tuple[int, ...], device: torch.device, side: str) -> Tensor:
+    return 1e-3 * torch.randn(n, *shape, generator=generator(0, "bench", side, *shape, device=device), device=device)
+
+
+def _measure(problem: Problem, device: torch.device, rounds: int) -> Iterator[Measurement]:
+    contestants = _contestants(problem, device)
+    flat = torch.cat([x.flatten() for x in problem.real])
+    target = torch.empty_like(flat)
+    timed = {**contestants, ("copy", "of as many bytes"): lambda: target.copy_(flat)}
+    names = {f"{provider}, {mode}" if mode else provider: (provider, mode) for provider, mode in timed}
+    times = time_interleaved(dict(zip(names, timed.values(), strict=True)), device, rounds)
+    # A copy moves two bytes for each of its own, a distance three.
+    seconds = {names[key]: [1.5 * t if key.startswith("copy") else t for t in of_key] for key, of_key in times.items()}
+    floor = quantiles(seconds["copy", "of as many bytes"], 1e3)["p50"]
+    line = Measurement(
+        kernel="distance",
+        provider="",
+        mode="",
+        groups=problem.n_classes,
+        rows=sum(x.shape[1] for x in problem.real),
+        features=0,
+        clusters=0,
+        dtype="float32",
+        metric="",
+        p20=0.0,
+        p50=0.0,
+        p80=0.0,
+        unit="",
+        floor=0.0,
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        versions=versions("triton"),
+        commit=commit(),
+    )
+    for provider, how in timed:
+        mode = ", ".join(filter(None, [f"{problem.network} {problem.metric}", how]))
+        own = replace(line, provider=provider, mode=mode)
+        took = seconds[provider, how]
+        if provider != "copy":
+            yield replace(own, metric="time forward + backward", unit="ms", floor=floor, **_quantiles(took, 1e3))
+        rates = [problem.n_bytes / t for t in took]
+        yield replace(own, metric="bandwidth, three passes", unit="GB/s", **_quantiles(rates, 1e-9))
+        if provider != "copy" and "graph" not in how:
+            n = float(_launches(timed[provider, how], device))
+            what = "kernels launched" if device.type == "cuda" else "operators run"
+            yield replace(own, metric=what, unit="count", p20=n, p50=n, p80=n)
+
+
+def _quantiles(values: list[float], scale: float) -> dict[str, Any]:
+    return {**quantiles(values, scale)}
+
+
+def _contestants(problem: Problem, device: torch.device) -> dict[tuple[str, str], Call]:
+    """Calls by provider and mode, of those that can run and agree."""
+    calls: dict[tuple[str, str], Call] = {}
+    for backend in ("cpu",) if device.type == "cpu" else ("cuda", "triton"):
+        args = (problem.real, problem.synthetic, problem.metric, True, True)
+        reason = refusal(backend, "gradient_distance", *args)
+        if reason:
+            print(f"  dream-{backend}: not run: {reason}")
+            continue
+        calls[f"dream-{backend}", ""] = _ours(problem, backend)
+        calls[f"dream-{backend}", "through the loss"] = _through_loss(problem, backend)
+    if not calls:
+        raise DreamAccelError("no compiled backend runs here: `dream-accel doctor` says why")
+    expected = float(next(iter(calls.values()))()[0].sum())
+    eager = _one_by_one(problem, eager_distance)
+    _check("eager", float(sum(eager())), expected)
+    calls["eager", ""] = eager
+    if problem.network in COMPILED[device.type]:
+        try:
+            compiled = _one_by_one(problem, torch.compile(eager_distance))
+            _check("torch.compile", float(sum(compiled())), expected)
+            calls["torch.compile", ""] = compiled
+        except DreamAccelError:
+            raise
+        except Exception as error:  # whatever its compilers meet
+            print(f"  torch.compile: not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    if device.type == "cuda":
+        calls.update(
+            {(name, f"{how}, graph" if how else "graph"): _graphed(call) for (name, how), call in calls.items()}
+        )
+    return calls
+
+
+def _check(provider: str, found: float, expected: float) -> None:
+    if abs(found - expected) > TOLERANCE * abs(expected):
+        raise DreamAccelError(f"{provider} gives {found:.6g} and ours {expected:.6g}: not the same, so not timed")
+
+
+def _ours(problem: Problem, backend: str) -> Call:
+    def call() -> Any:
+        with _forced(backend):
+            return gradient_distance(
+                problem.real, problem.synthetic, problem.metric, "all", per_class=True, return_grads=True
+            )
+
+    return call
+
+
+def _through_loss(problem: Problem, backend: str) -> Call:
+    leaves = [y.clone().requires_grad_() for y in problem.synthetic]
+
+    def call() -> Any:
+        with _forced(backend):
+            distance = gradient_distance(problem.real, leaves, problem.metric, "all", per_class=True)
+            return torch.autograd.grad(distance.sum(), leaves)
+
+    return call
+
+
+@contextmanager
+def _forced(backend: str) -> Iterator[None]:
+    before = os.environ.get("DREAM_ACCEL_BACKEND")
+    os.environ["DREAM_ACCEL_BACKEND"] = backend
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DREAM_ACCEL_BACKEND"]
+        else:
+            os.environ["DREAM_ACCEL_BACKEND"] = before
+
+
+def _one_by_one(problem: Problem, distance: Callable[[list[Tensor], list[Tensor], str], Tensor]) -> Call:
+    """One class after another, as the published loops do; gives their distances."""
+    real = [[x[c] for x in problem.real] for c in range(problem.n_classes)]
+    leaves = [[y[c].clone().requires_grad_() for y in problem.synthetic] for c in range(problem.n_classes)]
+
+    def call() -> list[Tensor]:
+        distances, grads = [], []
+        for xs, ys in zip(real, leaves, strict=True):
+            loss = distance(xs, ys, problem.metric)
+            grads.append(torch.autograd.grad(loss, ys))
+            distances.append(loss.detach())
+        return distances
+
+    return call
+
+
+def eager_distance(real: list[Tensor], synthetic: list[Tensor], metric: str) -> Tensor:
+    """Of one class: IDC's sum over layers, and DC's of one vector."""
+    if metric.startswith("global_"):
+        x, y = (torch.cat([g.reshape(-1) for g in side]) for side in (real, synthetic))
+        if metric == "global_mse":
+            return torch.sum((y - x) ** 2)
+        return 1 - torch.sum(x * y, dim=-1) / (torch.norm(x, dim=-1) * torch.norm(y, dim=-1) + 1e-6)
+    total = torch.zeros((), device=real[0].device)
+    for x, y in zip(real, synthetic, strict=True):
+        total = total + _eager_layer(x, y, metric)
+    return total
+
+
+def _eager_layer(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    if metric == "mse":
+        return (x - y).pow(2).sum()
+    if metric == "l1":
+        return (x - y).abs().sum()
+    x, y = x.reshape(x.shape[0], -1), y.reshape(y.shape[0], -1)
+    if metric == "l1_mean":
+        return (x - y).abs().mean(-1).sum()
+    return torch.sum(1 - torch.sum(x * y, dim=-1) / (torch.norm(x, dim=-1) * torch.norm(y, dim=-1) + 1e-6))
+
+
+def _graphed(call: Call) -> Call:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the operators that run."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _launches(call: Call, device: torch.device) -> int:
+    """Kernels one call launches; on the CPU the operators it runs."""
+    if device.type == "cpu":
+        with _Operators() as operators:
+            call()
+        return operators.n
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as recorded:
+        call()
+        torch.cuda.synchronize(device)
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in recorded.events() or ())
