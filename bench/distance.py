@@ -86,8 +86,9 @@ def run(device: torch.device, quick: bool, rounds: int = 9) -> Iterator[Measurem
                 print(f"  {network} x {n}: left out, {n_elements} elements a side, memory and time allow {limit}")
                 continue
             real, synthetic = ([_gradients(n, shape, device, side) for shape in shapes] for side in ("real", "other"))
+            few = quick or (device.type == "cpu" and n_elements > 2**23)
             for metric in metrics:
-                yield from _measure(Problem(network, metric, real, synthetic), device, 2 if quick else rounds)
+                yield from _measure(Problem(network, metric, real, synthetic), device, 3 if few else rounds)
 
 
 def _most_elements(device: torch.device) -> int:
