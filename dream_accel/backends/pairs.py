@@ -50,15 +50,18 @@ class Pairs:
         self.distance = first.new_empty(self.n_groups, dtype=torch.float32)
         n_columns = 1 if metric.startswith("global_") else len(synthetic)
         self.per_layer = first.new_empty((self.n_groups, n_columns), dtype=torch.float32)
-        self.grads = [derivative_like(y, per_class, n_averaged) for y in synthetic] if with_grads else []
-        addresses = [g.data_ptr() for g in self.grads] if with_grads else [0] * len(synthetic)
+        self.grads: list[Tensor] = []
         self.table: list[tuple[int, ...]] = []
         self._alive: list[Tensor] = []
         describe = _features if n_averaged else _gradients
-        for x, y, grad in zip(real, synthetic, addresses, strict=True):
+        for x, y in zip(real, synthetic, strict=True):
             x, y, shape = describe(x, y, per_class)
             self._alive += (x, y)
-            self.table.append((x.data_ptr(), y.data_ptr(), grad, *shape, DTYPES[x.dtype], DTYPES[y.dtype]))
+            address = 0
+            if with_grads:
+                self.grads.append(derivative_like(y, per_class, n_averaged) if n_averaged else torch.empty_like(y))
+                address = self.grads[-1].data_ptr()
+            self.table.append((x.data_ptr(), y.data_ptr(), address, *shape, DTYPES[x.dtype], DTYPES[y.dtype]))
 
 
 class Scaling:

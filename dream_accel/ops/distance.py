@@ -87,6 +87,11 @@ def check_lists(real: Lists, synthetic: Lists, per_class: bool, what: str) -> No
             )
 
 
+def constants(tensors: Lists) -> list[Tensor]:
+    """The tensors without their graphs."""
+    return [t.detach() if t.requires_grad else t for t in tensors]
+
+
 @torch.library.impl("dream_accel::scale_gradients", "default")
 def _scale(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
     args = (gradients, scale, per_class)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import DreamAccelError
-from .distance import Lists, check_lists, register
+from .distance import Lists, check_lists, constants, register
 
 
 def feature_distance(
@@ -45,9 +45,7 @@ def feature_distance(
         DreamAccelError: lists or shapes that do not pair, an unknown metric, an empty batch, integer tensors, mixed
             devices; also on a second derivative through the operator.
     """
-    xs, ys = [x.detach() for x in real], list(synthetic)
-    if return_grads:
-        ys = [y.detach() for y in ys]
+    xs, ys = constants(real), constants(synthetic) if return_grads else list(synthetic)
     with_grads = return_grads or (torch.is_grad_enabled() and any(y.requires_grad for y in ys))
     distance, per_layer, grads = torch.ops.dream_accel.feature_distance(xs, ys, metric, per_class, with_grads)
     outputs = [distance, per_layer] if return_layers else [distance]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from .checks import check_choice
-from .distance import METRICS, Lists, check_lists, register
+from .distance import METRICS, Lists, check_lists, constants, register
 from .layers import Gradients, Layers, paired, select_layers
 
 
@@ -77,9 +77,9 @@ def gradient_distance(
         raise DreamAccelError(
             f'layers={layers!r} leaves no tensor to compare (the lists hold {dims}-dimensional ones): use layers="all"'
         )
-    real_kept, syn_kept = [xs[i].detach() for i in kept], [ys[i] for i in kept]
+    real_kept, syn_kept = constants([xs[i] for i in kept]), [ys[i] for i in kept]
     if return_grads:
-        syn_kept = [y.detach() for y in syn_kept]
+        syn_kept = constants(syn_kept)
     with_grads = return_grads or (torch.is_grad_enabled() and any(y.requires_grad for y in syn_kept))
     distance, per_layer, kept_grads = torch.ops.dream_accel.gradient_distance(
         real_kept, syn_kept, metric, per_class, with_grads
