@@ -12,7 +12,9 @@ from pathlib import Path
 import emulated_cuda
 import pytest
 import torch
+from conftest import refused
 
+import dream_accel as da
 from dream_accel import _native
 from dream_accel.backends import DISTANCE_OPERATORS, KMEANS_OPERATORS, cuda, reference
 from dream_accel.doctor import agrees, sample_call
@@ -295,6 +297,44 @@ def assert_close(found, real, synthetic, metric, per_class=True, grad_tolerance=
         torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=2e-6)
 
 
+class TestThroughTheLibrary:
+    """The public functions, with the CUDA backend forced on CPU tensors."""
+
+    @pytest.fixture
+    def either(self, monkeypatch):
+        def either(call):
+            results = []
+            for name in ("cuda", "reference"):
+                monkeypatch.setenv("DREAM_ACCEL_BACKEND", name)
+                results.append(call())
+            return results
+
+        return either
+
+    @pytest.mark.parametrize("init", ["random", "k-means++"])
+    def test_whole_fits(self, either, init):
+        x, offsets, _ = problem([120, 0, 75, 4], 9, 1)
+
+        def fit():
+            km = da.BatchedKMeans(6, max_iter=6, init=init, seed=3).fit(x, offsets)
+            return km.labels_, km.inertia_, km.counts_, km.representatives(2)
+
+        found, expected = either(fit)
+        torch.testing.assert_close(found, expected)
+
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_derivatives_through_autograd(self, either, metric):
+        real, synthetic = gradients(True, 0), gradients(True, 1)
+
+        def differentiate():
+            leaves = [y.clone().requires_grad_() for y in synthetic]
+            loss, layers = da.gradient_distance(real, leaves, metric, "all", per_class=True, return_layers=True)
+            return torch.autograd.grad((loss * torch.tensor([1.0, 2.0, 3.0])).sum() + layers.sum(), leaves)
+
+        found, expected = either(differentiate)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 class TestDistances:
     @pytest.mark.parametrize("per_class", [True, False], ids=["per class", "one class"])
@@ -402,6 +442,13 @@ def test_every_gradient_is_scaled_by_its_class_and_layer(per_class):
     expected = reference.scale_gradients(grads, scale, per_class)
     for got, want in zip(cuda.scale_gradients(grads, scale, per_class), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_more_rows_than_the_kernels_count_are_refused():
+    rows = 2**31
+    message = refused(cuda._call, "cuda_gradient_workspace", [(0, 0, 0, rows, 1, 0, 0, 1, 1, 1, 0, 0)], 1, 0)
+    assert f"{rows} rows" in message
+    assert "2147483647" in message
 
 
 def test_tickets_grow_with_the_number_of_classes():

@@ -1,7 +1,8 @@
 """Who computes an operator, and why.
 
-``choose`` returns the fastest backend that can run a call. ``DREAM_ACCEL_BACKEND=name`` forces one and fails loudly
-when it cannot serve. Falling back to plain PyTorch without being asked is announced once per operator, with the reason.
+``choose`` returns the first backend that can run a call, in an order meant to be by speed. ``DREAM_ACCEL_BACKEND=name``
+forces one and fails loudly when it cannot serve. Falling back to plain PyTorch without being asked is announced once
+per operator, with the reason.
 
 A backend is a module with ``NAME``, ``unavailable() -> str | None``, ``refuses(op, *args) -> str | None`` and one
 function per operator; ``None`` means "yes", a string says why not.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _cuda_image, _native
+from ..errors import DreamAccelError
 from .pairs import DTYPES, METRICS, Pairs, Scaling
 
 NAME = "cuda"
@@ -78,7 +79,8 @@ def kmeans_assign(
     new_labels = torch.empty(len(x), dtype=torch.int32, device=x.device)
     new_distance = torch.empty(len(x) if with_distance else 0, dtype=torch.float32, device=x.device)
     workspace = _workspace(x, _module().cuda_assign_workspace(len(offsets) - 1, x.shape[1]))
-    _module().cuda_kmeans_assign(
+    _call(
+        "cuda_kmeans_assign",
         _rows(x, offsets),
         centroids.data_ptr(),
         centroids.shape[1],
@@ -108,7 +110,8 @@ def kmeans_update(
     centroids = torch.empty((n_groups, n_clusters, x.shape[1]), dtype=torch.float32, device=x.device)
     counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=x.device)
     workspace = _workspace(x, _module().cuda_update_workspace(len(x), n_groups, n_clusters, farthest))
-    _module().cuda_kmeans_update(
+    _call(
+        "cuda_kmeans_update",
         _rows(x, offsets),
         labels.data_ptr(),
         n_clusters,
@@ -131,7 +134,8 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     n_groups, n_clusters, _ = centroids.shape
     picks = torch.empty((n_groups, n_clusters, n), dtype=torch.int64, device=x.device)
     workspace = _workspace(x, _module().cuda_nearest_workspace(len(x), n_groups, n_clusters))
-    _module().cuda_nearest_members(
+    _call(
+        "cuda_nearest_members",
         _rows(x, offsets),
         centroids.data_ptr(),
         n_clusters,
@@ -161,16 +165,17 @@ def feature_distance(
 def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
     """Every tensor times its column of ``scale``, class by class, in one launch."""
     scaling = Scaling(gradients, scale, per_class)
-    _module().cuda_scale_gradients(scaling.table, len(scaling.scale), scaling.scale.data_ptr(), queue_of(scaling.scale))
+    _call("cuda_scale_gradients", scaling.table, len(scaling.scale), scaling.scale.data_ptr(), queue_of(scaling.scale))
     return scaling.scaled
 
 
 def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
-    size = _module().cuda_gradient_workspace(pairs.table, pairs.n_groups, METRICS[metric])
+    size = _call("cuda_gradient_workspace", pairs.table, pairs.n_groups, METRICS[metric])
     workspace = _workspace(pairs.distance, size)
     queue = queue_of(pairs.distance)
     tickets = _tickets(pairs.distance, pairs.n_groups, queue)
-    _module().cuda_gradient_distance(
+    _call(
+        "cuda_gradient_distance",
         pairs.table,
         pairs.n_groups,
         METRICS[metric],
@@ -215,6 +220,13 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _call(name: str, *args: Any) -> Any:
+    try:
+        return getattr(_module(), name)(*args)
+    except ValueError as error:
+        raise DreamAccelError(str(error)) from None
 
 
 def _module() -> Any:
