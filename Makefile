@@ -33,7 +33,8 @@ format: $(VENV)/installed-test
 gpu-check:
 	$(PYTHON) -m dream_accel
 	$(PYTHON) -m pytest -q
-	compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m dream_accel
+	for tool in memcheck racecheck synccheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) -m dream_accel || exit 1; done
 
 # CIFAR-10, IPC 10, factor 2, ConvNet-3 width 128, three arms on a CUDA device: stops and saves after SECONDS, and the
 # same command continues. ACCURACY takes further options, such as --data-dir or --download.

@@ -70,9 +70,9 @@ def load(device: int) -> str | None:
     return _load(device)
 
 
-def origin(device: int) -> str | None:
-    """Who compiled the kernels loaded for a device; None where none are loaded."""
-    return _origins.get(device)
+def loaded() -> dict[int, str]:
+    """By device, who compiled the kernels that are loaded for it."""
+    return dict(_origins)
 
 
 def describe() -> str:

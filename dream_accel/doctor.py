@@ -40,6 +40,8 @@ def main() -> int:
                 verdict = _verdict(name, op, args)
                 failures += verdict != "ok"
                 print(f"    {name}: {verdict}")
+    for index, origin in _cuda_image.loaded().items():
+        print(f"\nCUDA kernels on cuda:{index}: {origin}")
     print("\nself-test " + ("passed" if failures == 0 else f"FAILED in {failures} places"))
     return int(failures > 0)
 

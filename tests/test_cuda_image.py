@@ -121,7 +121,7 @@ class TestLoading:
     def test_the_image_of_nvcc_is_taken_where_there_is_one(self, module):
         assert _cuda_image.load(0) is None
         assert module.loaded == {0: b"by nvcc"}
-        assert _cuda_image.origin(0) == "nvcc 13.0 for sm_80, sm_90"
+        assert _cuda_image.loaded() == {0: "nvcc 13.0 for sm_80, sm_90"}
         assert "built by nvcc 13.0 for sm_80, sm_90" in _cuda_image.describe()
 
     def test_without_nvcc_nvrtc_compiles_once_and_says_so(self, module):
@@ -146,7 +146,7 @@ class TestLoading:
             module.archs = "sm_100"
         assert _cuda_image.load(0) is None
         assert module.loaded == {0: b"by NVRTC"}
-        assert _cuda_image.origin(0) == "CuPy's NVRTC 13.0 for sm_90"
+        assert _cuda_image.loaded() == {0: "CuPy's NVRTC 13.0 for sm_90"}
 
     @pytest.mark.filterwarnings("ignore::dream_accel.errors.DreamAccelWarning")
     def test_where_nothing_serves_every_reason_is_given(self, module):

@@ -70,6 +70,15 @@ def test_says_that_there_is_no_cuda_device(capsys):
     assert "cuda: none found" in capsys.readouterr().out
 
 
+def test_says_how_the_cuda_kernels_came(capsys, monkeypatch):
+    monkeypatch.setattr(doctor._cuda_image, "describe", lambda: "CUDA kernels built by nvcc 13.0 for sm_90")
+    monkeypatch.setattr(doctor._cuda_image, "loaded", lambda: {0: "CuPy's NVRTC 13.0 for sm_89"})
+    doctor.main()
+    shown = capsys.readouterr().out
+    assert "  CUDA kernels built by nvcc 13.0 for sm_90\n" in shown
+    assert "CUDA kernels on cuda:0: CuPy's NVRTC 13.0 for sm_89" in shown
+
+
 def test_names_the_backend_that_will_run(capsys, monkeypatch):
     monkeypatch.setenv("DREAM_ACCEL_BACKEND", "reference")
     doctor.main()

@@ -1,4 +1,4 @@
-// The elements of a layer as floats, four at a time, however they are stored.
+// The elements of a layer as floats, however they are stored: quadruples of a run of memory where that is possible.
 //
 // Which thread takes which element does not depend on how it is stored or aligned, so neither do the bits of a sum.
 #pragma once
@@ -9,6 +9,7 @@
 namespace dream_accel {
 namespace cuda {
 
+// What a thread loads or stores at once.
 template <class T>
 struct alignas(4 * sizeof(T)) Quad {
     T of[4];

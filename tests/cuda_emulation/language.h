@@ -26,9 +26,6 @@ using dim3 = uint3;
 struct alignas(16) float4 {
     float x, y, z, w;
 };
-struct alignas(8) uint2 {
-    unsigned x, y;
-};
 
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
@@ -74,14 +71,6 @@ template <class T>
 T __shfl_up_sync(unsigned mask, T value, int step) {
     const int from = emulation::lane() - step;
     return emulation::exchange(mask, value, from < 0 ? emulation::lane() : from);
-}
-
-inline unsigned __ballot_sync(unsigned mask, int predicate) {
-    uint64_t all[32];
-    emulation::exchange(mask, predicate != 0, all);
-    unsigned result = 0;
-    for (int i = 0; i < 32; ++i) result |= static_cast<unsigned>(all[i]) << i;
-    return result;
 }
 
 inline unsigned __match_any_sync(unsigned mask, int value) {
