@@ -59,6 +59,19 @@ class TestClassGradients:
             assert all(parameter.grad is None for parameter in net.parameters())
         torch.testing.assert_close(*derivatives)
 
+    @pytest.mark.parametrize("way", WAYS)
+    def test_in_bfloat16_it_is_the_same_gradient_with_fewer_digits(self, way):
+        """Without oneDNN, which has no bfloat16 on some processors."""
+        net = network()
+        parameters = GradientMatching(layers="weights").parameters(net)
+        real = images(dtype=torch.float32)
+        exact = by_loop(net, parameters, real, False)
+        with torch.backends.mkldnn.flags(enabled=False), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            rounded = CLASS_GRADIENTS[way](net, parameters, real, True)
+        for one, other in zip(rounded, exact, strict=True):
+            assert one.dtype == torch.float32
+            assert 0 < (one - other).norm() < 0.05 * other.norm()
+
     def test_a_network_that_mixes_its_batch_is_taken_class_by_class(self):
         net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
         parameters = dict(net.named_parameters())

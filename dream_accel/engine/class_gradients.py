@@ -83,9 +83,12 @@ def by_capture(
     with torch.set_grad_enabled(create_graph):
         return [
             _FORMULAS[type(layer), name](
-                layer, into[layer].unflatten(0, (n_classes, n)), of_output[layer].unflatten(0, (n_classes, n))
-            )
-            for layer, name in owners
+                layer,
+                # Under autocast a layer casts what goes into it, so what comes out may be narrower.
+                into[layer].to(of_output[layer].dtype).unflatten(0, (n_classes, n)),
+                of_output[layer].unflatten(0, (n_classes, n)),
+            ).to(parameter.dtype)
+            for (layer, name), parameter in zip(owners, parameters.values(), strict=True)
         ]
 
 
