@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from dream_accel import DreamAccelError
 from dream_accel.data import DataSplit, ImageSet
+from dream_accel.engine.class_gradients import WAYS
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import load_split
 from dream_accel.random import generator
@@ -59,14 +60,33 @@ class Problem:
         """Training images."""
         return len(self.ours.split.train)
 
+    def other_ways(self) -> dict[str, Distiller]:
+        """Ours with the gradients per class had in the ways that were not chosen, on the same picks."""
+        others = {}
+        for way in WAYS:
+            if way != self.recipe.class_gradients:
+                other = Distiller(replace(self.recipe, class_gradients=way), self.ours.split, self.ours.state())
+                other.restart(0)
+                other.sampler.indices = self.ours.sampler.indices
+                others[way] = other
+        return others
+
     def line(
-        self, kernel: str, metric: str, provider: str, values: Mapping[str, float], unit: str, features: int = 0
+        self,
+        kernel: str,
+        metric: str,
+        provider: str,
+        values: Mapping[str, float],
+        unit: str,
+        features: int = 0,
+        way: str | None = None,
     ) -> Measurement:
         """A line of the CSV."""
         ours, device = self.ours, self.ours.device
         how = ["one class after another"]
         if provider.startswith("dream"):
-            how = [self.recipe.class_gradients, "graphs" if device.type == "cuda" and self.recipe.graphs else "eager"]
+            recorded = device.type == "cuda" and self.recipe.graphs
+            how = [way or self.recipe.class_gradients, "graphs" if recorded else "eager"]
         return Measurement(
             kernel=kernel,
             provider=provider,

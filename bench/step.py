@@ -59,6 +59,9 @@ def run(
             yield problem.line(
                 kernel, f"images in a {name}", provider, rates(seconds, images * repeats), "images per second"
             )
+    for way, other in problem.other_ways().items():
+        seconds = time_interleaved({way: retained_heap()(repeated(other.match, in_a_row))}, device, rounds)[way]
+        yield problem.line("step", "time of a matching step", "dream", times(seconds, in_a_row), "ms", way=way)
     yield from _clustering(problem, rounds)
     for provider, side in (("dream", ours), ("published", theirs)):
         launches, syncs = counts(_inner_step(side, recipe.network_images), device, trace if side is ours else None)

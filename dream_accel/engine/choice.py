@@ -13,7 +13,7 @@ ROUNDS = 5
 def choose_way(ways: Sequence[str], device: torch.device, step_of: Callable[[str], Callable[[], object]]) -> str:
     """The name of the fastest way.
 
-    On a CPU the loop is, by a factor of two or more: its activations fit the caches. On a GPU each is timed.
+    On a CPU it is the loop, whose activations fit the caches (``bench step`` times all). On a GPU each is timed.
 
     Args:
         ways: those that can serve the network.
