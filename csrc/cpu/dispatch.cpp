@@ -19,6 +19,9 @@ extern const Kernels table;
 namespace avx2 {
 extern const Kernels table;
 }
+namespace avx2_int16 {
+extern const Kernels table;
+}
 namespace avx512 {
 extern const Kernels table;
 }
@@ -44,8 +47,8 @@ bool has_amx() {
 #endif
 
 struct Available {
-    const Kernels* tables[4] = {&baseline::table};
-    const char* names[5] = {baseline::table.name};
+    const Kernels* tables[5] = {&baseline::table};
+    const char* names[6] = {baseline::table.name};
     int n = 1;
 
     Available() {
@@ -56,6 +59,7 @@ struct Available {
         const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         if (has_avx2) add(avx2::table);
+        if (has_avx2) add(avx2_int16::table);
         if (has_avx512) add(avx512::table);
 #ifdef DREAM_AMX
         if (has_avx512 && has_amx()) add(amx::table);
@@ -84,13 +88,17 @@ const Kernels& kernels() {
 }
 
 const Kernels& kernels_for_assign(int64_t K, int64_t D) {
-#ifdef DREAM_AMX
-    // Below these sizes converting costs more than the tiles save.
-    if (&kernels() == &amx::table && (K < 16 || D < 64)) return avx512::table;
+    const Kernels& chosen = kernels();
+    // Below these sizes converting costs more than it saves.
+    const bool small = K < 16 || D < 64;
+#ifdef DREAM_X86_ISAS
+    if (&chosen == &avx2_int16::table && small) return avx2::table;
 #endif
-    static_cast<void>(K);
-    static_cast<void>(D);
-    return kernels();
+#ifdef DREAM_AMX
+    if (&chosen == &amx::table && small) return avx512::table;
+#endif
+    static_cast<void>(small);
+    return chosen;
 }
 
 const char* const* available_isas() { return available().names; }

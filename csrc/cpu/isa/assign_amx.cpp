@@ -8,8 +8,8 @@
 // float, decide between several.
 #include <immintrin.h>
 
-#include "distance.h"
 #include "functions.h"
+#include "nearest.h"
 #include "simd.h"
 #include "transpose.h"
 
@@ -181,57 +181,6 @@ void score_block(
     }
 }
 
-struct Nearest {
-    float score;     // the lowest so far
-    float distance;  // of the label, once it has been computed
-    int32_t label;
-};
-
-constexpr int32_t NOBODY = -1;
-constexpr float NOT_COMPUTED = -1.0f;
-
-template <class T>
-float finite_distance(const AssignTile& tile, const T* x, int64_t label) {
-    const float distance = distance_between(x, tile.centroids + label * tile.D, tile.D);
-    return distance == distance ? distance : __builtin_inff();
-}
-
-// Takes the candidate where it is nearer. Most rows have one candidate, and their distance need not be known.
-template <class T>
-void consider(const AssignTile& tile, const T* x, int64_t candidate, Nearest& nearest) {
-    float distance = NOT_COMPUTED;
-    if (nearest.label != NOBODY) {
-        if (nearest.distance == NOT_COMPUTED) nearest.distance = finite_distance(tile, x, nearest.label);
-        distance = finite_distance(tile, x, candidate);
-        if (!(distance < nearest.distance)) return;
-    }
-    nearest.distance = distance;
-    nearest.label = static_cast<int32_t>(candidate);
-}
-
-// Takes up n_columns scores of a row, the first of which belongs to centroid first.
-template <class T>
-void take_up(
-    const AssignTile& tile, const T* x, const float* scores, int64_t first, int64_t n_columns, float margin,
-    Nearest& nearest) {
-    const float* norms = tile.norms + first;
-    vf least = broadcast(nearest.score);
-    for (int64_t k = 0; k < n_columns; k += W) {
-        const vf score = load(norms + k) + load(scores + k);
-        least = score < least ? score : least;
-    }
-    nearest.score = reduce_lanes(least, [](vf a, vf b) { return b < a ? b : a; })[0];
-    const __m512 limit = (__m512)broadcast(nearest.score + margin);
-    for (int64_t k = 0; k < n_columns; k += W) {
-        const vf score = load(norms + k) + load(scores + k);
-        unsigned close = _mm512_cmp_ps_mask((__m512)score, limit, _CMP_LE_OQ);
-        for (; close; close &= close - 1) {
-            const int64_t label = first + k + __builtin_ctz(close);
-            if (tile.norms[label] < __builtin_inff()) consider(tile, x, label, nearest);
-        }
-    }
-}
-
 float largest_norm(const AssignTile& tile) {
     float largest = 0.0f;
     for (int64_t k = 0; k < tile.K; ++k) {
@@ -264,12 +213,7 @@ void assign_part(const AssignTile& tile, const T* x, int n_rows, float largest, 
             take_up(tile, x + i * D, scores + i * stride, first, n_columns, margin, nearest[i]);
         }
     }
-    for (int i = 0; i < n_rows; ++i) {
-        labels[i] = nearest[i].label == NOBODY ? tile.first_live : nearest[i].label;
-        if (!distance) continue;
-        const bool computed = nearest[i].distance != NOT_COMPUTED;
-        distance[i] = computed ? nearest[i].distance : finite_distance(tile, x + i * D, labels[i]);
-    }
+    write_nearest(tile, x, n_rows, nearest, labels, distance);
 }
 
 template <class T>
