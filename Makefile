@@ -29,12 +29,9 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-# On a machine with a CUDA device: the same tests there, then the self-test of every kernel under the sanitizer.
+# On a machine with a CUDA device: self-test, tests, sanitizer and benchmarks with their peers, in nine minutes at most.
 gpu-check:
-	$(PYTHON) -m dream_accel
-	$(PYTHON) -m pytest -q
-	for tool in memcheck racecheck synccheck; do \
-	  compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) -m dream_accel || exit 1; done
+	$(PYTHON) -m dream_accel.bench.gpu_check --out $(or $(OUT),gpu-check)
 
 # CIFAR-10, IPC 10, factor 2, ConvNet-3 width 128, three arms on a CUDA device: stops and saves after SECONDS, and the
 # same command continues. ACCURACY takes further options, such as --data-dir or --download.

@@ -57,7 +57,7 @@ def publish(measurements: Iterable[Measurement], out: Path) -> str:
     for line in measurements:
         lines.append(line)
         write_csv(out, lines)
-    return _render(out)
+    return remake(out)
 
 
 def _command_of(name: str) -> Callable[..., None]:
@@ -157,13 +157,14 @@ def render(
     from . import present
 
     for file in files or ():
-        print(_render(file))
+        print(remake(file))
     for document in readme or ():
         write_text(document, present.fill_in(document.read_text(), document.parent))
         print(f"{document}: tables renewed")
 
 
-def _render(file: Path) -> str:
+def remake(file: Path) -> str:
+    """Write table and figure of a CSV beside it; the table."""
     from dream_accel.results import write_text
 
     from . import curve, present

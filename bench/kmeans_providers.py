@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .kmeans import Problem
+    from .kmeans_problems import Problem
 
 
 class Fitted(NamedTuple):
@@ -33,13 +33,17 @@ class Unable(Exception):  # noqa: N818 (an answer, not an error)
 
 @dataclass(frozen=True)
 class Provider:
-    """A peer, and how it is called."""
+    """A peer, and how it is called; the same peer may be called in several ways."""
 
     name: str
     packages: tuple[str, ...]
     devices: tuple[str, ...]
     mode: str
     prepare: Callable[[Problem], Fit]
+
+
+MOST_IN_A_LOOP = 200
+"""Groups that peers which take one problem at a time are asked to do on a GPU: more take longer than they tell."""
 
 
 def _need(module: str) -> None:
@@ -50,6 +54,8 @@ def _need(module: str) -> None:
 def _groups(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows and start of every group that can be clustered as it is."""
     bounds = problem.offsets.tolist()
+    if problem.x.is_cuda and len(problem.start) > MOST_IN_A_LOOP:
+        raise Unable(f"{len(problem.start)} fits one after another")
     for first, last, start in zip(bounds, bounds[1:], problem.start, strict=False):
         if last - first < len(start):
             raise Unable("a group has fewer rows than clusters")
@@ -120,23 +126,124 @@ def _faiss(problem: Problem) -> Fit:
     return _one_by_one(problem, fit_one, lambda tensor: tensor.cpu().numpy())
 
 
-def _flash_kmeans(problem: Problem) -> Fit:
-    _need("flash_kmeans")
-    from flash_kmeans import batch_kmeans_Euclid
+def _fastkmeans(problem: Problem) -> Fit:
+    _need("fastkmeans")
+    from fastkmeans import FastKMeans
 
-    sizes = problem.offsets.diff()
-    if int(sizes.min()) != int(sizes.max()):
-        raise Unable("it takes groups of one size only")
-    x = problem.x.view(len(sizes), -1, problem.x.shape[1])
+    seed, n_clusters = 0, problem.start.shape[1]
+
+    def rearranged(x: Tensor) -> Any:
+        """The rows in an order in which those it draws as its start, from its seed, are the common start."""
+        first = next(starts)
+        places = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        others = torch.ones(len(x), dtype=torch.bool).index_fill_(0, first, False)
+        order = torch.empty(len(x), dtype=torch.int64)
+        order[places] = torch.cat([first, others.nonzero().squeeze(1)])
+        return x.cpu()[order].numpy()
+
+    starts = iter([(own - begin).cpu() for own, begin in zip(problem.rows, problem.offsets.tolist(), strict=False)])
+    groups = [rearranged(x) for x, _ in _groups(problem)]
 
     def fit() -> Fitted:
-        _, centroids, _ = batch_kmeans_Euclid(
-            x, problem.start.shape[1], max_iters=problem.iterations, tol=-1.0, init_centroids=problem.start.clone()
-        )
-        return Fitted(centroids, problem.iterations)
+        found = []
+        for x in groups:
+            # It computes in float16 on GPUs unless told otherwise, and a negative tolerance keeps it iterating.
+            km = FastKMeans(
+                x.shape[1],
+                n_clusters,
+                niter=problem.iterations,
+                tol=-1.0,
+                gpu=problem.x.is_cuda,
+                seed=seed,
+                dtype=torch.float32,
+            )
+            km.train(x)
+            found.append(torch.as_tensor(km.centroids, device=problem.x.device))
+        return Fitted(torch.stack(found), problem.iterations)
 
     return fit
 
+
+class Batch(NamedTuple):
+    """Groups as peers that take equal sizes only are given them."""
+
+    x: Tensor
+    """(G, n, D)."""
+    start: Tensor
+    """(G, K, D), or (G, K+1, D) padded."""
+
+
+def equal_batch(problem: Problem) -> Batch:
+    """The groups as they are, where they have one size."""
+    sizes = problem.offsets.diff()
+    if int(sizes.min()) != int(sizes.max()):
+        raise Unable("it takes groups of one size only")
+    return Batch(problem.x.view(len(sizes), -1, problem.x.shape[1]), problem.start)
+
+
+def padded_batch(problem: Problem) -> Batch:
+    """Every group filled up to one more than the largest with one point far from its rows, which gets a centroid.
+
+    So the padding changes no other cluster, at the price of one cluster more.
+    """
+    sizes = problem.offsets.diff().tolist()
+    if min(sizes) == max(sizes):
+        raise Unable("the groups have one size: nothing to pad")
+    x = problem.x
+    far = 4 * x.abs().max()
+    padded = far.expand(len(sizes), max(sizes) + 1, x.shape[1]).clone()
+    for own, (rows, _) in zip(padded, _groups(problem), strict=True):
+        own[: len(rows)] = rows
+    return Batch(padded, torch.cat([problem.start, far.expand(len(sizes), 1, x.shape[1])], dim=1))
+
+
+def _flash_kmeans(make_batch: Callable[[Problem], Batch]) -> Callable[[Problem], Fit]:
+    def prepare(problem: Problem) -> Fit:
+        _need("flash_kmeans")
+        from flash_kmeans import batch_kmeans_Euclid
+
+        batch = make_batch(problem)
+
+        def fit() -> Fitted:
+            _, centroids, _ = batch_kmeans_Euclid(
+                batch.x,
+                batch.start.shape[1],
+                max_iters=problem.iterations,
+                tol=-1.0,
+                init_centroids=batch.start.clone(),
+            )
+            return Fitted(centroids[:, : problem.start.shape[1]], problem.iterations)
+
+        return fit
+
+    return prepare
+
+
+def _flashlib(make_batch: Callable[[Problem], Batch]) -> Callable[[Problem], Fit]:
+    def prepare(problem: Problem) -> Fit:
+        _need("flashlib")
+        from flashlib import flash_kmeans
+
+        batch = make_batch(problem)
+
+        def fit() -> Fitted:
+            # Without a tolerance it does not ask the device whether to go on; it writes over the start it is given.
+            _, centroids, _ = flash_kmeans(
+                batch.x,
+                batch.start.shape[1],
+                max_iters=problem.iterations,
+                tol=0.0,
+                init_centroids=batch.start.clone(),
+                backend="triton",
+            )
+            return Fitted(centroids[:, : problem.start.shape[1]], problem.iterations)
+
+        return fit
+
+    return prepare
+
+
+PADDED = "padded to one size with one cluster more"
 
 PROVIDERS = (
     Provider("scikit-learn", ("scikit-learn",), ("cpu",), "one fit per group", _scikit_learn),
@@ -144,5 +251,9 @@ PROVIDERS = (
         "fast-pytorch-kmeans", ("fast-pytorch-kmeans",), ("cpu", "cuda"), "one fit per group", _fast_pytorch_kmeans
     ),
     Provider("faiss", ("faiss-cpu", "faiss-gpu"), ("cpu", "cuda"), "one fit per group", _faiss),
-    Provider("flash-kmeans", ("flash-kmeans",), ("cuda",), "one batch", _flash_kmeans),
+    Provider("fastkmeans", ("fastkmeans",), ("cpu", "cuda"), "one fit per group", _fastkmeans),
+    Provider("flash-kmeans", ("flash-kmeans",), ("cuda",), "one batch, tf32", _flash_kmeans(equal_batch)),
+    Provider("flash-kmeans", (), ("cuda",), f"{PADDED}, tf32", _flash_kmeans(padded_batch)),
+    Provider("flashlib", ("flashlib",), ("cuda",), "one batch, tf32", _flashlib(equal_batch)),
+    Provider("flashlib", (), ("cuda",), f"{PADDED}, tf32", _flashlib(padded_batch)),
 )

@@ -2,12 +2,17 @@
 
 import csv
 import importlib
+import importlib.machinery
+import inspect
+import re
+import sys
+import types
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
-from dream_accel.bench import command, distance, harness, kmeans, kmeans_providers, present
+from dream_accel.bench import command, distance, harness, kmeans, kmeans_problems, kmeans_providers, memory, present
 
 from dream_accel import DreamAccelError, cli
 
@@ -43,6 +48,7 @@ def test_bench_command_writes_the_schema_a_table_and_a_figure(tmp_path, monkeypa
         rows = list(csv.DictReader(file))
     assert " ".join(rows[0]) == COLUMNS
     assert {row["mode"].split(",")[0] for row in rows} == {"equal", "ragged"}
+    assert {row["metric"] for row in rows} >= {"time per Lloyd iteration"}
     assert any(row["provider"] == "scikit-learn" for row in rows)
     assert all(0 < float(row["p20"]) <= float(row["p50"]) <= float(row["p80"]) for row in rows)
     assert out.with_suffix(".md").read_text() in capsys.readouterr().out
@@ -89,13 +95,22 @@ def test_csv_comes_back_as_it_was_written(tmp_path, no_peers):
     assert [field.name for field in fields(harness.Measurement)] == COLUMNS.split()
 
 
-def test_provider_with_another_inertia_is_refused(monkeypatch):
+def test_provider_with_another_inertia_is_not_timed(monkeypatch, capsys):
     def lazy(problem):
         return lambda: kmeans_providers.Fitted(problem.start, 1)
 
     monkeypatch.setattr(kmeans, "PROVIDERS", (provider(lazy),))
-    with pytest.raises(DreamAccelError, match=r"peer ends .* from our inertia"):
-        list(kmeans.run(CPU, quick=True))
+    assert {line.provider for line in kmeans.run(CPU, quick=True)} == {"dream-cpu"}
+    assert re.search(r"peer: not timed: it ends .* from our inertia", capsys.readouterr().out)
+
+
+def test_provider_that_breaks_takes_no_other_with_it(monkeypatch, capsys):
+    def broken(problem):
+        raise RuntimeError("no such kernel image")
+
+    monkeypatch.setattr(kmeans, "PROVIDERS", (provider(broken), *kmeans_providers.PROVIDERS[:1]))
+    assert {line.provider for line in kmeans.run(CPU, quick=True)} == {"dream-cpu", "scikit-learn"}
+    assert "peer: not run: RuntimeError: ['no such kernel image']" in capsys.readouterr().out
 
 
 def test_provider_that_cannot_take_a_shape_is_left_out_with_the_reason(monkeypatch, capsys):
@@ -107,8 +122,67 @@ def test_provider_that_cannot_take_a_shape_is_left_out_with_the_reason(monkeypat
     assert "peer: not run: it takes circles only" in capsys.readouterr().out
 
 
+def equal_lloyd(x, n_clusters, max_iters=100, tol=0.0, init_centroids=None, verbose=False, **options):
+    """What flash-kmeans and flashlib compute, as they are called, in plain PyTorch."""
+    assert tol <= 0
+    centroids = init_centroids
+    for _ in range(max_iters):
+        labels = torch.cdist(x.double(), centroids.double()).argmin(2)
+        chosen = torch.nn.functional.one_hot(labels, n_clusters).to(x.dtype)
+        centroids = chosen.transpose(1, 2) @ x / chosen.sum(1).unsqueeze(2)
+    return labels, centroids, max_iters
+
+
+@pytest.mark.parametrize(("sizes", "kept"), [((80, 80, 80), "one batch"), ((80, 50, 61), "padded")])
+@pytest.mark.parametrize("module", ["flash_kmeans", "flashlib"])
+def test_peers_of_equal_sizes_solve_our_problem(monkeypatch, module, sizes, kept):
+    fake = types.ModuleType(module)
+    fake.__spec__ = importlib.machinery.ModuleSpec(module, None)
+    fake.batch_kmeans_Euclid = fake.flash_kmeans = equal_lloyd
+    monkeypatch.setitem(sys.modules, module, fake)
+    problem = kmeans_problems.make_problem(kmeans_problems.Shape(sizes, 6, 5), CPU, iterations=4)
+    ours = kmeans._fit(problem).centroids
+    ways = [p for p in kmeans_providers.PROVIDERS if p.name == module.replace("_", "-")]
+    for way in ways:
+        if way.mode.startswith(kept):
+            torch.testing.assert_close(way.prepare(problem)().centroids, ours, rtol=1e-4, atol=1e-4)
+        else:
+            with pytest.raises(kmeans_providers.Unable):
+                way.prepare(problem)
+
+
+@pytest.mark.parametrize(("module", "name"), [("flash_kmeans", "batch_kmeans_Euclid"), ("flashlib", "flash_kmeans")])
+def test_peers_take_what_they_are_given(module, name):
+    function = getattr(pytest.importorskip(module), name)
+    words = {"max_iters": 1, "tol": 0.0, "init_centroids": None} | ({"backend": ""} if module == "flashlib" else {})
+    inspect.signature(function).bind(None, 2, **words)
+
+
+@pytest.mark.parametrize("name", ["scikit-learn", "fast-pytorch-kmeans", "faiss", "fastkmeans"])
+def test_peers_of_single_problems_solve_our_problem(name):
+    way = next(p for p in kmeans_providers.PROVIDERS if p.name == name)
+    problem = kmeans_problems.make_problem(kmeans_problems.Shape((120, 80), 6, 5), CPU, iterations=4)
+    try:
+        fit = way.prepare(problem)
+    except kmeans_providers.Unable as reason:
+        pytest.skip(str(reason))
+    expected = kmeans._inertia(problem, kmeans._fit(problem).centroids)
+    torch.testing.assert_close(kmeans._inertia(problem, fit().centroids), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.skipif(not memory._CLEAR.exists(), reason="this system does not tell the peak")
+def test_peak_memory_is_what_a_call_holds_at_once():
+    def call():
+        first = torch.ones(8_000_000)
+        del first
+        return torch.ones(5_000_000)
+
+    peak = memory.peak_memory(call, CPU)
+    assert 31 < peak < 45
+
+
 def test_time_is_divided_by_the_iterations_done():
-    problem = kmeans.make_problem(kmeans.Shape((60,), 4, 3), CPU, iterations=200)
+    problem = kmeans_problems.make_problem(kmeans_problems.Shape((60,), 4, 3), CPU, iterations=200)
     fitted = kmeans._fit(problem)
     assert 1 < fitted.iterations < 200
     sklearn = pytest.importorskip("sklearn.cluster")
