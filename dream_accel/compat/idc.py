@@ -30,7 +30,7 @@ class RepresentativeLoader:
 
     ``sample()``, iteration, ``len``, ``nclass`` and the rest go to the wrapped loader, and so do assignments. Images
     are taken as the loader holds them, pixels in [0, 1] or uint8. ``normalize`` is what the network expects them to
-    have gone through when it embeds them; leaving it out, as DREAM's own code does, moves the features by a quarter.
+    have gone through when it embeds them; left out, as in DREAM's code, features are of images it never learns from.
 
     Args:
         loader: has ``class_sample``; its images and labels are taken from ``loader.data`` and ``loader.targets``, else
