@@ -62,7 +62,7 @@ class TestKMeans:
         assert not torch.equal(stale, KMeans(8, max_iter=2).fit_predict(X, START))
 
     def test_empty_clusters_take_a_row_or_as_published_the_origin(self):
-        start = torch.cat([START, START[:1]])
+        start = torch.cat([START, torch.full((1, 12), 100.0)])  # far from every row
         km = KMeans(9)
         labels = km.fit_predict(X, start)
         assert labels.unique().numel() == 9
