@@ -108,6 +108,12 @@ class TestAssign:
         x = (1 + torch.rand(400, 1, generator=generator) / 20).expand(400, 64).contiguous()
         assert_nearest(x, offsets_of([400]), centroids, *assign(x, offsets_of([400]), centroids))
 
+    def test_feature_that_dwarfs_the_rest_does_not_hide_them(self):
+        x, offsets, centroids = problem([400], 256, 40)
+        x[:, 7] = 100 * x[:, 7].sign()
+        centroids[:, :, 7] = 100 * centroids[:, :, 7].sign()
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
     def test_close_calls_among_many_rows_are_right(self):
         x, offsets, centroids = problem([4000], 64, 40)
         assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
