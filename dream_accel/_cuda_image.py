@@ -12,7 +12,6 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,11 +46,8 @@ def unavailable() -> str | None:
     if module.build_info()["nvcc"]:
         return None
     compiler = _nvrtc.find()
-    return (
-        f"dream_accel._C was built without nvcc, and there is no NVRTC: {compiler}"
-        if isinstance(compiler, str)
-        else None
-    )
+    reason = f"dream_accel._C was built without nvcc, and there is no NVRTC: {compiler}"
+    return reason if isinstance(compiler, str) else None
 
 
 def load(device: int) -> str | None:
@@ -60,14 +56,24 @@ def load(device: int) -> str | None:
     Raises:
         DreamAccelError: they are not loaded yet, and a CUDA graph is being captured.
     """
-    if _native_module().cuda_loaded(device):
-        return None
+    if _native_module().cuda_loaded(device) or device in _refusals:
+        return _refusals.get(device)
     if torch.cuda.is_current_stream_capturing():
         raise DreamAccelError(
             "the CUDA kernels are loaded when first used, which cannot be while a CUDA graph is captured: run the step "
             "once before capturing it"
         )
-    return _load(device)
+    reasons: list[str] = []
+    for image in _candidates(torch.cuda.get_device_capability(device), reasons):
+        try:
+            _native_module().cuda_load(device, image.code)
+        except RuntimeError as error:
+            reasons.append(f"{image.origin}: {error}")
+            continue
+        _origins[device] = image.origin
+        return None
+    _refusals[device] = "; ".join(reasons)
+    return _refusals[device]
 
 
 def loaded() -> dict[int, str]:
@@ -118,20 +124,8 @@ def compiled_at_run_time(capability: tuple[int, int]) -> Image:
 
 
 _origins: dict[int, str] = {}
-
-
-@cache
-def _load(device: int) -> str | None:
-    reasons: list[str] = []
-    for image in _candidates(torch.cuda.get_device_capability(device), reasons):
-        try:
-            _native_module().cuda_load(device, image.code)
-        except RuntimeError as error:
-            reasons.append(f"{image.origin}: {error}")
-            continue
-        _origins[device] = image.origin
-        return None
-    return "; ".join(reasons)
+_refusals: dict[int, str] = {}
+"""Why a device takes no kernels: compiling them in vain once is enough."""
 
 
 def _candidates(capability: tuple[int, int], reasons: list[str]) -> Iterator[Image]:

@@ -112,9 +112,8 @@ def module(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(_cuda_image, "_origins", {})
-    _cuda_image._load.cache_clear()
-    yield state
-    _cuda_image._load.cache_clear()
+    monkeypatch.setattr(_cuda_image, "_refusals", {})
+    return state
 
 
 class TestLoading:
@@ -130,7 +129,6 @@ class TestLoading:
             assert _cuda_image.load(0) is None
         assert module.loaded == {0: b"by NVRTC"}
         assert module.compiled == [(*_cuda_image.NVRTC_OPTIONS, "--gpu-architecture=sm_90")]
-        _cuda_image._load.cache_clear()
         module.loaded.clear()
         assert _cuda_image.load(0) is None  # from the cache, in silence
         assert module.loaded == {0: b"by NVRTC"}
@@ -153,6 +151,8 @@ class TestLoading:
         module.refuses |= {b"by nvcc", b"by NVRTC"}
         reason = _cuda_image.load(0)
         assert reason.count("no kernel image") == 2
+        module.refuses.clear()
+        assert _cuda_image.load(0) == reason
 
     def test_nothing_is_loaded_while_a_graph_is_captured(self, module, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
