@@ -10,9 +10,10 @@ Symbols: G groups, N rows, D features, K clusters, S = K*n slots.
 
 from .assign import kmeans_assign
 from .distance import own_distance
-from .gradient_distance import gradient_distance, scale_gradients
+from .gradient_distance import gradient_distance
 from .members import Members, member_lists
 from .nearest import nearest_members
+from .scale_gradients import scale_gradients
 from .update import kmeans_update
 
 __all__ = [

@@ -30,8 +30,9 @@ from triton.runtime.jit import JITFunction
 
 from . import tiles
 from .assign import DOT_PRECISION, kmeans_assign
-from .gradient_distance import gradient_distance, scale_gradients
+from .gradient_distance import gradient_distance
 from .nearest import nearest_members
+from .scale_gradients import scale_gradients
 from .update import kmeans_update
 
 ARCHITECTURES = (80, 90, 100)

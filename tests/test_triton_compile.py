@@ -39,12 +39,16 @@ def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
     assert {name: found for name, found in problems.items() if found} == {}
 
 
+MODULES = ("prepare", "distance", "assign", "members", "slots", "update")
+MODULES += ("gradient_distance", "global_cosine", "scale_gradients")
+
+
 def test_every_kernel_is_compiled(compiled):
     report = load("report")
     package = report.__name__.rpartition(".")[0]
     defined = {
         name
-        for module in ("prepare", "distance", "assign", "members", "slots", "update", "gradient_distance")
+        for module in MODULES
         for name in vars(importlib.import_module(f"{package}.{module}"))
         if name.endswith("_kernel")
     }

@@ -1,0 +1,116 @@
+"""The cosine of one vector of all layers: a launch of partial sums, which every program of the next adds up alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import COMPILE
+from .pair_table import column_of, field
+from .pairs import batches_of, class_size, cosine, load_pair, options_of, store_grad
+
+BLOCK = 4096
+"""Elements of a program."""
+SUM_BLOCK = 1024
+"""Partials added at a time."""
+
+
+@triton.jit
+def _product_kernel(
+    Partials_ptr,  # OUT (G, 3, n_partials) float64: <x,y>, <x,x>, <y,y>
+    n_partials,
+    first_partial,
+    table,
+    X_TYPE: tl.constexpr,
+    Y_TYPE: tl.constexpr,
+    MEAN: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """global_cos: the sums over one chunk of one class."""
+    block = tl.program_id(0)
+    group = tl.program_id(1).to(tl.int64)
+    column = column_of(table, block, COLUMNS)
+    position = (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
+    inside = position < class_size(table, column, ALIGNED, COLUMNS)
+    x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
+    partial = Partials_ptr + group * 3 * n_partials + first_partial + block
+    tl.store(partial, tl.sum(x * y, axis=0).to(tl.float64))
+    tl.store(partial + n_partials, tl.sum(x * x, axis=0).to(tl.float64))
+    tl.store(partial + 2 * n_partials, tl.sum(y * y, axis=0).to(tl.float64))
+
+
+@triton.jit
+def _global_cosine_kernel(
+    Partials_ptr,  # IN (G, 3, n_partials) float64
+    Distance_ptr,  # OUT (G,)
+    PerLayer_ptr,  # OUT (G, 1)
+    n_partials,
+    table,
+    X_TYPE: tl.constexpr,
+    Y_TYPE: tl.constexpr,
+    MEAN: tl.constexpr,
+    WITH_GRAD: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SUM_BLOCK: tl.constexpr,
+):
+    """global_cos: adds up the partials of the class, in every program alike, then the derivative over one chunk."""
+    block = tl.program_id(0)
+    group = tl.program_id(1).to(tl.int64)
+    xy = tl.zeros([SUM_BLOCK], tl.float64)
+    xx = tl.zeros([SUM_BLOCK], tl.float64)
+    yy = tl.zeros([SUM_BLOCK], tl.float64)
+    for begin in range(0, n_partials, SUM_BLOCK):
+        i = begin + tl.arange(0, SUM_BLOCK)
+        partials = Partials_ptr + group * 3 * n_partials + i
+        xy += tl.load(partials, mask=i < n_partials, other=0.0)
+        xx += tl.load(partials + n_partials, mask=i < n_partials, other=0.0)
+        yy += tl.load(partials + 2 * n_partials, mask=i < n_partials, other=0.0)
+    distance, along_x, along_y = cosine(tl.sum(xy, axis=0), tl.sum(xx, axis=0), tl.sum(yy, axis=0))
+    if block == 0:
+        tl.store(Distance_ptr + group, distance.to(tl.float32))
+        tl.store(PerLayer_ptr + group, distance.to(tl.float32))
+    if WITH_GRAD:
+        column = column_of(table, block, COLUMNS)
+        position = (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
+        inside = position < class_size(table, column, ALIGNED, COLUMNS)
+        x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
+        slope = along_x.to(tl.float32) * x + along_y.to(tl.float32) * y
+        store_grad(table, column, group, position, inside, slope, Y_TYPE, MEAN, ALIGNED, COLUMNS)
+
+
+def global_cosine(table: Sequence[tuple[int, ...]], n_groups: int, distance: Tensor, per_layer: Tensor) -> None:
+    """See :func:`dream_accel.kernels.gradient_distance`."""
+    blocks = [triton.cdiv(rows * length, BLOCK) for _, _, _, rows, length, *_ in table]
+    n_partials = sum(blocks)
+    partials = torch.empty((n_groups, 3, n_partials), dtype=torch.float64, device=distance.device)
+    todo = [batch for batch in batches_of(table, blocks) if sum(batch.blocks)]
+    for batch in todo:
+        options = options_of(table, batch)
+        del options["WITH_GRAD"]
+        _product_kernel[(sum(batch.blocks), n_groups)](
+            partials, n_partials, batch.before, batch.table, **options, BLOCK=BLOCK, num_warps=8, **COMPILE
+        )
+    with_grads = bool(todo) and any(of_layer[2] for of_layer in table)
+    # Without derivatives one program per class is enough, whichever layers it is told of.
+    for batch in todo if with_grads else list(batches_of(table, blocks))[:1]:
+        options = {**options_of(table, batch), "WITH_GRAD": with_grads}
+        _global_cosine_kernel[(sum(batch.blocks) if with_grads else 1, n_groups)](
+            partials,
+            distance,
+            per_layer,
+            n_partials,
+            batch.table,
+            **options,
+            BLOCK=BLOCK,
+            SUM_BLOCK=SUM_BLOCK,
+            num_warps=8,
+            **COMPILE,
+        )
