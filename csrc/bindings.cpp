@@ -73,6 +73,23 @@ PYBIND11_MODULE(_C, m) {
                 as<uint8_t>(active), farthest, as<float>(centroids), as<int32_t>(counts), n_threads);
         });
     m.def(
+        "group_products", [](Address a, int dtype, int64_t R, int64_t D, Address a_offsets, Address x, int64_t N,
+                             Address offsets, int64_t G, Address centre, int64_t width, Address out, int n_threads) {
+            py::gil_scoped_release release;
+            const int float32 = static_cast<int>(Dtype::float32);
+            group_products(
+                make_rows(a, dtype, R, D, a_offsets, G), make_rows(x, float32, N, D, offsets, G), as<float>(centre),
+                width, as<float>(out), n_threads);
+        });
+    m.def(
+        "gram_assign", [](Address offsets, int64_t G, Address products, Address norms, int64_t K, int64_t width,
+                          Address active, Address previous_labels, Address labels, int n_threads) {
+            py::gil_scoped_release release;
+            gram_assign(
+                as<int64_t>(offsets), G, as<float>(products), as<float>(norms), K, width, as<uint8_t>(active),
+                as<int32_t>(previous_labels), as<int32_t>(labels), n_threads);
+        });
+    m.def(
         "nearest_members", [](Address x, int dtype, int64_t N, int64_t D, Address offsets, int64_t G, Address centroids,
                               int64_t K, Address labels, int64_t n, Address picks, int n_threads) {
             py::gil_scoped_release release;

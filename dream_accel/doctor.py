@@ -65,6 +65,11 @@ def sample_call(op: str, device: torch.device) -> tuple[Any, ...]:
         return x, offsets, centroids, None, None, None, "fp32", True
     if op == "kmeans_update":
         return x, offsets, labels, 9, normal(200).abs(), None, None, "farthest"
+    if op == "group_products":
+        return centroids.flatten(0, 1), torch.arange(4, device=device) * 7, x, offsets, normal(3, 24), 128
+    if op == "gram_assign":
+        active = torch.tensor([True, True, False], device=device)
+        return normal(3, 7, 128), normal(3, 7).square(), offsets, active, labels
     if op == "nearest_members":
         return x, offsets, centroids, labels, 3
     shapes = [(4, 8, 3, 3, 3), (4, 5, 8)]

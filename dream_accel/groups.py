@@ -83,3 +83,10 @@ def any_in_groups(flags: Tensor, offsets: Tensor) -> Tensor:
     """(G,) bool: whether any row of the group is flagged."""
     running = torch.nn.functional.pad(flags.cumsum(0), (1, 0))
     return running[offsets[1:]] > running[offsets[:-1]]
+
+
+def count_in_groups(labels: Tensor, group: Tensor, n_groups: int, n_clusters: int) -> Tensor:
+    """(G, K) int32: the rows of every label 0..K-1 in every group; ``group`` (N,) from :func:`group_of_rows`."""
+    cluster = group * n_clusters + labels
+    counts = torch.zeros(n_groups * n_clusters, dtype=torch.int32, device=labels.device)
+    return counts.index_add_(0, cluster, torch.ones_like(labels)).view(n_groups, n_clusters)

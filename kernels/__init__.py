@@ -11,6 +11,7 @@ Symbols: G groups, N rows, D features, K clusters, S = K*n slots.
 from .assign import kmeans_assign
 from .distance import own_distance
 from .gradient_distance import gradient_distance
+from .gram import gram_assign, group_products
 from .members import Members, member_lists
 from .nearest import nearest_members
 from .scale_gradients import scale_gradients
@@ -19,6 +20,8 @@ from .update import kmeans_update
 __all__ = [
     "Members",
     "gradient_distance",
+    "gram_assign",
+    "group_products",
     "kmeans_assign",
     "kmeans_update",
     "member_lists",

@@ -31,6 +31,7 @@ from triton.runtime.jit import JITFunction
 from . import tiles
 from .assign import DOT_PRECISION, kmeans_assign
 from .gradient_distance import gradient_distance
+from .gram import gram_assign, group_products
 from .nearest import nearest_members
 from .scale_gradients import scale_gradients
 from .update import kmeans_update
@@ -142,6 +143,12 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
             yield f"{name} {empty}", partial(update, previous=centroids, active=active)
         yield name, partial(kmeans_update, x, offsets, labels, n_clusters)
         yield name, partial(nearest_members, x, offsets, centroids, labels, 3)
+    for n_features, width in ((2048, 512), (15, 64)):
+        x, offsets, _, active, labels, _ = _inputs(1, n_features, torch.float32)
+        centre = torch.zeros(1, n_features)
+        name = f"D={n_features} W={width}"
+        yield name, partial(group_products, x, offsets, x, offsets, centre, width)
+        yield name, partial(gram_assign, torch.zeros(1, 8, width), torch.zeros(1, 8), offsets, active, labels)
     yield from _distance_cases()
 
 

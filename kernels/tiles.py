@@ -25,6 +25,9 @@ RANK_OTHERS = 32
 SLOTS = 1024
 """Slots scanned at a time for free ones."""
 
+GRAM_ROWS = 128
+"""Rows labelled from products by one program."""
+
 
 class AssignTile(NamedTuple):
     """One program's share of an assignment."""
@@ -70,6 +73,9 @@ _ASSIGN.update({(100, *key[1:]): tile for key, tile in list(_ASSIGN.items()) if 
 
 # D that is no multiple of 16: rows are read value by value, and their addresses take the registers.
 _UNEVEN = {80: AssignTile(64, 64, 16, 4, 2), 90: AssignTile(64, 128, 16, 4, 2), 100: AssignTile(64, 128, 16, 4, 2)}
+
+PRODUCT = AssignTile(32, 64, 32, 4, 2)
+"""Of a Gram matrix: the same everywhere, so that an entry depends on its two rows alone."""
 
 _UNKNOWN = AssignTile(32, 64, 32, 4, 2)
 """Small enough for the registers and shared memory of every supported GPU."""

@@ -145,12 +145,14 @@ def large_call(op: str, device) -> tuple:
         real, synthetic = ([normal(*shape) for shape in shapes] for _ in range(2))
         return (real, normal(3, 4), True) if op == "scale_gradients" else (real, synthetic, "cos", True, True)
     x, offsets = normal(6000, 40), torch.tensor([0, 10, 5000, 5000, 6000], device=device)
-    centroids = normal(4, 33, 40)
+    centroids, own = normal(4, 33, 40), 33 * torch.arange(5, device=device)
     labels = torch.randint(0, 33, (6000,), generator=draws, dtype=torch.int32).to(device)
     return {
         "kmeans_assign": (x, offsets, centroids, None, None, None, "fp32"),
         "kmeans_update": (x, offsets, labels, 40, normal(6000).abs(), None, None, "farthest"),
         "nearest_members": (x, offsets, centroids, labels, 5),
+        "group_products": (centroids.flatten(0, 1), own, x, offsets, normal(4, 40), 5000),
+        "gram_assign": (normal(4, 33, 5000), normal(4, 33).square(), offsets, labels.new_ones(4).bool(), labels),
     }[op]
 
 

@@ -11,7 +11,7 @@ from test_clustering import blobs, check_consistent, normal, offsets_of, results
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dream_accel as da
-from dream_accel.clustering import INITS, streaming
+from dream_accel.clustering import INITS, relocation, streaming
 
 SIZES = (60, 0, 3, 200, 1, 41)
 
@@ -93,10 +93,10 @@ class TestAgainstMemory:
         n = 3 * 2**24
         labels = torch.zeros(8, dtype=torch.int32)
         number = torch.tensor([0, 1, 4095, 4096, 2**24 - 1, 2**24, 2**24 + 1, n])
-        digits = streaming.digits_of(number)
-        assert torch.equal(streaming.number_of(digits), number)
+        digits = relocation.digits_of(number)
+        assert torch.equal(relocation.number_of(digits), number)
         arguments = (torch.tensor([0, 8]), labels, torch.arange(8.0), torch.tensor([[8, 0, 0]]), torch.ones(1).bool())
-        moved = streaming.relocated_labels(*(t.to(backend.device) for t in arguments))
+        moved = relocation.relocated_labels(*(t.to(backend.device) for t in arguments))
         assert moved.tolist() == [0, 0, 0, 0, 0, 0, 2, 1]
 
 

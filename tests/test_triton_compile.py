@@ -39,7 +39,7 @@ def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
     assert {name: found for name, found in problems.items() if found} == {}
 
 
-MODULES = ("prepare", "distance", "assign", "members", "slots", "update")
+MODULES = ("prepare", "distance", "assign", "members", "slots", "update", "gram")
 MODULES += ("gradient_distance", "global_cosine", "scale_gradients")
 
 
@@ -92,13 +92,21 @@ def _launches(operation, sizes, n_features, slices):
         "kmeans_assign": (x, offsets, centroids, active, labels, distance, "tf32"),
         "kmeans_update": (x, offsets, labels, n_clusters, distance, centroids, active, "farthest"),
         "nearest_members": (x, offsets, centroids, labels, 2),
+        "group_products": (x, offsets, x, offsets, torch.zeros(n_groups + skip, n_features)[skip:], 256),
+        "gram_assign": (
+            torch.zeros(n_groups + skip, n_clusters, 256)[skip:],
+            torch.zeros(n_groups + skip, n_clusters)[skip:],
+            offsets,
+            active,
+            labels,
+        ),
     }
     with _Operators() as operators:
         launches = report._record(90, "", lambda: getattr(package, operation)(*calls[operation]))
     return launches, operators.seen
 
 
-OPERATIONS = ("kmeans_assign", "kmeans_update", "nearest_members")
+OPERATIONS = ("kmeans_assign", "kmeans_update", "nearest_members", "group_products", "gram_assign")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -292,6 +292,23 @@ def test_a_group_has_the_same_bits_alone_and_in_a_batch(kernels, precision, n_fe
         assert torch.equal(torch.where(picks < 0, picks, picks + rows.start)[0], together[4][g])
 
 
+@pytest.mark.parametrize("n_features", [1, 15, 64, 70])
+def test_products_and_the_assignment_from_them(kernels, n_features):
+    problem = Problem(([37, 0, 130, 5], n_features, 9), shift=3.0)
+    centre = torch.stack([problem.x[rows].mean(dim=0) for _, rows in map(problem.group, range(4))]).nan_to_num(0)
+    gram = (problem.x, problem.offsets, problem.x, problem.offsets, centre, 130)
+    found, expected = kernels.group_products(*gram), reference.group_products(*gram)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    own = torch.arange(5, device=DEVICE) * 9
+    args = (problem.centroids.flatten(0, 1), own, problem.x, problem.offsets, centre, 130)
+    products = kernels.group_products(*args).view(4, 9, 130)
+    torch.testing.assert_close(products.flatten(0, 1), reference.group_products(*args), rtol=1e-5, atol=1e-4)
+    norms = (problem.centroids - centre.unsqueeze(1)).square().sum(dim=2)
+    norms[2, 3] = torch.inf
+    assign = (products, norms, problem.offsets, problem.active, problem.labels)
+    assert torch.equal(kernels.gram_assign(*assign), reference.gram_assign(*assign))
+
+
 def test_operators_reach_the_kernels(kernels, monkeypatch):
     monkeypatch.setenv("DREAM_ACCEL_BACKEND", "triton")
     problem = Problem(([30, 20], 10, 4), integers=True)

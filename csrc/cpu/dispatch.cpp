@@ -14,17 +14,20 @@ namespace dream_accel {
 
 namespace baseline {
 extern const Kernels table;
-}
+void multiply_tile(const AssignTile& tile, float* out, int64_t stride);
+}  // namespace baseline
 #ifdef DREAM_X86_ISAS
 namespace avx2 {
 extern const Kernels table;
-}
+void multiply_tile(const AssignTile& tile, float* out, int64_t stride);
+}  // namespace avx2
 namespace avx2_int16 {
 extern const Kernels table;
 }
 namespace avx512 {
 extern const Kernels table;
-}
+void multiply_tile(const AssignTile& tile, float* out, int64_t stride);
+}  // namespace avx512
 #endif
 #ifdef DREAM_AMX
 namespace amx {
@@ -99,6 +102,16 @@ const Kernels& kernels_for_assign(int64_t K, int64_t D) {
 #endif
     static_cast<void>(small);
     return chosen;
+}
+
+FloatProducts float_products() {
+#ifdef DREAM_X86_ISAS
+    // Assignments too small to convert are made in float.
+    const Kernels& table = kernels_for_assign(1, 1);
+    if (&table == &avx512::table) return {table, avx512::multiply_tile};
+    if (&table == &avx2::table) return {table, avx2::multiply_tile};
+#endif
+    return {baseline::table, baseline::multiply_tile};
 }
 
 const char* const* available_isas() { return available().names; }

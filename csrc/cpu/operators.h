@@ -49,6 +49,27 @@ void kmeans_update(
     int32_t* counts,        // OUT (G, K)
     int n_threads);
 
+// out[r * width + i] = (a_r - m_g).(x_i - m_g) for the rows a_r and x_i of group g, i counted from the group's first
+// row; 0 for i from the number of the group's rows to width.
+void group_products(
+    const Rows& a, const Rows& x,
+    const float* centre,  // IN (G, D), m
+    int64_t width,        // at least the rows of x in any group
+    float* out,           // OUT (rows of a, width)
+    int n_threads);
+
+// label_i = argmin_k norms_gk - 2 products_gki, ties to the lowest k; NaN is taken as infinite.
+void gram_assign(
+    const int64_t* offsets,  // IN (G+1,)
+    int64_t G,
+    const float* products,  // IN (G, K, width)
+    const float* norms,     // IN (G, K)
+    int64_t K, int64_t width,
+    const uint8_t* active,           // IN (G,); rows of other groups keep previous_labels
+    const int32_t* previous_labels,  // IN (N,)
+    int32_t* labels,                 // OUT (N,)
+    int n_threads);
+
 void nearest_members(
     const Rows& rows,
     const float* centroids,  // IN (G, K, D)

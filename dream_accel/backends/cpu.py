@@ -108,6 +108,47 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     return picks
 
 
+def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
+    """Products of the rows ``a`` of every group with its rows ``x``, both relative to ``centre``."""
+    a, a_offsets, x = a.contiguous(), a_offsets.contiguous(), x.contiguous()
+    offsets, centre = offsets.contiguous(), centre.contiguous()
+    out = torch.empty((len(a), width), dtype=torch.float32)
+    _call(
+        "group_products",
+        a.data_ptr(),
+        DTYPES[a.dtype],
+        *a.shape,
+        a_offsets.data_ptr(),
+        x.data_ptr(),
+        len(x),
+        offsets.data_ptr(),
+        len(offsets) - 1,
+        centre.data_ptr(),
+        width,
+        out.data_ptr(),
+    )
+    return out
+
+
+def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> Tensor:
+    """Nearest live centroid of every row, from products alone."""
+    products, norms, offsets = products.contiguous(), norms.contiguous(), offsets.contiguous()
+    active, labels = active.contiguous(), labels.contiguous()
+    found = torch.empty_like(labels)
+    _call(
+        "gram_assign",
+        offsets.data_ptr(),
+        len(offsets) - 1,
+        products.data_ptr(),
+        norms.data_ptr(),
+        *products.shape[1:],
+        active.data_ptr(),
+        labels.data_ptr(),
+        found.data_ptr(),
+    )
+    return found
+
+
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:

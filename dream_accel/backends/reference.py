@@ -131,6 +131,28 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     return picks
 
 
+def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
+    """Products of the rows ``a`` of every group with its rows ``x``, both relative to ``centre``."""
+    out = torch.zeros((len(a), width), dtype=torch.float32, device=a.device)
+    own = dict(_spans(a_offsets))
+    for group, rows in _spans(offsets):
+        if group in own:
+            # In float64: once rounded, an entry does not depend on its neighbours.
+            products = (a[own[group]] - centre[group]).double() @ (x[rows] - centre[group]).double().T
+            out[own[group], : rows.stop - rows.start] = products.float()
+    return out
+
+
+def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> Tensor:
+    """Nearest live centroid of every row, from products alone."""
+    new_labels = labels.clone()
+    for group, rows in _spans(offsets):
+        if active[group]:
+            score = norms[group].unsqueeze(1) - 2 * products[group, :, : rows.stop - rows.start]
+            new_labels[rows] = score.nan_to_num(nan=torch.inf, posinf=torch.inf).argmin(dim=0).int()
+    return new_labels
+
+
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:

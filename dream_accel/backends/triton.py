@@ -49,7 +49,7 @@ def refuses(op: str, *args: Any) -> str | None:
         return reason
     if op in DISTANCE_OPERATORS:
         return _refuses_gradients(tensors, args[2] if op == "scale_gradients" else args[3])
-    x, n_clusters = args[0], args[3] if op == "kmeans_update" else args[2].shape[1]
+    x, n_clusters = args[0], _clusters(op, args)
     if x.shape[1] < 1:
         return "x has no features"
     if len(x) > MAX_ROWS:
@@ -113,6 +113,16 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     return _kernels().nearest_members(x, offsets, centroids, labels, n)
 
 
+def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
+    """Products of the rows ``a`` of every group with its rows ``x``, both relative to ``centre``."""
+    return _kernels().group_products(a, a_offsets, x, offsets, centre, width)
+
+
+def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> Tensor:
+    """Nearest live centroid of every row, from products alone."""
+    return _kernels().gram_assign(products, norms, offsets, active, labels)
+
+
 def gradient_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -137,6 +147,13 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
 def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
     _kernels().gradient_distance(pairs.table, pairs.n_groups, metric, pairs.distance, pairs.per_layer)
     return pairs.distance, pairs.per_layer, pairs.grads
+
+
+def _clusters(op: str, args: tuple[Any, ...]) -> int:
+    """Counters a program of this call holds, one for every cluster."""
+    if op == "kmeans_update":
+        return args[3]
+    return args[2].shape[1] if op in ("kmeans_assign", "nearest_members") else 0
 
 
 def _kernels() -> ModuleType:

@@ -13,9 +13,10 @@ from ..arrays import converter_like, to_tensor
 from ..devices import find_device
 from ..errors import DreamAccelError, choices
 from ..groups import as_offsets
-from .lloyd import Fit, LloydSettings, fit_groups, graphed_fit
+from .routing import fit_batch
 from .rows import as_rows, check_finite, collect, is_chunked
 from .seeding import Start, random_start
+from .settings import Fit, LloydSettings
 from .streaming import fit_stream
 
 INITS = ("random", "k-means++", "labels")
@@ -57,6 +58,10 @@ class BatchedKMeans:
         empty: what an empty cluster does: take the row ``"farthest"`` from its centroid, or ``"keep"`` its centroid.
         cuda_graph: on CUDA, record the second fit of a kind (sizes, dtypes, settings, place of ``x`` in memory) in a
             CUDA graph and replay it from then on. A graph keeps about as much memory as a fit takes beside ``x``.
+        gram: iterate on the Gram matrix of every group that has at least 64 rows and fewer than D/2, where ``tol`` is 0
+            and ``empty`` is ``"farthest"``. An iteration then reads rows x rows numbers instead of rows x D, after one
+            product that costs as much as rows / K iterations: for fits of very many iterations. Needs the offsets on
+            the host, or ``check``.
 
     Attributes:
         labels_: (N,) int32, nearest centroid of every row.
@@ -82,6 +87,7 @@ class BatchedKMeans:
         precision: str = "tf32",
         empty: str = "farthest",
         cuda_graph: bool = True,
+        gram: bool = False,
     ) -> None:
         if not isinstance(n_clusters, int) or n_clusters < 1:
             raise DreamAccelError(f"n_clusters is {n_clusters!r}: it must be an integer, at least 1")
@@ -101,6 +107,7 @@ class BatchedKMeans:
         self.precision = precision
         self.empty = empty
         self.cuda_graph = cuda_graph
+        self.gram = gram
         self._fitted: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
@@ -148,17 +155,16 @@ class BatchedKMeans:
             back = converter_like(x)
         x = as_rows(x)
         place = x.device if device is None else find_device(device)
+        bounds = _host_bounds(offsets, len(x), check) if self.gram else None
         offsets = as_offsets(offsets, len(x), place, check)
         if check:
             check_finite(x, chunk_rows=chunk_rows)
         start = self._start(x, offsets, self.init if init is None else init)
-        settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, self.precision, self.empty)
+        settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, self.precision, self.empty, self.gram)
         if chunk_rows is not None:
             found = fit_stream(x, offsets, start, settings, chunk_rows)
-        elif self.cuda_graph:
-            found = graphed_fit()(offsets, start, settings, x=x)
         else:
-            found = fit_groups(offsets, start, settings, x=x)
+            found = fit_batch(x, offsets, start, settings, bounds, self.cuda_graph)
         self._keep(x, offsets, found, back)
         return self
 
@@ -221,3 +227,11 @@ def kmeans(x: Any, offsets: Any = None, n_clusters: int = 8, **options: Any) -> 
     """:class:`BatchedKMeans` as a function; ``options`` are its constructor's."""
     km = BatchedKMeans(n_clusters, **options).fit(x, offsets)
     return KMeansResult(km.labels_, km.cluster_centers_, km.counts_, km.inertia_, km.n_iter_)
+
+
+def _host_bounds(offsets: Any, n_rows: int, check: bool) -> list[int] | None:
+    """The offsets as the host knows them; None where it would have to wait for a device that it need not wait for."""
+    if offsets is None:
+        return [0, n_rows]
+    offsets = as_offsets(offsets, n_rows, torch.device("cpu"), check) if check else torch.as_tensor(offsets)
+    return offsets.tolist() if offsets.device.type == "cpu" else None

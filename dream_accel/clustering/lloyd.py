@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..graphs import GraphedFunction
-from ..groups import any_in_groups, group_of_rows, sum_groups
+from ..groups import any_in_groups, count_in_groups, group_of_rows, sum_groups
+from .gram import iterate_on_gram
 from .seeding import Start, initial_centroids
+from .settings import Fit, LloydSettings
 
 GRAPHS = 4
 """CUDA graphs of fits kept at most."""
 
 
-@dataclass(frozen=True)
-class LloydSettings:
-    """What a fit is asked for."""
+def fit_groups(
+    offsets: Tensor, start: Start, settings: LloydSettings, gram_width: int | None = None, *, x: Tensor
+) -> Fit:
+    """Fit every group: iterate from ``start``, then assign once more at fp32 with the centroids that are returned.
 
-    n_clusters: int
-    """K per group."""
-    max_iter: int
-    """Iterations at most."""
-    tol: float
-    """Squared shift of the centroids, over the mean variance of the features, that stops a group."""
-    precision: str
-    """Of the products that decide labels while iterating."""
-    empty: str
-    """What an empty cluster does."""
-
-
-class Fit(NamedTuple):
-    """The result of a fit; all belong together."""
-
-    labels: Tensor
-    """(N,) int32"""
-    centroids: Tensor
-    """(G, K, D)"""
-    counts: Tensor
-    """(G, K) int32"""
-    inertia: Tensor
-    """(G,) float32"""
-    n_iter: Tensor
-    """(G,) int32"""
-
-
-def fit_groups(offsets: Tensor, start: Start, settings: LloydSettings, *, x: Tensor) -> Fit:
-    """Fit every group: iterate from ``start``, then assign once more at fp32 with the centroids that are returned."""
+    With ``gram_width``, the iteration runs on Gram matrices that wide.
+    """
     centroids = initial_centroids(x, offsets, settings.n_clusters, start)
-    centroids, n_iter = iterate(x, offsets, centroids, settings)
+    if gram_width is None:
+        centroids, n_iter = iterate(x, offsets, centroids, settings)
+    else:
+        centroids, n_iter = iterate_on_gram(x, offsets, centroids, settings, gram_width)
     labels, distance = ops.kmeans_assign(x, offsets, centroids)
-    counts = count_labels(labels, offsets, settings.n_clusters)
+    group = group_of_rows(offsets, len(labels))
+    counts = count_in_groups(labels, group, len(offsets) - 1, settings.n_clusters)
     return Fit(labels, centroids, counts, sum_groups(distance, offsets).float(), n_iter)
 
 
@@ -94,14 +72,6 @@ def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettin
             shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
             active = active & (shift > tolerance)
     return centroids, n_iter
-
-
-def count_labels(labels: Tensor, offsets: Tensor, n_clusters: int) -> Tensor:
-    """(G, K) int32: rows of every label."""
-    n_groups = len(offsets) - 1
-    cluster = group_of_rows(offsets, len(labels)) * n_clusters + labels
-    counts = torch.zeros(n_groups * n_clusters, dtype=torch.int32, device=labels.device)
-    return counts.index_add_(0, cluster, torch.ones_like(labels)).view(n_groups, n_clusters)
 
 
 def _mean_variance(x: Tensor, offsets: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from .checks import result_dtype
 from .distance import METRICS
 from .feature_distance import feature_distance
 from .gradient_distance import gradient_distance
+from .gram_assign import gram_assign
+from .group_products import group_products
 from .kmeans_assign import PRECISIONS, kmeans_assign
 from .kmeans_update import EMPTY_POLICIES, kmeans_update
 from .layers import LAYER_RULES, select_layers
@@ -20,6 +22,8 @@ __all__ = [
     "PRECISIONS",
     "feature_distance",
     "gradient_distance",
+    "gram_assign",
+    "group_products",
     "kmeans_assign",
     "kmeans_update",
     "nearest_members",

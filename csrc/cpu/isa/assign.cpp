@@ -6,6 +6,8 @@
 // columns of x are converted and centred into scratch that stays in the first-level cache while all panels of centroids
 // pass by, the same columns of the panels stay in the second while all rows of a part of the tile pass by, and the
 // scores of that part are all that is ever stored.
+#include <type_traits>
+
 #include "distance.h"
 #include "functions.h"
 #include "simd.h"
@@ -29,8 +31,9 @@ constexpr int BLOCKS = 16;
 constexpr int PART_ROWS = ROWS * BLOCKS;
 constexpr int PANEL = 2 * W;
 constexpr int DEPTH = 256;
-constexpr int STRIDE = DEPTH + 16;  // not a power of two, so that rows do not compete for the same cache lines
-constexpr int64_t COLUMNS = 512;    // centroids whose scores are kept at a time
+constexpr int STRIDE = DEPTH + 16;        // not a power of two, so that rows do not compete for the same cache lines
+constexpr int64_t COLUMNS = 512;          // centroids whose scores are kept at a time
+constexpr int64_t PRODUCT_COLUMNS = 128;  // of which DEPTH features stay in the second-level cache
 constexpr int SEGMENT = 16;
 constexpr int64_t CACHE = 6 << 18;  // bytes of the second-level cache to count on
 
@@ -229,6 +232,26 @@ void assign_typed_tile(const AssignTile& tile) {
     }
 }
 
+template <class T>
+void multiply_typed_tile(const AssignTile& tile, float* out, int64_t out_stride) {
+    float* rows = tile.scratch;
+    float* scores = rows + ROWS * STRIDE;
+    const int64_t padded = (tile.K + W - 1) / W * W, stride = columns_at_a_time(tile.K);
+    for (int64_t i = 0; i < tile.n_rows; i += PART_ROWS) {
+        const T* x = static_cast<const T*>(tile.x) + i * tile.D;
+        const int n_rows = static_cast<int>(smaller<int64_t>(tile.n_rows - i, PART_ROWS));
+        const Part<T> part = {x, n_rows, x, 0};
+        for (int64_t first = 0; first < padded; first += PRODUCT_COLUMNS) {
+            score_columns<T>(tile, part, first, smaller<int64_t>(padded - first, PRODUCT_COLUMNS), rows, scores);
+            const int64_t n_wanted = smaller<int64_t>(tile.K - first, PRODUCT_COLUMNS);
+            for (int m = 0; m < n_rows; ++m) {
+                float* row = out + (i + m) * out_stride + first;
+                for (int64_t k = 0; k < n_wanted; ++k) row[k] = -0.5f * scores[m * stride + k];
+            }
+        }
+    }
+}
+
 }  // namespace
 
 AssignGeometry assign_geometry() { return {W, ROWS, 1}; }
@@ -244,6 +267,12 @@ void assign_tile(const AssignTile& tile) {
         case Dtype::bfloat16:
             return assign_typed_tile<BFloat16>(tile);
     }
+}
+
+void multiply_tile(const AssignTile& tile, float* out, int64_t stride) {
+    with_type(tile.dtype, [&](auto* type) {
+        multiply_typed_tile<std::remove_cv_t<std::remove_pointer_t<decltype(type)>>>(tile, out, stride);
+    });
 }
 
 // Panels in the order multiply reads them: packed[d * width + j] = -2 (c_j[d] - centre[d]).

@@ -72,6 +72,16 @@ const Kernels& kernels();
 // The table for assignments of this size.
 const Kernels& kernels_for_assign(int64_t K, int64_t D);
 
+// Products in float, where an instruction set assigns by rounded ones: those of the next slower set.
+struct FloatProducts {
+    const Kernels& table;  // what packs, and says how
+
+    // out[i * stride + k] = (x_i - centre).(c_k - centre) for the rows and the K centroids of the tile.
+    void (*multiply_tile)(const AssignTile& tile, float* out, int64_t stride);
+};
+
+FloatProducts float_products();
+
 // Names of the instruction sets that are compiled in and run here, slowest first.
 const char* const* available_isas();
 

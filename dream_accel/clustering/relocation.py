@@ -1,0 +1,49 @@
+"""Which rows empty clusters take, told as labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import ops
+
+LOW = 1 << 12
+"""Row numbers are split into two numbers below this, each exact in float32."""
+
+
+def relocated_labels(offsets: Tensor, labels: Tensor, distance: Tensor, counts: Tensor, active: Tensor) -> Tensor:
+    """(N,) labels after the empty clusters of active groups took the farthest rows.
+
+    The rule is kmeans_update's: it is asked for the means of row numbers. A cluster that was empty and has one member
+    afterwards has that row's number as its mean.
+    """
+    n_rows, n_clusters = len(labels), counts.shape[1]
+    digits = digits_of(torch.arange(n_rows, device=labels.device))
+    nobody = torch.zeros(*counts.shape, 3, device=labels.device)
+    means, after = ops.kmeans_update(
+        digits,
+        offsets,
+        labels,
+        n_clusters,
+        distance=distance.float(),
+        previous=nobody,
+        active=active,
+        empty="farthest",
+    )
+    row = number_of(means)
+    took = (counts == 0) & (after == 1)
+    # Clusters that took no row write to a place behind the last row.
+    cluster = torch.arange(n_clusters, dtype=torch.int32, device=labels.device).expand_as(row)
+    moved = torch.cat([labels, labels.new_zeros(1)])
+    return moved.scatter(0, torch.where(took, row, n_rows).flatten(), cluster.flatten())[:n_rows]
+
+
+def digits_of(number: Tensor) -> Tensor:
+    """(..., 3) float32: whole numbers below 2^36 in parts that float32 holds exactly."""
+    return torch.stack([number // LOW**2, number // LOW % LOW, number % LOW], dim=-1).float()
+
+
+def number_of(digits: Tensor) -> Tensor:
+    """(...) int64: back from :func:`digits_of`."""
+    high, middle, low = digits.to(torch.int64).unbind(-1)
+    return (high * LOW + middle) * LOW + low

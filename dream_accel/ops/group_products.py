@@ -1,0 +1,64 @@
+"""Products of the rows of every group: Gram matrices, and centroids in their terms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backends import choose
+from ..errors import DreamAccelError
+from .checks import check_device, check_rows, check_shape
+
+torch.library.define(
+    "dream_accel::group_products",
+    "(Tensor a, Tensor a_offsets, Tensor x, Tensor offsets, Tensor centre, SymInt width) -> Tensor",
+)
+
+
+def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
+    """Multiply the rows ``a`` of every group with its rows ``x``, both relative to a centre.
+
+    ``out[r, i] = <a_r - m_g, x_i - m_g>`` in float32, ``i`` counted from the first row of group ``g`` in ``x``. Where
+    ``a`` is ``x`` the result is symmetric. An entry depends on the two rows and the centre alone.
+
+    Args:
+        a: (R, D) float32; the rows of all groups one after another.
+        a_offsets: (G+1,) int64, of ``a``.
+        x: (N, D) float32.
+        offsets: (G+1,) int64, of ``x``.
+        centre: (G, D) float32, m.
+        width: columns of the result; at least the rows of ``x`` in any group, which the operator does not look at.
+
+    Returns:
+        (R, width) float32; 0 beyond the rows of the group.
+
+    Raises:
+        DreamAccelError: shapes, dtypes or devices do not fit.
+    """
+    return torch.ops.dream_accel.group_products(a, a_offsets, x, offsets, centre, width)
+
+
+def _check(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> None:
+    check_rows(x, offsets)
+    check_rows(a, a_offsets)
+    for name, rows in (("a", a), ("x", x)):
+        check_shape(name, rows, (rows.shape[0], x.shape[1]), torch.float32)
+    check_shape("a_offsets", a_offsets, tuple(offsets.shape), torch.int64)
+    check_shape("centre", centre, (len(offsets) - 1, x.shape[1]), torch.float32)
+    check_device("x", x, a=a, centre=centre)
+    if width < 1:
+        raise DreamAccelError(f"width is {width}: it must be at least 1 and the rows of any group")
+
+
+@torch.library.impl("dream_accel::group_products", "default")
+@torch.no_grad()
+def _impl(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
+    args = (a, a_offsets, x, offsets, centre, width)
+    _check(*args)
+    return choose("group_products", *args).group_products(*args)
+
+
+@torch.library.register_fake("dream_accel::group_products")
+def _fake(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
+    _check(a, a_offsets, x, offsets, centre, width)
+    return a.new_empty((a.shape[0], width))
