@@ -14,7 +14,7 @@ from torch import Tensor
 
 import dream_accel as da
 from dream_accel import ops
-from dream_accel.clustering import INITS, estimator, lloyd
+from dream_accel.clustering import INITS, lloyd, routing
 from dream_accel.graphs import GraphedFunction
 
 
@@ -439,7 +439,7 @@ class TestGraphs:
     def fake(self, monkeypatch):
         backend = FakeGraphs()
         graphed = GraphedFunction(lloyd.fit_groups, in_place=("x",), copy_outputs=True, backend=backend)
-        monkeypatch.setattr(estimator, "graphed_fit", lambda: graphed)
+        monkeypatch.setattr(routing, "graphed_fit", lambda: graphed)
         return backend
 
     @pytest.mark.parametrize("init", ["random", "k-means++", "labels"])
