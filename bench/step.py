@@ -35,7 +35,7 @@ def run(
         trace: file to write our inner step to, for chrome://tracing.
     """
     problem = make_problem(device, quick, data_dir)
-    rounds, in_a_row = (1, 1) if quick else (5, REPEATS)
+    rounds, in_a_row = (1, 1) if quick else (3, REPEATS)
     ours, theirs, recipe = problem.ours, problem.theirs, problem.recipe
     matched = problem.ours.split.train.n_classes * (
         ours.sampler.batch_size + min(recipe.ipc * recipe.factor**2, recipe.max_synthetic)
@@ -59,10 +59,10 @@ def run(
             yield problem.line(
                 kernel, f"images in a {name}", provider, rates(seconds, images * repeats), "images per second"
             )
+    yield from _clustering(problem, rounds)
     for way, other in problem.other_ways().items():
         seconds = time_interleaved({way: retained_heap()(repeated(other.match, in_a_row))}, device, rounds)[way]
         yield problem.line("step", "time of a matching step", "dream", times(seconds, in_a_row), "ms", way=way)
-    yield from _clustering(problem, rounds)
     for provider, side in (("dream", ours), ("published", theirs)):
         launches, syncs = counts(_inner_step(side, recipe.network_images), device, trace if side is ours else None)
         what = "kernel launches" if device.type == "cuda" else "operator calls"
