@@ -109,14 +109,13 @@ def publish(path: Path) -> str:
 
 
 def levels(points: Sequence[Point]) -> dict[str, list[Level]]:
-    """The curve of every arm, over the seeds that reached each iteration."""
+    """The curve of every arm over its seeds, as far as all of them have come."""
     curves: dict[str, list[Level]] = {}
     for arm in dict.fromkeys(point.arm for point in points):
         own = [point for point in points if point.arm == arm]
-        curves[arm] = [
-            _level(iteration, [point for point in own if point.iteration == iteration])
-            for iteration in sorted({point.iteration for point in own})
-        ]
+        by_iteration = {i: [point for point in own if point.iteration == i] for i in sorted({p.iteration for p in own})}
+        most = max(map(len, by_iteration.values()))
+        curves[arm] = [_level(i, there) for i, there in by_iteration.items() if len(there) == most]
     return curves
 
 

@@ -129,7 +129,7 @@ class TestAccuracy:
             assert ended.value.code == 0
             assert said in capsys.readouterr().out
         assert len(curve.read_curve(out)) == 4
-        assert out.with_suffix(".md").read_text() == curve.table(curve.read_curve(out)) == command._render(out)
+        assert out.with_suffix(".md").read_text() == curve.table(curve.read_curve(out)) == command.remake(out)
         assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -169,6 +169,10 @@ class TestCurve:
     def test_levels_are_means_and_deviations_over_seeds(self):
         level = curve.levels(self.both)["random"][0]
         assert (level.iteration, level.seconds, level.mean, level.std, level.seeds) == (0, 1, 42, 2, 2)
+
+    def test_iterations_that_only_some_seeds_reached_are_left_out(self):
+        found = curve.levels([*points("dream", 50, 60, 70), *points("dream", 52, 62, seed=1)])["dream"]
+        assert [level.iteration for level in found] == [0, 2]
 
     def test_an_arm_arrives_where_it_is_first_measured_at_the_level(self):
         found = curve.levels(self.both)["dream"]
