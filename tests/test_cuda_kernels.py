@@ -13,6 +13,7 @@ import emulated_cuda
 import pytest
 import torch
 from conftest import refused
+from hard_rows import HARD, check_against_float64, hard_rows
 
 import dream_accel as da
 from dream_accel import _native
@@ -145,6 +146,11 @@ class TestKMeans:
     def test_every_row_gets_its_nearest_centroid(self, shape, dtype):
         x, offsets, centroids = problem(*shape, dtype)
         assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
+
+    @pytest.mark.parametrize("data", HARD)
+    def test_hard_rows_get_their_nearest_centroid_too(self, data):
+        x, offsets, centroids = hard_rows(data)
+        check_against_float64(x, offsets, centroids, *assign(x, offsets, centroids))
 
     def test_offset_of_100_sigma_does_not_spoil_the_labels(self):
         x, offsets, centroids = problem([90, 40], 120, 20, shift=100.0)

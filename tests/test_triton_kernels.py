@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from hard_rows import HARD, check_against_float64, hard_rows
 
 from dream_accel import ops
 from dream_accel.backends import reference, refusal
@@ -108,6 +109,12 @@ def test_assignment_is_nearest(kernels, shape):
     problem = Problem(shape)
     labels, distance = kernels.kmeans_assign(problem.x, problem.offsets, problem.centroids)
     check_assignment(problem, labels, distance)
+
+
+@pytest.mark.parametrize("data", HARD)
+def test_assignment_of_hard_rows(kernels, data):
+    x, offsets, centroids = (values.to(DEVICE) for values in hard_rows(data))
+    check_against_float64(x, offsets, centroids, *kernels.kmeans_assign(x, offsets, centroids))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -47,18 +47,20 @@ def kmeans_assign(
     new_distance = torch.full((len(x),), torch.inf, dtype=dtype, device=x.device)
     for group, rows in _spans(offsets):
         # Subtracting one vector from rows and centroids changes no distance, and keeps |c|^2 - 2 x.c from cancelling.
-        live = centroids[group].to(dtype)
-        live = torch.where(live.isfinite().all(dim=1, keepdim=True), live, torch.nan)
+        own = centroids[group].to(dtype)
+        live = torch.where(own.isfinite().all(dim=1, keepdim=True), own, torch.nan)
         centre = live.nanmean(dim=0)
         live = live - centre
         c_norm = live.square().sum(dim=1)
         for chunk in _chunks(rows):
-            x_chunk = x[chunk].to(dtype) - centre
-            score = (c_norm - 2 * x_chunk @ live.T).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            x_chunk = x[chunk].to(dtype)
+            score = (c_norm - 2 * (x_chunk - centre) @ live.T).nan_to_num(
+                nan=torch.inf, posinf=torch.inf, neginf=-torch.inf
+            )
             nearest = score.argmin(dim=1)
             new_labels[chunk] = nearest.int()
             new_distance[chunk] = (
-                (x_chunk - live[nearest]).square().sum(dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf)
+                (x_chunk - own[nearest]).square().sum(dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf)
             )
     if active is not None:
         assert labels is not None
