@@ -16,9 +16,13 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
     """View a torch, NumPy or CuPy array as a tensor; anything else that speaks DLPack too.
 
     Raises:
-        DreamAccelError: the object is no array.
+        DreamAccelError: the object is no array, is sparse, or holds no data.
     """
     if isinstance(array, Tensor):
+        if array.layout != torch.strided:
+            raise DreamAccelError(f"{name} is sparse: pass a dense array, {name}.to_dense()")
+        if array.is_meta:
+            raise DreamAccelError(f"{name} is on meta, which holds no data: pass an array on a device that does")
         return array
     if isinstance(array, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(array))

@@ -15,8 +15,8 @@ def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = Tr
     """Offsets as a (G+1,) int64 tensor on ``device``; None means one group of all rows.
 
     Raises:
-        DreamAccelError: fewer than two offsets, or offsets that do not rise from 0 to ``n_rows``. Looking at offsets
-            that live on an accelerator waits for it; ``check=False`` trusts them.
+        DreamAccelError: fewer than two offsets, offsets that do not rise from 0 to ``n_rows``, or that hold no data.
+            Looking at offsets that live on an accelerator waits for it; ``check=False`` trusts them.
     """
     if offsets is None:
         return torch.tensor([0, n_rows], dtype=torch.int64).to(device, non_blocking=True)
@@ -26,6 +26,8 @@ def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = Tr
         raise DreamAccelError(f"offsets is {offsets!r}: it must be (G+1,) integers") from None
     if offsets.is_floating_point() or offsets.dim() != 1:
         raise DreamAccelError(f"offsets is {offsets.dtype} of shape {tuple(offsets.shape)}: it must be (G+1,) integers")
+    if offsets.is_meta:
+        raise DreamAccelError("offsets is on meta, which holds no data: pass integers on the host or on x's device")
     if len(offsets) < 2:
         raise DreamAccelError("offsets describes no group: it must hold G+1 integers for G >= 1 groups")
     if check:

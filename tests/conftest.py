@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
@@ -106,6 +107,13 @@ def refused(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def refused_unlaunched(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """The same of a call that must not get as far as looking for a backend to run an operator."""
+    launched = AssertionError("an operator was launched before the call was refused")
+    with mock.patch("dream_accel.backends.refusal", side_effect=launched):
+        return refused(call, *args, **kwargs)
 
 
 _ASKS = {"item", "tolist", "numpy", "cpu", "nonzero", "argwhere", "masked_select", "unique", "equal", "allclose"}

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import no_host_round_trip, refused
+from conftest import no_host_round_trip, refused_unlaunched
 from fake_graphs import FakeGraphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -355,6 +355,18 @@ class TestRepresentatives:
                 distance = (x[members] - km.cluster_centers_[g, k]).square().sum(dim=1)
                 assert picks[g, k] == members[distance.argmin()]
 
+    def test_extra_clusters_of_a_small_group_are_never_picked(self, backend):
+        x, offsets = ragged(backend.device)
+        km = da.BatchedKMeans(5).fit(x, offsets)
+        picks = km.representatives()
+        assert torch.equal(picks[1:3] >= 0, km.counts_[1:3] > 0)
+
+    def test_no_rows_give_no_picks(self, backend):
+        km = da.BatchedKMeans(3).fit(normal(0, 4).to(backend.device))
+        assert km.labels_.shape == (0,)
+        assert km.inertia_.tolist() == [0]
+        assert km.representatives(2).tolist() == [[-1] * 6]
+
     def test_groups_with_too_few_rows_are_padded_with_minus_one(self, backend):
         x, offsets = ragged(backend.device)
         picks = da.BatchedKMeans(5).fit(x, offsets).representatives(4).cpu()
@@ -510,7 +522,7 @@ class TestRefusals:
         ],
     )
     def test_options(self, options, said):
-        message = refused(da.BatchedKMeans, **{"n_clusters": 3, **options})
+        message = refused_unlaunched(da.BatchedKMeans, **{"n_clusters": 3, **options})
         assert all(part in message for part in said), message
 
     @pytest.mark.parametrize(
@@ -521,6 +533,9 @@ class TestRefusals:
             pytest.param(X[:, :0], None, ["(10, 0)", "at least 1 feature"], id="no features"),
             pytest.param(X.int(), None, ["torch.int32", "floating point", "x.float()"], id="integers"),
             pytest.param(X.numpy().astype(np.int64), None, ["torch.int64", "x.float()"], id="numpy integers"),
+            pytest.param(X.to(torch.complex64), None, ["torch.complex64", "floating point"], id="complex"),
+            pytest.param(X.to_sparse(), None, ["x is sparse", "x.to_dense()"], id="sparse"),
+            pytest.param(X.to("meta"), None, ["x is on meta", "holds no data"], id="no data"),
             pytest.param([[1.0, 2.0]], None, ["x is a list", "torch, NumPy or CuPy"], id="list"),
             pytest.param(
                 NOT_FINITE, None, ["NaN or Inf", "2 of 4 rows", "first is row 1", "remove or repair"], id="NaN"
@@ -530,56 +545,75 @@ class TestRefusals:
             pytest.param(X, [0, 9], ["from 0 to 9", "number of rows, 10"], id="offsets end early"),
             pytest.param(X, [2, 10], ["from 2 to 10", "from 0"], id="offsets begin late"),
             pytest.param(X, [0], ["no group"], id="no group"),
+            pytest.param(X, torch.tensor([0, 10], device="meta"), ["offsets is on meta", "no data"], id="no offsets"),
             pytest.param(X, [0.0, 10.0], ["float", "integers"], id="fractional offsets"),
         ],
     )
     def test_rows_and_offsets(self, x, offsets, said):
-        message = refused(da.BatchedKMeans(3).fit, x, offsets)
+        message = refused_unlaunched(da.BatchedKMeans(3).fit, x, offsets)
         assert all(part in message for part in said), message
+
+    def test_unchecked_rows_are_taken_as_they_are(self):
+        km = da.BatchedKMeans(2).fit(NOT_FINITE, check=False)
+        assert km.labels_.shape == (4,)
 
     def test_finite_sums_do_not_hide_nan(self):
         x = torch.ones(5, 4, dtype=torch.float16)
         x[3, 2] = torch.nan
-        assert "1 of 5" in refused(da.BatchedKMeans(2).fit, x)
+        assert "1 of 5" in refused_unlaunched(da.BatchedKMeans(2).fit, x)
 
     def test_sums_beyond_half_precision_are_no_infinity(self):
         da.BatchedKMeans(2).fit(torch.full((5, 40), 6e4, dtype=torch.float16))
 
-    def test_centroids_of_another_shape(self):
-        message = refused(da.BatchedKMeans(4, init=torch.zeros(4, 3)).fit, X)
-        assert "init has shape (4, 3)" in message
+    @pytest.mark.parametrize("shape", [(4, 3), (1, 5, 3), (1, 4, 2), (2, 4, 3)], ids=str)
+    def test_centroids_of_another_shape(self, shape):
+        message = refused_unlaunched(da.BatchedKMeans(4, init=torch.zeros(shape)).fit, X)
+        assert f"init has shape {shape}" in message
         assert "(G, K, D) = (1, 4, 3)" in message
 
+    def test_centroids_without_data(self):
+        message = refused_unlaunched(da.BatchedKMeans(4, init=torch.zeros(1, 4, 3, device="meta")).fit, X)
+        assert "init is on meta" in message
+
     def test_centroids_that_are_no_array(self):
-        assert "init is a list" in refused(da.BatchedKMeans(1, init=[[[0.0] * 3]]).fit, X)
+        assert "init is a list" in refused_unlaunched(da.BatchedKMeans(1, init=[[[0.0] * 3]]).fit, X)
 
     def test_warm_start_of_other_rows(self):
         km = da.BatchedKMeans(3).fit(X)
-        message = refused(km.fit, X[:4], init="labels")
+        message = refused_unlaunched(km.fit, X[:4], init="labels")
         assert "4 rows after a fit of 10" in message
 
     @pytest.mark.parametrize(
         "call", [lambda km: km.representatives(), lambda km: km.predict(X), lambda km: km.fit(X, init="labels")]
     )
     def test_asking_before_fitting(self, call):
-        message = refused(call, da.BatchedKMeans(3))
+        message = refused_unlaunched(call, da.BatchedKMeans(3))
         assert "before fit()" in message
         assert "call fit(x, offsets) first" in message
 
     def test_predicting_rows_of_other_groups_or_features(self):
         km = da.BatchedKMeans(3).fit(X, [0, 4, 10])
-        assert "(2, 3, 3)" in refused(km.predict, X)
-        assert "(2, 3, 3)" in refused(km.predict, X[:, :2], [0, 4, 10])
+        assert "(2, 3, 3)" in refused_unlaunched(km.predict, X)
+        assert "(2, 3, 3)" in refused_unlaunched(km.predict, X[:, :2], [0, 4, 10])
+
+    def test_predicting_rows_on_another_device(self):
+        km = da.BatchedKMeans(3).fit(X)
+        *rest, centroids = km._fitted
+        km._fitted = (*rest, centroids.to("meta"))
+        message = refused_unlaunched(km.predict, X)
+        assert "x is on cpu and centroids on meta: move both to one device" in message
 
     def test_predicting_rows_that_are_not_finite(self):
         km = da.BatchedKMeans(3).fit(X)
-        assert "NaN or Inf in 1 of 10 rows" in refused(km.predict, X.index_fill(0, torch.tensor([4]), torch.nan))
+        assert "NaN or Inf in 1 of 10 rows" in refused_unlaunched(
+            km.predict, X.index_fill(0, torch.tensor([4]), torch.nan)
+        )
 
     def test_clusters_that_are_no_integer(self):
-        assert "n_clusters is 3.5" in refused(da.BatchedKMeans, 3.5)
+        assert "n_clusters is 3.5" in refused_unlaunched(da.BatchedKMeans, 3.5)
 
     def test_offsets_that_are_no_numbers(self):
-        assert "offsets is 'abc'" in refused(da.BatchedKMeans(3).fit, X, "abc")
+        assert "offsets is 'abc'" in refused_unlaunched(da.BatchedKMeans(3).fit, X, "abc")
 
     def test_no_representatives_per_cluster(self):
-        assert "n is 0" in refused(da.BatchedKMeans(3).fit(X).representatives, 0)
+        assert "n is 0" in refused_unlaunched(da.BatchedKMeans(3).fit(X).representatives, 0)

@@ -1,0 +1,81 @@
+"""Arrays of other libraries in and out. CuPy is played by a module whose arrays share memory through DLPack alone."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import refused
+
+import dream_accel as da
+from dream_accel.arrays import converter_like, to_tensor
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A CuPy whose arrays live in host memory."""
+
+    class Array:
+        def __init__(self, tensor):
+            self.tensor = tensor
+            self.shape = tuple(tensor.shape)
+
+        def __getitem__(self, index):
+            return self.tensor[index]
+
+        def __dlpack__(self, **options):
+            return self.tensor.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.tensor.__dlpack_device__()
+
+    Array.__module__ = "cupy"
+    module = ModuleType("cupy")
+    module.ndarray = Array
+    module.from_dlpack = lambda array: Array(torch.from_dlpack(array))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+def rows(n=30):
+    return torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_cupy_arrays_are_neither_copied_in_nor_out(cupy):
+    x = rows()
+    tensor = to_tensor(cupy.ndarray(x))
+    assert tensor.data_ptr() == x.data_ptr()
+    back = converter_like(cupy.ndarray(x))(tensor)
+    assert isinstance(back, cupy.ndarray)
+    assert back.tensor.data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_fit_of_cupy_arrays_gives_cupy_arrays(cupy, chunked):
+    x = rows()
+    expected = da.BatchedKMeans(3).fit(x, [0, 10, 30])
+    given = [cupy.ndarray(part) for part in x.split(7)] if chunked else cupy.ndarray(x)
+    km = da.BatchedKMeans(3).fit(given, cupy.ndarray(torch.tensor([0, 10, 30])))
+    for name in ("labels_", "cluster_centers_", "counts_", "inertia_", "n_iter_"):
+        found = getattr(km, name)
+        assert isinstance(found, cupy.ndarray)
+        assert torch.equal(found.tensor, getattr(expected, name))
+    assert torch.equal(km.representatives().tensor, expected.representatives())
+    assert torch.equal(km.predict(cupy.ndarray(x), [0, 10, 30]).tensor, expected.labels_)
+
+
+def test_centroids_may_be_cupy_arrays(cupy):
+    start = rows(3).unsqueeze(0)
+    km = da.BatchedKMeans(3, init=cupy.ndarray(start)).fit(rows())
+    assert torch.equal(km.cluster_centers_, da.BatchedKMeans(3, init=start).fit(rows()).cluster_centers_)
+
+
+def test_cupy_rows_are_checked_like_any(cupy):
+    assert "x is torch.int64" in refused(da.BatchedKMeans(3).fit, cupy.ndarray(rows().long()))
+    assert "x has shape (4,)" in refused(da.BatchedKMeans(3).fit, cupy.ndarray(rows()[0]))
+
+
+def test_other_arrays_that_speak_dlpack_come_back_as_tensors(cupy):
+    foreign = type("Array", (cupy.ndarray,), {"__module__": "elsewhere"})
+    km = da.BatchedKMeans(3).fit(foreign(rows()))
+    assert torch.equal(km.labels_, da.BatchedKMeans(3).fit(rows()).labels_)
