@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+tl = pytest.importorskip("triton.language")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
 
 
@@ -54,6 +56,66 @@ def test_every_kernel_is_compiled(compiled):
     }
     for arch in report.ARCHITECTURES:
         assert {launch.kernel for launch, _ in compiled if launch.arch == arch} == defined
+
+
+_OPERATION = re.compile(r"\s*(%\w+)(?::\d+)? = (\S+) (.*?) : (.*)")
+
+
+def narrow_addresses(ir):
+    """Arguments of a kernel that are indexed by a product in 32 bits, read from its first representation.
+
+    Counted is what is added to the argument itself: that leads to a row, and what follows stays within the row. A
+    product of sizes alone, as K * n, is the size of one group, and a product with a constant the beginning of a tile.
+    """
+    made, found = {}, set()
+    for line in ir.splitlines():
+        operation = _OPERATION.match(line)
+        if operation is None:
+            continue
+        name, kind, operands, types = operation.groups()
+        operands = re.findall(r"%\w+", operands)
+        made[name] = kind, operands, types
+        if kind != "tt.addptr":
+            continue
+        base, todo = operands[0], [operands[1]]
+        if made.get(base, ("",))[0] == "tt.splat":
+            base = made[base][1][0]
+        while base not in made and todo:
+            kind, operands, types = made.get(todo.pop(), ("", [], ""))
+            bounded = any("%c" in operand for operand in operands) or not any(operand in made for operand in operands)
+            if kind == "arith.muli" and "i32" in types and not bounded:
+                found.add(base)
+            if kind != "tt.load":
+                todo += operands
+    return found
+
+
+def addresses_of(launch):
+    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
+    source = triton.compiler.ASTSource(kernel, launch.signature, launch.constants, launch.attributes)
+    target = triton.backends.compiler.GPUTarget("cuda", launch.arch, 32)
+    return narrow_addresses(triton.compile(source, target=target, options=launch.options).asm["ttir"])
+
+
+def test_rows_beyond_two_to_the_31_elements_are_addressed_in_64_bits(compiled):
+    one_of_each = {launch.kernel: launch for launch, _ in compiled if launch.arch == 90}
+    narrow = {name: addresses_of(launch) for name, launch in one_of_each.items()}
+    assert {name: arguments for name, arguments in narrow.items() if arguments} == {}
+
+
+@triton.jit
+def _wraps_around(X_ptr, Y_ptr, Rows_ptr, D, WIDE: tl.constexpr):
+    row = tl.load(Rows_ptr + tl.arange(0, 16))
+    if WIDE:
+        row = row.to(tl.int64)
+    tl.store(Y_ptr + row * 16, tl.load(X_ptr + row * D + 3))
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(False, {"%X_ptr"}), (True, set())])
+def test_an_address_that_wraps_around_is_found(wide, narrow):
+    arguments = torch.zeros(9), torch.zeros(9), torch.zeros(16, dtype=torch.int32), 48
+    (launch,) = load("report")._record(90, "", lambda: _wraps_around[(1,)](*arguments, WIDE=wide))
+    assert addresses_of(launch) == narrow
 
 
 def test_a_report_names_what_is_wrong():
