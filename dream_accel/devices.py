@@ -7,6 +7,11 @@ import torch
 from .errors import DreamAccelError
 
 
+def reading_waits(tensor: torch.Tensor) -> bool:
+    """Whether looking at the values makes the host wait: everywhere but in its own memory."""
+    return tensor.device.type != "cpu"
+
+
 def find_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, else the CUDA device if there is one, else the CPU.
 

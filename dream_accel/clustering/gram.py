@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..groups import any_in_groups, count_in_groups, group_of_rows
+from ..groups import all_stopped, any_in_groups, count_in_groups, group_of_rows
 from .relocation import relocated_labels
 from .settings import LloydSettings
 
@@ -64,6 +64,8 @@ def iterate_on_gram(
         return products.flatten().gather(0, (group * n_clusters + of) * width + position)
 
     for _ in range(settings.max_iter):
+        if all_stopped(active):
+            break
         previous_labels = labels
         labels = ops.gram_assign(products, norms, offsets, active, labels)
         active = active & any_in_groups(labels != previous_labels, offsets)

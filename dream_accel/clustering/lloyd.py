@@ -1,4 +1,4 @@
-"""Lloyd's iteration over all groups: a fixed number of launches, and nothing that asks the host."""
+"""Lloyd's iteration over all groups: on an accelerator a fixed number of launches, and nothing that asks the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import ops
 from ..graphs import GraphedFunction
-from ..groups import any_in_groups, count_in_groups, group_of_rows, sum_groups
+from ..groups import all_stopped, any_in_groups, count_in_groups, group_of_rows, sum_groups
 from .gram import iterate_on_gram
 from .seeding import Start, initial_centroids
 from .settings import Fit, LloydSettings
@@ -49,7 +49,7 @@ def graphed_fit() -> GraphedFunction:
 def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor]:
     """Centroids after at most ``max_iter`` iterations, and how many every group did.
 
-    A group stops at its fixpoint. The launches for it go on and do nothing, so their number is fixed.
+    A group stops at its fixpoint. On an accelerator the launches for it go on and do nothing, so their number is fixed.
     """
     n_groups = len(offsets) - 1
     labels = torch.full((len(x),), -1, dtype=torch.int32, device=x.device)
@@ -58,6 +58,8 @@ def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettin
     tolerance = settings.tol * _mean_variance(x, offsets) if settings.tol > 0 else None
 
     for _ in range(settings.max_iter):
+        if all_stopped(active):
+            break
         previous_labels, previous = labels, centroids
         labels, _ = ops.kmeans_assign(
             x, offsets, centroids, active=active, labels=labels, precision=settings.precision, with_distance=False
