@@ -7,10 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
+from . import tuned
 from .distance import squared_distance
 from .launch import COMPILE, dense, maybe_dense, on_device_of
 from .prepare import centre_centroids, round_operand, tile_map
+from .tiles import AssignTile
 
 DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "bf16": "tf32"}
 """What tl.dot is asked for; it only matters for float32 operands."""
@@ -105,6 +106,7 @@ def kmeans_assign(
     distance: Tensor | None = None,
     precision: str = "fp32",
     with_distance: bool = True,
+    tile: AssignTile | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Label every row with the nearest live centroid of its group.
 
@@ -117,6 +119,7 @@ def kmeans_assign(
         distance: (N,) float32, needed beside ``active``.
         precision: of the products that decide the label: ``"fp32"`` (three tf32 products), ``"tf32"`` or ``"bf16"``.
         with_distance: False saves the second pass over ``x``.
+        tile: what one program takes. Default: what the table has for the GPU, K, D and precision.
 
     Returns:
         labels (N,) int32 and squared distances (N,) float32, summed in fp32 whatever ``precision`` is; (0,) without.
@@ -128,7 +131,7 @@ def kmeans_assign(
     new_distance = torch.empty(n_rows if with_distance else 0, dtype=torch.float32, device=x.device)
     if len(offsets) < 2:
         return new_labels, new_distance
-    tile = tiles.assign_tile(tiles.architecture(x.device), n_clusters, n_features, precision)
+    tile = tile or tuned.assign_tile(x.device, n_clusters, n_features, precision)
     with on_device_of(x):
         centred = centre_centroids(centroids, precision)
         tiling = tile_map(offsets, n_rows, tile.rows)

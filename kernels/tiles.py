@@ -1,7 +1,7 @@
 """Tile sizes, by architecture, shape class and dtype.
 
 A tile changes the order of floating-point sums, so it is a function of (architecture, K, D, precision) alone: never of
-the number of rows or groups, and never of a timing.
+the number of rows or groups, and never of a timing unless the user opts in (:mod:`.tuned`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ RANK_OTHERS = 32
 SLOTS = 1024
 """Slots scanned at a time for free ones."""
 
+CLUSTER_CLASSES = (32, 64, 128)
+"""Shape classes of the assignment by their clusters per tile."""
 GRAM_ROWS = 128
 """Rows labelled from products by one program."""
 
@@ -89,9 +91,14 @@ def architecture(device: torch.device) -> int:
     return 100 if major == 10 else 10 * major + minor
 
 
+def cluster_class(n_clusters: int) -> int:
+    """Clusters per tile that K clusters are covered by."""
+    return next((size for size in CLUSTER_CLASSES if n_clusters <= size), CLUSTER_CLASSES[-1])
+
+
 def assign_tile(arch: int, n_clusters: int, n_features: int, precision: str) -> AssignTile:
     """Tile of the assignment; one safe entry for GPUs the table does not know."""
-    clusters = 32 if n_clusters <= 32 else 64 if n_clusters <= 64 else 128
+    clusters = cluster_class(n_clusters)
     tile = _ASSIGN.get((arch, clusters, precision), _UNKNOWN)
     if n_features % 16:
         tile = _UNEVEN.get(arch, tile)
