@@ -17,7 +17,7 @@ from hard_rows import HARD, check_against_float64, hard_rows
 
 import dream_accel as da
 from dream_accel import _native
-from dream_accel.backends import DISTANCE_OPERATORS, KMEANS_OPERATORS, cuda, reference
+from dream_accel.backends import DISTANCE_OPERATORS, GRAM_OPERATORS, KMEANS_OPERATORS, cuda, reference
 from dream_accel.doctor import agrees, sample_call
 
 pytestmark = pytest.mark.skipif(emulated_cuda.why_not() is not None, reason=str(emulated_cuda.why_not()))
@@ -43,6 +43,11 @@ def emulation(library):
 @pytest.mark.parametrize("op", [*KMEANS_OPERATORS, *DISTANCE_OPERATORS])
 def test_every_operator_gives_what_the_reference_gives(op):
     assert agrees("cuda", op, sample_call(op, CPU))
+
+
+@pytest.mark.parametrize("op", GRAM_OPERATORS)
+def test_operators_it_does_not_have_are_refused(op):
+    assert f"no kernel for {op}" in cuda.refuses(op, *sample_call(op, CPU))
 
 
 class TestEmulation:

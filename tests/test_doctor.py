@@ -8,7 +8,7 @@ import torch
 from conftest import refused
 
 from dream_accel import doctor
-from dream_accel.backends import BACKENDS, KMEANS_OPERATORS, OPERATORS, backend, refusal
+from dream_accel.backends import BACKENDS, GRAM_OPERATORS, KMEANS_OPERATORS, OPERATORS, backend, refusal
 from dream_accel.devices import find_device
 
 CPU = torch.device("cpu")
@@ -145,7 +145,7 @@ def test_the_sample_call_is_the_same_every_time(op):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("op", KMEANS_OPERATORS)
+@pytest.mark.parametrize("op", [*KMEANS_OPERATORS, *GRAM_OPERATORS])
 def test_the_sample_call_has_an_empty_group(op):
     offsets = [arg for arg in doctor.sample_call(op, CPU) if getattr(arg, "dtype", None) == torch.int64]
     assert 0 in offsets[-1].diff().tolist()

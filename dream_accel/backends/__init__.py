@@ -21,9 +21,10 @@ from ..errors import DreamAccelError, DreamAccelWarning, choices
 BACKENDS = ("triton", "cuda", "cpu", "reference")
 """Names of the backends in the order they are asked. A backend that serves another device refuses."""
 
-KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members", "group_products", "gram_assign")
+KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members")
+GRAM_OPERATORS = ("group_products", "gram_assign")
 DISTANCE_OPERATORS = ("gradient_distance", "feature_distance", "scale_gradients")
-OPERATORS = (*KMEANS_OPERATORS, *DISTANCE_OPERATORS)
+OPERATORS = (*KMEANS_OPERATORS, *GRAM_OPERATORS, *DISTANCE_OPERATORS)
 
 # Triton multiplies on tensor cores where the CUDA K-Means does not; the CUDA distances need fewer launches.
 _ASKED_FIRST = dict.fromkeys(DISTANCE_OPERATORS, "cuda")

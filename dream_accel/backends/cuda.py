@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import _cuda_image, _native
 from ..errors import DreamAccelError
+from . import GRAM_OPERATORS
 from .pairs import DTYPES, METRICS, Pairs, Scaling
 
 NAME = "cuda"
@@ -35,6 +36,8 @@ def unavailable() -> str | None:
 
 def refuses(op: str, *args: Any) -> str | None:
     """Why this call cannot run here, or None."""
+    if op in GRAM_OPERATORS:
+        return f"it has no kernel for {op}; fits with gram=False need none"
     tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
     for tensor in tensors:
         if tensor.dtype not in DTYPES:
