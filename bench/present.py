@@ -18,6 +18,9 @@ from .harness import Measurement, read_csv
 
 _SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
+LOGARITHMIC = 20.0
+"""Ratio of the highest bar to the lowest beyond which an axis is logarithmic; below it, heights shall compare."""
+
 
 def table(lines: Sequence[Measurement]) -> str:
     """Markdown: where and with what it was measured, then one table per metric, medians with the ratio to ours."""
@@ -59,7 +62,7 @@ def figure(lines: Sequence[Measurement], path: Path) -> None:
 
     by_metric = {m: [line for line in lines if line.metric == m] for m in dict.fromkeys(line.metric for line in lines)}
     most = max((len({_problem(line, own) for line in own}) for own in by_metric.values()), default=1)
-    plot = Figure(figsize=(2.2 * most + 4, 4 * max(len(by_metric), 1)), dpi=120, layout="constrained")
+    plot = Figure(figsize=(2.2 * max(most, 3) + 4, 4 * max(len(by_metric), 1)), dpi=120, layout="constrained")
     FigureCanvasAgg(plot)
     for axis, own in zip(plot.subplots(max(len(by_metric), 1), squeeze=False)[:, 0], by_metric.values(), strict=False):
         _bars(axis, own)
@@ -76,9 +79,12 @@ def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
         places = [problems.index(_problem(line, lines)) + 0.8 * i / len(columns) for line in own]
         errors = [[line.p50 - line.p20 for line in own], [line.p80 - line.p50 for line in own]]
         axis.bar(places, [line.p50 for line in own], 0.8 / len(columns), yerr=errors, label=column)
-    logarithmic = all(line.p50 > 0 for line in lines)
+    heights = [line.p50 for line in lines]
+    logarithmic = min(heights) > 0 and max(heights) > LOGARITHMIC * min(heights)
     axis.set(yscale="log" if logarithmic else "linear", ylabel=f"{lines[0].metric}, {lines[0].unit}")
-    axis.set_xticks([i + 0.4 for i in range(len(problems))], [name.replace(", ", "\n") for name in problems])
+    axis.set_xticks(
+        [i + 0.4 - 0.4 / len(columns) for i in range(len(problems))], [name.replace(", ", "\n") for name in problems]
+    )
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 

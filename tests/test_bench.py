@@ -50,7 +50,9 @@ def test_bench_command_writes_the_schema_a_table_and_a_figure(tmp_path, monkeypa
     assert {row["mode"].split(",")[0] for row in rows} == {"equal", "ragged"}
     assert {row["metric"] for row in rows} >= {"time per Lloyd iteration"}
     assert any(row["provider"] == "scikit-learn" for row in rows)
-    assert all(0 < float(row["p20"]) <= float(row["p50"]) <= float(row["p80"]) for row in rows)
+    assert all(0 <= float(row["p20"]) <= float(row["p50"]) <= float(row["p80"]) for row in rows)
+    # A tiny fit may take no memory that was not there before, but it takes time.
+    assert all(float(row["p20"]) > 0 for row in rows if row["unit"] == "ms")
     assert out.with_suffix(".md").read_text() in capsys.readouterr().out
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
