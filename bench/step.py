@@ -83,8 +83,10 @@ def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
 
     def with_peer() -> None:
         theirs.kmeans, before = fast_pytorch_kmeans, theirs.kmeans
-        theirs.cluster(seed)
-        theirs.kmeans = before
+        try:
+            theirs.cluster(seed)
+        finally:
+            theirs.kmeans = before
 
     contestants = {
         "dream": lambda: pick(x, offsets, recipe.clusters, 1, seed, recipe.kmeans_iterations),
