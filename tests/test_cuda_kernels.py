@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import refused
 from hard_rows import HARD, check_against_float64, hard_rows
+from kmeans_problems import offsets_of, problem, whole_numbers
 
 import dream_accel as da
 from dream_accel import _native
@@ -85,26 +86,6 @@ def test_no_kernel_leaves_its_memory(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["served", "found"]
-
-
-def offsets_of(sizes):
-    return torch.tensor([0, *itertools.accumulate(sizes)])
-
-
-def problem(sizes, D, K, dtype=torch.float32, shift=0.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = (torch.randn(sum(sizes), D, generator=generator) + shift).to(dtype)
-    centroids = torch.randn(len(sizes), K, D, generator=generator) + shift
-    return x, offsets_of(sizes), centroids
-
-
-def whole_numbers(sizes, D, K, seed=0):
-    """Rows and centroids whose distances are exact, with many ties."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(-2, 3, (sum(sizes), D), generator=generator).float()
-    centroids = torch.randint(-2, 3, (len(sizes), K, D), generator=generator).float()
-    labels = torch.randint(0, K, (sum(sizes),), generator=generator, dtype=torch.int32)
-    return x, offsets_of(sizes), centroids, labels
 
 
 def assign(x, offsets, centroids, active=None, labels=None, distance=None):

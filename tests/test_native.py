@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import refused
+from kmeans_problems import offsets_of, problem, whole_numbers
 
 from dream_accel import _native
 from dream_accel.backends import cpu, reference
@@ -48,26 +48,6 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
-
-
-def offsets_of(sizes):
-    return torch.tensor([0, *itertools.accumulate(sizes)])
-
-
-def problem(sizes, D, K, dtype=torch.float32, shift=0.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = (torch.randn(sum(sizes), D, generator=generator) + shift).to(dtype)
-    centroids = torch.randn(len(sizes), K, D, generator=generator) + shift
-    return x, offsets_of(sizes), centroids
-
-
-def whole_numbers(sizes, D, K, seed=0):
-    """Rows and centroids whose distances are exact in any precision, with many ties."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(-2, 3, (sum(sizes), D), generator=generator).float()
-    centroids = torch.randint(-2, 3, (len(sizes), K, D), generator=generator).float()
-    labels = torch.randint(0, K, (sum(sizes),), generator=generator, dtype=torch.int32)
-    return x, offsets_of(sizes), centroids, labels
 
 
 def assign(x, offsets, centroids, active=None, labels=None, distance=None):
