@@ -58,7 +58,24 @@ def register(name: str, check: Callable[[Lists, Lists, bool], None], n_averaged:
     )
     torch.library.impl(qualified, "default", compute)
     torch.library.register_fake(qualified, fake)
-    torch.library.register_autograd(qualified, _backward, setup_context=_setup_context)
+    torch.library.register_autograd(qualified, _op_backward, setup_context=_op_setup_context)
+
+
+def differentiable(
+    name: str, real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+) -> Result:
+    """The operator ``name``, differentiable in ``synthetic`` with the least bookkeeping.
+
+    In eager mode an autograd function stands around the operator: the derivative registered with the operator itself,
+    which compiled code needs, walks its lists in Python several times, as long as the kernel takes.
+    """
+    op = getattr(torch.ops.dream_accel, name).default
+    args = (metric, per_class, with_grads)
+    wanted = with_grads and torch.is_grad_enabled() and any(y.requires_grad for y in synthetic)
+    if not wanted or torch.compiler.is_compiling():
+        return op(real, synthetic, *args)
+    distance, per_layer, *grads = _Differentiable.apply(op, len(real), args, *real, *synthetic)
+    return distance, per_layer, grads
 
 
 def distance_dtype(tensors: Lists) -> torch.dtype:
@@ -118,37 +135,68 @@ class _FirstOrderOnly(torch.autograd.Function):
         )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
-    _, synthetic, _, ctx.per_class, ctx.with_grads = inputs
-    grads = output[2]
+class _Differentiable(torch.autograd.Function):
+    """An operator, with its two lists and its derivatives taken out of their lists."""
+
+    @staticmethod
+    def forward(op: Any, n_layers: int, args: tuple[Any, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+        distance, per_layer, grads = op(list(tensors[:n_layers]), list(tensors[n_layers:]), *args)
+        return distance, per_layer, *grads
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, n_layers, (_, per_class, _), *tensors = inputs
+        _keep(ctx, tensors[n_layers:], output[2:], per_class)
+
+    @staticmethod
+    def backward(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        scaled = _scaled(ctx, of_class, of_layer)
+        return None, None, None, *[None] * len(scaled), *scaled
+
+
+def _op_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
+    _, synthetic, _, per_class, ctx.with_grads = inputs
+    _keep(ctx, synthetic, output[2], per_class)
+
+
+def _op_backward(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None, _: Any) -> tuple[Any, ...]:
+    if not ctx.with_grads and (of_class is not None or of_layer is not None):
+        raise DreamAccelError("the distance was computed with_grads=False and then differentiated: use with_grads=True")
+    scaled = _scaled(ctx, of_class, of_layer)
+    return [None] * len(scaled), scaled, None, None, None
+
+
+def _keep(ctx: Any, synthetic: Lists, grads: Lists, per_class: bool) -> None:
     ctx.mark_non_differentiable(*grads)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*grads, *synthetic)
-    ctx.n_layers = len(synthetic)
+    ctx.n_layers, ctx.per_class = len(synthetic), per_class
 
 
-def _backward(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None, _: Any) -> tuple[Any, ...]:
+def _scaled(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None) -> list[Tensor | None]:
+    """The kept derivatives times those of the distances, (G,) and (G, L), shaped like ``synthetic``."""
     n = ctx.n_layers
-    nothing = [None] * n
-    if of_class is None and of_layer is None:
-        return nothing, nothing, None, None, None
-    if not ctx.with_grads:
-        raise DreamAccelError("the distance was computed with_grads=False and then differentiated: use with_grads=True")
-    parts = [part for part in (of_class.unsqueeze(1) if of_class is not None else None, of_layer) if part is not None]
-    scale = (parts[0] if len(parts) == 1 else parts[0] + parts[1]).expand(-1, n)
-    grads, synthetic = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+    scale = of_layer
+    if of_class is not None:
+        scale = of_class.unsqueeze(1) if scale is None else of_class.unsqueeze(1) + scale
+    if scale is None:
+        return [None] * n
+    saved = ctx.saved_tensors
+    grads, synthetic = saved[:n], saved[n:]
     if torch.is_grad_enabled():
-        scaled = _FirstOrderOnly.apply(scale, n, ctx.per_class, *grads, *synthetic)
+        scaled = _FirstOrderOnly.apply(scale.expand(-1, n), n, ctx.per_class, *grads, *synthetic)
     elif _is_one(scale):
         scaled = grads
     else:
-        scaled = torch.ops.dream_accel.scale_gradients(list(grads), scale, ctx.per_class)
-    return nothing, [_as_input(g, y, ctx.per_class) for g, y in zip(scaled, synthetic, strict=True)], None, None, None
+        scaled = torch.ops.dream_accel.scale_gradients(list(grads), scale.expand(-1, n), ctx.per_class)
+    return [_as_input(g, y, ctx.per_class) for g, y in zip(scaled, synthetic, strict=True)]
 
 
 def _is_one(scale: Tensor) -> bool:
     """Whether there is nothing to scale. Asked on the CPU alone, where nothing waits for the answer."""
-    return type(scale) is Tensor and scale.device.type == "cpu" and bool((scale == 1).all())
+    if type(scale) is not Tensor or not scale.is_cpu:
+        return False
+    return scale.item() == 1 if scale.numel() == 1 else bool((scale == 1).all())
 
 
 def _as_input(derivative: Tensor, y: Tensor, per_class: bool) -> Tensor:

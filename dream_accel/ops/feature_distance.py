@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import DreamAccelError
-from .distance import Lists, check_lists, constants, register
+from .distance import Lists, check_lists, constants, differentiable, register
 
 
 def feature_distance(
@@ -47,8 +47,8 @@ def feature_distance(
     """
     xs, ys = constants(real), constants(synthetic) if return_grads else list(synthetic)
     with_grads = return_grads or (torch.is_grad_enabled() and any(y.requires_grad for y in ys))
-    distance, per_layer, grads = torch.ops.dream_accel.feature_distance(xs, ys, metric, per_class, with_grads)
-    outputs = [distance, per_layer] if return_layers else [distance]
+    distance, per_layer, grads = differentiable("feature_distance", xs, ys, metric, per_class, with_grads)
+    outputs: list[Any] = [distance, per_layer] if return_layers else [distance]
     outputs = outputs if per_class else [output.squeeze(0) for output in outputs]
     if return_grads:
         outputs.append([g.unsqueeze(int(per_class)).expand_as(y) for g, y in zip(grads, ys, strict=True)])

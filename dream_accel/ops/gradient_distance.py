@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from .checks import check_choice
-from .distance import METRICS, Lists, check_lists, constants, register
+from .distance import METRICS, Lists, check_lists, constants, differentiable, register
 from .layers import Gradients, Layers, paired, select_layers
 
 
@@ -81,10 +81,10 @@ def gradient_distance(
     if return_grads:
         syn_kept = constants(syn_kept)
     with_grads = return_grads or (torch.is_grad_enabled() and any(y.requires_grad for y in syn_kept))
-    distance, per_layer, kept_grads = torch.ops.dream_accel.gradient_distance(
-        real_kept, syn_kept, metric, per_class, with_grads
+    distance, per_layer, kept_grads = differentiable(
+        "gradient_distance", real_kept, syn_kept, metric, per_class, with_grads
     )
-    outputs = [distance, per_layer] if return_layers else [distance]
+    outputs: list[Any] = [distance, per_layer] if return_layers else [distance]
     outputs = outputs if per_class else [output.squeeze(0) for output in outputs]
     if return_grads:
         outputs.append(_put_back(kept_grads, kept, ys, synthetic))
