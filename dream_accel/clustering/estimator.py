@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +14,12 @@ from ..arrays import converter_like, to_tensor
 from ..devices import find_device
 from ..errors import DreamAccelError, choices
 from ..groups import as_offsets
+from .lloyd import inertia
 from .routing import fit_batch
 from .rows import as_rows, check_finite, collect, is_chunked
 from .seeding import Start, random_start
 from .settings import Fit, LloydSettings
-from .streaming import fit_stream
+from .streaming import fit_stream, stream_inertia
 
 INITS = ("random", "k-means++", "labels")
 
@@ -67,14 +69,13 @@ class BatchedKMeans:
         labels_: (N,) int32, nearest centroid of every row.
         cluster_centers_: (G, K, D) float32, the centroids ``labels_`` were computed with.
         counts_: (G, K) int32, rows per label.
-        inertia_: (G,) float32, sum of squared distances to the own centroid.
+        inertia_: (G,) float32, sum of squared distances to the own centroid; computed from ``x`` when first asked for.
         n_iter_: (G,) int32, iterations until the group stopped.
     """
 
     labels_: Any
     cluster_centers_: Any
     counts_: Any
-    inertia_: Any
     n_iter_: Any
 
     def __init__(
@@ -160,11 +161,14 @@ class BatchedKMeans:
         if check:
             check_finite(x, chunk_rows=chunk_rows)
         start = self._start(x, offsets, self.init if init is None else init)
-        settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, self.precision, self.empty, self.gram)
+        precision = self.precision if place.type == "cuda" else "fp32"
+        settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, precision, self.empty, self.gram)
         if chunk_rows is not None:
             found = fit_stream(x, offsets, start, settings, chunk_rows)
+            self._inertia = partial(stream_inertia, x, offsets, found.centroids, chunk_rows)
         else:
             found = fit_batch(x, offsets, start, settings, bounds, self.cuda_graph)
+            self._inertia = partial(inertia, x, offsets, found.centroids)
         self._keep(x, offsets, found, back)
         return self
 
@@ -187,6 +191,12 @@ class BatchedKMeans:
         """(G, K*n) int64 rows: the ``n`` nearest each centroid, distinct; -1 where a group has too few rows."""
         x, offsets, labels, centroids = self._state("representatives")
         return self._back(ops.nearest_members(x, offsets, centroids, labels, n).flatten(1))
+
+    @cached_property
+    def inertia_(self) -> Any:
+        """(G,) float32, sum of squared distances to the own centroid."""
+        x, *_ = self._state("inertia_")
+        return self._back(self._inertia().to(x.device))
 
     def _state(self, method: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self._fitted is None:
@@ -219,7 +229,7 @@ class BatchedKMeans:
         self.labels_ = back(found.labels)
         self.cluster_centers_ = back(found.centroids)
         self.counts_ = back(found.counts)
-        self.inertia_ = back(found.inertia)
+        self.__dict__.pop("inertia_", None)
         self.n_iter_ = back(found.n_iter)
 
 

@@ -35,7 +35,5 @@ class Fit(NamedTuple):
     """(G, K, D)"""
     counts: Tensor
     """(G, K) int32"""
-    inertia: Tensor
-    """(G,) float32"""
     n_iter: Tensor
     """(G,) int32"""

@@ -114,10 +114,16 @@ def fit_stream(x: Tensor, offsets: Tensor, start: Start, settings: LloydSettings
     rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device)
     centroids = _initial_centroids(rows, offsets, start, settings)
     centroids, n_iter = _iterate(rows, offsets, centroids, settings)
-    labels, distance = _assign(rows, offsets, centroids)
+    labels, _ = _assign(rows, offsets, centroids)
     group = group_of_rows(offsets, len(labels))
     counts = count_in_groups(labels, group, len(offsets) - 1, settings.n_clusters)
-    return Fit(labels, centroids, counts, sum_groups(distance, offsets).float(), n_iter)
+    return Fit(labels, centroids, counts, n_iter)
+
+
+def stream_inertia(x: Tensor, offsets: Tensor, centroids: Tensor, chunk_rows: int) -> Tensor:
+    """:func:`inertia` of rows in host memory, on the device of ``offsets``."""
+    _, distance = _assign(HostRows(x, offsets.tolist(), chunk_rows, offsets.device), offsets, centroids)
+    return sum_groups(distance, offsets).float()
 
 
 def _initial_centroids(rows: HostRows, offsets: Tensor, start: Start, settings: LloydSettings) -> Tensor:
