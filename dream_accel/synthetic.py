@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .classes import class_order, fill_picks
 from .clustering import check_finite
 from .errors import DreamAccelError, choices
 from .features import embed_rows, to_float
 from .groups import random_rows
 from .random import generator
-from .sampling import class_order, fill_picks
 from .strategies import STRATEGIES
 
 INITS = ("kmeans", "random", "mix", "noise")

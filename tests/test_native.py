@@ -13,7 +13,7 @@ from conftest import refused
 from kmeans_problems import offsets_of, problem, whole_numbers
 
 from dream_accel import _native
-from dream_accel.backends import cpu, reference
+from dream_accel.backends import cpu, formulas, reference
 
 C = _native.load()
 pytestmark = pytest.mark.skipif(C is None, reason=f"no compiled kernels: {_native.why_not()}")
@@ -272,7 +272,7 @@ class TestGradientDistance:
         real, synthetic = gradients(per_class, 0), gradients(per_class, 1)
         distance, _, grads = cpu.gradient_distance(real, synthetic, metric, per_class, True)
         exact = [y.double().requires_grad_() for y in synthetic]
-        value = reference.plain_distance([x.double() for x in real], exact, metric, per_class)
+        value = formulas.plain_distance([x.double() for x in real], exact, metric, per_class)
         torch.testing.assert_close(distance.double(), value.detach(), rtol=1e-6, atol=1e-6)
         for got, expected in zip(grads, torch.autograd.grad(value.sum(), exact), strict=True):
             torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-6)

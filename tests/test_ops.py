@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import dream_accel as da
 from dream_accel import ops
-from dream_accel.backends.reference import plain_distance
+from dream_accel.backends.formulas import plain_distance
 
 OPERATORS = torch.ops.dream_accel
 

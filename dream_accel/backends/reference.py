@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..groups import group_of_rows
+from .formulas import compute_dtype, derivatives, plain_layers
 from .pairs import derivative_like
 
 NAME = "reference"
 CHUNK_ROWS = 4096
-COS_EPS = 1e-6
 
 
 def unavailable() -> str | None:
@@ -42,7 +42,7 @@ def kmeans_assign(
     with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Nearest live centroid of every row and the squared distance to it."""
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     new_labels = torch.zeros(len(x), dtype=torch.int32, device=x.device)
     new_distance = torch.full((len(x),), torch.inf, dtype=dtype, device=x.device)
     for group, rows in _spans(offsets):
@@ -101,7 +101,7 @@ def kmeans_update(
         sums.index_add_(0, cluster[chunk], x[chunk].double())
     shape = (n_groups, n_clusters, x.shape[1])
     counts = counts[:-1].view(n_groups, n_clusters)
-    means = (sums[:-1].view(shape) / counts.unsqueeze(2)).to(_compute_dtype(x))
+    means = (sums[:-1].view(shape) / counts.unsqueeze(2)).to(compute_dtype(x))
 
     fallback = torch.full_like(means, torch.nan) if previous is None else previous.to(means.dtype)
     means = torch.where(counts.unsqueeze(2) > 0, means, fallback)
@@ -160,7 +160,7 @@ def gradient_distance(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Distance between two lists of gradients, of every class and layer, and its derivative in the second list."""
     per_layer = plain_layers(real, synthetic, metric, per_class)
-    grads = _derivatives(real, synthetic, metric, per_class) if with_grads else []
+    grads = derivatives(real, synthetic, metric, per_class) if with_grads else []
     results = [derivative_like(y, per_class, 0).copy_(g) for y, g in zip(synthetic, grads, strict=False)]
     return per_layer.sum(dim=1), per_layer, results
 
@@ -171,7 +171,7 @@ def feature_distance(
     """The same between batch means; the derivative is that in every member of a synthetic batch."""
     xs, ys = ([_batch_mean(t, per_class) for t in side] for side in (real, synthetic))
     per_layer = plain_layers(xs, ys, metric, per_class)
-    grads = _derivatives(xs, ys, metric, per_class) if with_grads else []
+    grads = derivatives(xs, ys, metric, per_class) if with_grads else []
     lead = int(per_class)
     results = [
         # A flat feature is one row to the formulas, and has no dimension for it here.
@@ -185,98 +185,15 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
     """Every tensor times its column of ``scale`` (G, L), class by class."""
     columns = scale.unbind(dim=1)
     if not per_class:
-        return [(g * s[0].to(_compute_dtype(g))).to(g.dtype) for g, s in zip(gradients, columns, strict=True)]
-    by_class = [s.to(_compute_dtype(g)).view(-1, *[1] * (g.dim() - 1)) for g, s in zip(gradients, columns, strict=True)]
+        return [(g * s[0].to(compute_dtype(g))).to(g.dtype) for g, s in zip(gradients, columns, strict=True)]
+    by_class = [s.to(compute_dtype(g)).view(-1, *[1] * (g.dim() - 1)) for g, s in zip(gradients, columns, strict=True)]
     return [(g * s).to(g.dtype) for g, s in zip(gradients, by_class, strict=True)]
-
-
-def plain_distance(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> Tensor:
-    """The formulas themselves, differentiable by autograd to any order: (G,) distances."""
-    return plain_layers(real, synthetic, metric, per_class).sum(dim=1)
-
-
-def plain_layers(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> Tensor:
-    """The same for every layer: (G, L), or (G, 1) for the global metrics."""
-    value = _VALUE[metric.removeprefix("global_")]
-    return torch.stack([value(x, y) for x, y in _as_rows(real, synthetic, metric, per_class)], dim=1)
-
-
-def _derivatives(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> list[Tensor]:
-    """In closed form, shaped like ``synthetic``."""
-    pairs = _as_rows(real, synthetic, metric, per_class)
-    grads = [_DERIVATIVE[metric.removeprefix("global_")](x, y) for x, y in pairs]
-    if metric.startswith("global_"):
-        sizes = [(y.shape[1:] if per_class else y.shape).numel() for y in synthetic]
-        grads = list(grads[0].squeeze(1).split(sizes, dim=1))
-    return [g.reshape(y.shape) for g, y in zip(grads, synthetic, strict=True)]
 
 
 def _batch_mean(features: Tensor, per_class: bool) -> Tensor:
     """Mean over the images of a batch; a flat feature becomes a single row."""
-    mean = features.to(_compute_dtype(features)).mean(dim=int(per_class))
+    mean = features.to(compute_dtype(features)).mean(dim=int(per_class))
     return mean if mean.dim() > 1 + per_class else mean.unsqueeze(int(per_class))
-
-
-def _as_rows(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> list[tuple[Tensor, Tensor]]:
-    """Every pair as (G, rows, length of a row); one pair with one row for the global metrics."""
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in (*real, *synthetic)) else torch.float32
-    pairs = []
-    for x, y in zip(real, synthetic, strict=True):
-        groups = y.shape[0] if per_class else 1
-        params = y.shape[1:] if per_class else y.shape
-        rows = params[0] if params else 1
-        shape = (groups, rows, params[1:].numel())
-        pairs.append((x.to(dtype).reshape(shape), y.to(dtype).reshape(shape)))
-    if metric.startswith("global_"):
-        whole = [torch.cat([t.flatten(1) for t in side], dim=1).unsqueeze(1) for side in zip(*pairs, strict=True)]
-        return [(whole[0], whole[1])]
-    return pairs
-
-
-def _mse(x: Tensor, y: Tensor) -> Tensor:
-    return (x - y).square().sum(dim=(1, 2))
-
-
-def _mse_derivative(x: Tensor, y: Tensor) -> Tensor:
-    return 2 * (y - x)
-
-
-def _l1(x: Tensor, y: Tensor) -> Tensor:
-    return (x - y).abs().sum(dim=(1, 2))
-
-
-def _l1_derivative(x: Tensor, y: Tensor) -> Tensor:
-    return (y - x).sign()
-
-
-def _l1_mean(x: Tensor, y: Tensor) -> Tensor:
-    return _l1(x, y) / max(x.shape[2], 1)
-
-
-def _l1_mean_derivative(x: Tensor, y: Tensor) -> Tensor:
-    return _l1_derivative(x, y) / max(x.shape[2], 1)
-
-
-def _cos_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """<x,y>, |x|, |y| and |x||y| + eps of every row. The place of eps matters: |x||y| is near 1e-5 in practice."""
-    x_norm = torch.linalg.vector_norm(x, dim=2, keepdim=True)
-    y_norm = torch.linalg.vector_norm(y, dim=2, keepdim=True)
-    return (x * y).sum(dim=2, keepdim=True), x_norm, y_norm, x_norm * y_norm + COS_EPS
-
-
-def _cos(x: Tensor, y: Tensor) -> Tensor:
-    product, _, _, norms = _cos_parts(x, y)
-    return (1 - product / norms).sum(dim=(1, 2))
-
-
-def _cos_derivative(x: Tensor, y: Tensor) -> Tensor:
-    product, x_norm, y_norm, norms = _cos_parts(x, y)
-    through_norm = torch.where(y_norm == 0, 0.0, product * x_norm / (y_norm * norms.square()))
-    return through_norm * y - x / norms
-
-
-_VALUE = {"mse": _mse, "l1": _l1, "l1_mean": _l1_mean, "cos": _cos}
-_DERIVATIVE = {"mse": _mse_derivative, "l1": _l1_derivative, "l1_mean": _l1_mean_derivative, "cos": _cos_derivative}
 
 
 def _relocate(
@@ -312,11 +229,11 @@ def _anchors(own: Tensor, distance: Tensor, n_clusters: int) -> Tensor:
 
 def _distances_to_own(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor) -> Tensor:
     parts = [_distance_to_own(x, rows, centroids[group], labels) for group, rows in _spans(offsets)]
-    return torch.cat([*parts, torch.zeros(0, dtype=_compute_dtype(x), device=x.device)])
+    return torch.cat([*parts, torch.zeros(0, dtype=compute_dtype(x), device=x.device)])
 
 
 def _distance_to_own(x: Tensor, rows: slice, centroids: Tensor, labels: Tensor) -> Tensor:
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     n_clusters = len(centroids)
     distance = torch.full((rows.stop - rows.start,), torch.inf, dtype=dtype, device=x.device)
     for chunk in _chunks(rows):
@@ -344,7 +261,3 @@ def _spans(offsets: Tensor) -> Iterator[tuple[int, slice]]:
 def _chunks(rows: slice) -> Iterator[slice]:
     for start in range(rows.start, rows.stop, CHUNK_ROWS):
         yield slice(start, min(start + CHUNK_ROWS, rows.stop))
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arrays import to_tensor
-from ..backends.reference import plain_distance
+from ..backends.formulas import plain_distance
 from ..errors import DreamAccelError, choices
 from ..features import Embedder, embed_rows, embedder_of, to_float, unwrap
 from ..ops import gradient_distance

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..classes import fill_picks
 from ..data import DataSplit
 from ..devices import bf16_supported
 from ..errors import DreamAccelError
@@ -21,7 +22,7 @@ from ..objectives import FeatureMatching, GradientMatching, Sum
 from ..random import derive_seed, generator
 from ..recipes.settings import Recipe
 from ..results import Progress
-from ..sampling import RepresentativeSampler, fill_picks
+from ..sampling import RepresentativeSampler
 from ..synthetic import check_packing, initial_images
 from .checkpoint import Checkpoint
 from .choice import choose_way

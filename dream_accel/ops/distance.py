@@ -6,6 +6,7 @@ derivative in the second list. The derivative is computed with the value; a seco
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -131,7 +132,7 @@ class _FirstOrderOnly(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         raise DreamAccelError(
             "the distance is differentiable once: for a second derivative in the synthetic list use "
-            "dream_accel.backends.reference.plain_distance"
+            "dream_accel.backends.formulas.plain_distance"
         )
 
 
@@ -152,6 +153,10 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None, *_: Any) -> tuple[Any, ...]:
         scaled = _scaled(ctx, of_class, of_layer)
         return None, None, None, *[None] * len(scaled), *scaled
+
+
+# ``apply`` asks for the signature at every call, and working it out anew is slow.
+_Differentiable.forward.__signature__ = inspect.signature(_Differentiable.forward)  # type: ignore[attr-defined]
 
 
 def _op_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:

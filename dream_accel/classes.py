@@ -1,0 +1,64 @@
+"""Rows by class: labels checked, rows of a class one after another, picks repeated where a class has too few."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arrays import to_tensor
+from .errors import DreamAccelError
+
+
+def labels_beside(images: Tensor, labels: Any) -> Tensor:
+    """Labels as a tensor on the images' device: arrays of other libraries are brought there, tensors must be there.
+
+    Raises:
+        DreamAccelError: a tensor on another device, or no array.
+    """
+    if not isinstance(labels, Tensor):
+        return to_tensor(labels, "labels").to(images.device)
+    if labels.device != images.device:
+        raise DreamAccelError(
+            f"labels are on {labels.device} and images on {images.device}: move one with labels.to(images.device)"
+        )
+    return labels
+
+
+def class_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Row order (N,) that puts every class's rows one after another, and offsets (C+1,) into it.
+
+    Raises:
+        DreamAccelError: labels do not match the images, are no integers, or leave a class empty.
+    """
+    if labels.dim() != 1 or len(labels) != len(images):
+        raise DreamAccelError(
+            f"{len(images)} images and labels of shape {tuple(labels.shape)}: give one label per image"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DreamAccelError(f"labels are {labels.dtype}: they must be integers 0..C-1")
+    if len(labels) == 0:
+        raise DreamAccelError("no images: give at least one per class")
+    labels = labels.to(images.device, torch.int64)
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= len(labels):
+        raise DreamAccelError(
+            f"labels run from {lowest} to {highest} over {len(labels)} images: they must be 0..C-1, every class "
+            "present; renumber the classes"
+        )
+    counts = torch.bincount(labels)
+    empty = (counts == 0).nonzero().flatten().tolist()
+    if empty:
+        raise DreamAccelError(
+            f"class {empty[0]} of 0..{len(counts) - 1} has no images: renumber the classes without gaps"
+        )
+    return torch.argsort(labels, stable=True), torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+
+def fill_picks(picks: Tensor) -> Tensor:
+    """Repeat a class's picks in turn where it has too few to fill its row; -1 marks what is missing."""
+    exists = picks >= 0
+    found_first = torch.gather(picks, 1, torch.argsort((~exists).int(), dim=1, stable=True))
+    column = torch.arange(picks.shape[1], device=picks.device) % exists.sum(dim=1, keepdim=True)
+    return torch.gather(found_first, 1, column)
