@@ -65,6 +65,16 @@ def time_interleaved(
     return times
 
 
+def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
+    """The call so many times in a row."""
+
+    def calls() -> None:
+        for _ in range(times):
+            call()
+
+    return calls
+
+
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:
     if device.type != "cuda":
         began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,13 +167,3 @@ def rates(seconds: list[float], items: float) -> dict[str, float]:
 def once(value: float) -> dict[str, float]:
     """A count, which has no spread."""
     return {"p20": value, "p50": value, "p80": value}
-
-
-def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
-    """The call so many times in a row."""
-
-    def calls() -> None:
-        for _ in range(times):
-            call()
-
-    return calls

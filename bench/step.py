@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from dream_accel.heap import retained_heap
 from dream_accel.random import derive_seed
 
-from .harness import Measurement, time_interleaved
-from .matching_problem import Problem, make_problem, once, rates, repeated, times
+from .harness import Measurement, repeated, time_interleaved
+from .matching_problem import Problem, make_problem, once, rates, times
 from .published import Published, fast_pytorch_kmeans
 
 REPEATS = 3
