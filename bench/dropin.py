@@ -2,8 +2,7 @@
 
 ``KMeans`` beside fast_pytorch_kmeans; the sampler, on features it is given, beside DREAM's query of one class after
 another; ``match_loss`` with its backward pass beside the formula of the DC family. Both sides do the same iterations
-from the same data, and results that must agree are compared before anything is timed. ``match_loss`` takes less than a
-millisecond and is timed twice: one call between other work, and one call for each of ten classes in a row.
+from the same data, and results that must agree are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from dream_accel.compat import KMeans, match_loss
 from dream_accel.networks import ConvNet
 from dream_accel.random import generator
 
-from .harness import Measurement, commit, device_name, quantiles, repeated, time_interleaved, versions
+from .harness import Measurement, commit, device_name, quantiles, time_interleaved, versions
 
 ITERATIONS = 20
-CLASSES = 10
 PEER = "fast-pytorch-kmeans"
 
 
@@ -41,8 +39,6 @@ class Contest:
     contestants: Mapping[str, Callable[[], Any]]
     rounds: int = 5
     """timings of each"""
-    calls: int = 1
-    """in a row in one timing"""
 
 
 def run(device: torch.device, quick: bool) -> Iterator[Measurement]:
@@ -53,10 +49,9 @@ def run(device: torch.device, quick: bool) -> Iterator[Measurement]:
         quick: tiny shapes, few rounds.
     """
     rows, features, clusters, width = (200, 32, 8, 8) if quick else (5000, 2048, 128, 128)
-    for prepare in (_kmeans, _query, _match_loss, partial(_match_loss, calls=CLASSES)):
+    for prepare in (_kmeans, _query, _match_loss):
         contest = prepare(device, rows, features, clusters, width)
-        contestants = {name: repeated(call, contest.calls) for name, call in contest.contestants.items()}
-        times = time_interleaved(contestants, device, 2 if quick else contest.rounds)
+        times = time_interleaved(contest.contestants, device, 2 if quick else contest.rounds)
         for name, seconds in times.items():
             yield Measurement(
                 kernel="dropin",
@@ -68,7 +63,7 @@ def run(device: torch.device, quick: bool) -> Iterator[Measurement]:
                 clusters=contest.clusters,
                 dtype="float32",
                 metric="time per call",
-                **quantiles(seconds, 1e3 / contest.calls),
+                **quantiles(seconds, 1e3),
                 unit="ms",
                 floor=0.0,
                 device=device_name(device),
@@ -127,7 +122,7 @@ def _query(device: torch.device, rows: int, features: int, clusters: int, width:
     return Contest("query of every class", n_classes, n_classes * rows, features, clusters, contestants)
 
 
-def _match_loss(device: torch.device, rows: int, features: int, clusters: int, width: int, calls: int = 1) -> Contest:
+def _match_loss(device: torch.device, rows: int, features: int, clusters: int, width: int) -> Contest:
     draws = generator(0, "bench dropin gradients")
     shapes = [p.shape for p in ConvNet((3, 32, 32), 10, width, 3).parameters()]
     real, synthetic = ([torch.randn(s, generator=draws).to(device) for s in shapes] for _ in range(2))
@@ -156,8 +151,7 @@ def _match_loss(device: torch.device, rows: int, features: int, clusters: int, w
     _must_agree("match_loss", [float(loss().detach()) for loss in losses.values()], 1e-5)
     contestants = {name: partial(derive, loss) for name, loss in losses.items()}
     elements = sum(s.numel() for s in matched)
-    what = "match_loss and its gradient" if calls == 1 else f"match_loss and its gradient, {calls} in a row"
-    return Contest(what, 1, len(matched), elements, 0, contestants, rounds=100, calls=calls)
+    return Contest("match_loss and its gradient", 1, len(matched), elements, 0, contestants, rounds=100)
 
 
 def _must_agree(what: str, values: list[float], tolerance: float) -> None:
