@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import COMPILE
-from .pair_table import column_of, field
+from .pair_table import chunk_of
 from .pairs import batches_of, class_size, cosine, load_pair, options_of, store_grad
 
 BLOCK = 4096
@@ -35,8 +35,7 @@ def _product_kernel(
     """global_cos: the sums over one chunk of one class."""
     block = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
-    column = column_of(table, block, COLUMNS)
-    position = (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
+    column, position = chunk_of(table, block, COLUMNS, BLOCK)
     inside = position < class_size(table, column, ALIGNED, COLUMNS)
     x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
     partial = Partials_ptr + group * 3 * n_partials + first_partial + block
@@ -78,8 +77,7 @@ def _global_cosine_kernel(
         tl.store(Distance_ptr + group, distance.to(tl.float32))
         tl.store(PerLayer_ptr + group, distance.to(tl.float32))
     if WITH_GRAD:
-        column = column_of(table, block, COLUMNS)
-        position = (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
+        column, position = chunk_of(table, block, COLUMNS, BLOCK)
         inside = position < class_size(table, column, ALIGNED, COLUMNS)
         x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
         slope = along_x.to(tl.float32) * x + along_y.to(tl.float32) * y

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .global_cosine import global_cosine
 from .launch import COMPILE, on_device_of
-from .pair_table import column_of, field
+from .pair_table import chunk_of, column_of, field
 from .pairs import LENGTH, batches_of, class_size, cosine, load_pair, options_of, store_grad
 
 BLOCK = 4096
@@ -48,9 +48,8 @@ def _difference_kernel(
     """mse, l1, l1_mean: one chunk of one class, whole."""
     block = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
-    column = column_of(table, block, COLUMNS)
+    column, position = chunk_of(table, block, COLUMNS, BLOCK)
     length = field(table, column, LENGTH, COLUMNS).to(tl.int32)
-    position = (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
     inside = position < class_size(table, column, ALIGNED, COLUMNS)
     x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
     difference = y - x

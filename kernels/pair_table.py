@@ -74,6 +74,13 @@ def field(table, column, FIELD: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+def chunk_of(table, block, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """The column of a program, and the positions of its BLOCK elements in one class of that tensor."""
+    column = column_of(table, block, COLUMNS)
+    return column, (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
 def typed(address, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
     """The address as a pointer."""
     pointer = address.to(tl.pointer_type(TYPE))

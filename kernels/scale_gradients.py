@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import COMPILE, on_device_of
-from .pair_table import batches, column_of, field, typed
+from .pair_table import batches, chunk_of, field, typed
 from .pairs import SIZES, TYPES
 
 BLOCK = 4096
@@ -30,9 +30,8 @@ def _scale_kernel(
     """scaled = scale * gradient over one chunk of one class; fields: gradient, scaled, size, stride."""
     block = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
-    column = column_of(table, block, COLUMNS)
+    column, position = chunk_of(table, block, COLUMNS, BLOCK)
     size = field(table, column, 3, COLUMNS)
-    position = (block - field(table, column, 0, COLUMNS).to(tl.int32)) * BLOCK + tl.arange(0, BLOCK)
     gradient = typed(field(table, column, 1, COLUMNS), TYPE, ALIGNED) + group * field(table, column, 4, COLUMNS)
     scaled = typed(field(table, column, 2, COLUMNS), TYPE, ALIGNED) + group * size
     factor = tl.load(Scale_ptr + group * n_layers + first_layer + column)

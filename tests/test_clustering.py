@@ -138,6 +138,13 @@ class TestResults:
         for earlier, later in pairwise(inertia):
             assert (later <= earlier * (1 + 1e-6)).all()
 
+    def test_inertia_is_that_of_the_last_fit(self, backend):
+        x = blobs(60, 4, 3).to(backend.device)
+        km = da.BatchedKMeans(3).fit(x)
+        first = km.inertia_
+        assert torch.equal(km.fit(2 * x).inertia_, da.BatchedKMeans(3).fit(2 * x).inertia_)
+        assert not torch.equal(km.inertia_, first)
+
     def test_function_returns_what_the_class_holds(self, backend):
         x, offsets = ragged(backend.device)
         result = da.kmeans(x, offsets, 7, max_iter=3, seed=4)
@@ -584,11 +591,17 @@ class TestRefusals:
         assert "4 rows after a fit of 10" in message
 
     @pytest.mark.parametrize(
-        "call", [lambda km: km.representatives(), lambda km: km.predict(X), lambda km: km.fit(X, init="labels")]
+        ("call", "asked"),
+        [
+            (lambda km: km.representatives(), "representatives()"),
+            (lambda km: km.predict(X), "predict()"),
+            (lambda km: km.inertia_, "inertia_"),
+            (lambda km: km.fit(X, init="labels"), 'fit(init="labels")'),
+        ],
     )
-    def test_asking_before_fitting(self, call):
+    def test_asking_before_fitting(self, call, asked):
         message = refused_unlaunched(call, da.BatchedKMeans(3))
-        assert "before fit()" in message
+        assert f"{asked} before fit()" in message
         assert "call fit(x, offsets) first" in message
 
     def test_predicting_rows_of_other_groups_or_features(self):

@@ -179,7 +179,7 @@ class BatchedKMeans:
     @torch.no_grad()
     def predict(self, x: Any, offsets: Any = None) -> Any:
         """(N,) int32: the nearest of the fitted centroids for other rows of the same G groups."""
-        *_, centroids = self._state("predict")
+        *_, centroids = self._state("predict()")
         back = converter_like(x)
         x = as_rows(x)
         check_finite(x)
@@ -189,7 +189,7 @@ class BatchedKMeans:
     @torch.no_grad()
     def representatives(self, n: int = 1) -> Any:
         """(G, K*n) int64 rows: the ``n`` nearest each centroid, distinct; -1 where a group has too few rows."""
-        x, offsets, labels, centroids = self._state("representatives")
+        x, offsets, labels, centroids = self._state("representatives()")
         return self._back(ops.nearest_members(x, offsets, centroids, labels, n).flatten(1))
 
     @cached_property
@@ -198,9 +198,9 @@ class BatchedKMeans:
         x, *_ = self._state("inertia_")
         return self._back(self._inertia().to(x.device))
 
-    def _state(self, method: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _state(self, asked: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self._fitted is None:
-            raise DreamAccelError(f"{method}() before fit(): call fit(x, offsets) first")
+            raise DreamAccelError(f"{asked} before fit(): call fit(x, offsets) first")
         return self._fitted
 
     def _start(self, x: Tensor, offsets: Tensor, init: str | Any) -> Start:

@@ -52,7 +52,7 @@ def inertia(x: Tensor, offsets: Tensor, centroids: Tensor) -> Tensor:
 
 
 def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Centroids after at most ``max_iter`` iterations, the labels they give at fp32, and how many every group did.
+    """Labels at fp32 after at most ``max_iter`` iterations, their centroids, and how many iterations every group did.
 
     A group stops at its fixpoint. On an accelerator the launches for it go on and do nothing, so their number is fixed.
     """
