@@ -70,7 +70,16 @@ PYBIND11_MODULE(_C, m) {
             py::gil_scoped_release release;
             kmeans_update(
                 make_rows(x, dtype, N, D, offsets, G), as<int32_t>(labels), K, as<float>(distance), as<float>(previous),
-                as<uint8_t>(active), farthest, as<float>(centroids), as<int32_t>(counts), n_threads);
+                nullptr, as<uint8_t>(active), farthest, as<float>(centroids), as<int32_t>(counts), n_threads);
+        });
+    m.def(
+        "kmeans_iterate", [](Address x, int dtype, int64_t N, int64_t D, Address offsets, int64_t G, Address start,
+                             int64_t K, int64_t max_iter, Address tolerance, bool farthest, Address labels,
+                             Address centroids, Address n_iter, int n_threads) {
+            py::gil_scoped_release release;
+            kmeans_iterate(
+                make_rows(x, dtype, N, D, offsets, G), as<float>(start), K, max_iter, as<float>(tolerance), farthest,
+                as<int32_t>(labels), as<float>(centroids), as<int32_t>(n_iter), n_threads);
         });
     m.def(
         "group_products", [](Address a, int dtype, int64_t R, int64_t D, Address a_offsets, Address x, int64_t N,

@@ -63,6 +63,8 @@ def sample_call(op: str, device: torch.device) -> tuple[Any, ...]:
     labels = torch.randint(0, 7, (200,), generator=draws, dtype=torch.int32).to(device)
     if op == "kmeans_assign":
         return x, offsets, centroids, None, None, None, "fp32", True
+    if op == "kmeans_iterate":
+        return x, offsets, centroids, 5, None, "fp32", "farthest"
     if op == "kmeans_update":
         return x, offsets, labels, 9, normal(200).abs(), None, None, "farthest"
     if op == "group_products":

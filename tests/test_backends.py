@@ -150,6 +150,7 @@ def large_call(op: str, device) -> tuple:
     return {
         "kmeans_assign": (x, offsets, centroids, None, None, None, "fp32"),
         "kmeans_update": (x, offsets, labels, 40, normal(6000).abs(), None, None, "farthest"),
+        "kmeans_iterate": (x, offsets, centroids, 6, None, "fp32", "farthest"),
         "nearest_members": (x, offsets, centroids, labels, 5),
         "group_products": (centroids.flatten(0, 1), own, x, offsets, normal(4, 40), 5000),
         "gram_assign": (normal(4, 33, 5000), normal(4, 33).square(), offsets, labels.new_ones(4).bool(), labels),

@@ -96,6 +96,7 @@ def test_packages_that_are_missing_are_said(capsys, monkeypatch):
 SPOILT = {
     "kmeans_assign": lambda out: (out[0].roll(1), out[1]),
     "kmeans_update": lambda out: (out[0] * 1.01, out[1]),
+    "kmeans_iterate": lambda out: (out[0], out[1], out[2] + 1),
     "nearest_members": lambda out: out.flip(2),
     "group_products": lambda out: out.flip(0),
     "gram_assign": lambda out: out.flip(0),

@@ -14,6 +14,7 @@ from kmeans_problems import offsets_of, problem, whole_numbers
 
 from dream_accel import _native
 from dream_accel.backends import cpu, formulas, reference
+from dream_accel.backends.iteration import iterate
 
 C = _native.load()
 pytestmark = pytest.mark.skipif(C is None, reason=f"no compiled kernels: {_native.why_not()}")
@@ -191,6 +192,115 @@ class TestAssign:
             alone = assign(x[rows], offsets_of([2]), centroids[group : group + 1])
             assert torch.equal(labels[rows], alone[0])
             assert torch.equal(distance[rows], alone[1])
+
+
+def alike(found, expected):
+    return all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(found, expected, strict=True))
+
+
+def clustered(sizes, D, K, seed=0):
+    """Groups of rows that lie apart; the iteration begins with rows, most of them of few clusters."""
+    x, offsets, own = problem(sizes, D, K, seed=seed)
+    x = torch.cat([3 * own[g][torch.arange(n) % K] for g, n in enumerate(sizes)]) + 0.5 * x
+    return x, offsets, torch.stack([x[first : first + K] for first in offsets[:-1].tolist()])
+
+
+def crawling(seed=0):
+    """One cluster that takes in row after row, so that a few centroids move long after the others have stopped."""
+    x, offsets, _ = problem([400], 64, 20, seed=seed)
+    x[:, 0] += torch.linspace(0, 60, 400)
+    return x, offsets, x[:20].unsqueeze(0).clone()
+
+
+def with_rows(x, offsets, centroids, rows, value):
+    x[rows] = value
+    return x, offsets, centroids
+
+
+def with_centroids(x, offsets, centroids, which, value):
+    centroids[:, which] = value
+    return x, offsets, centroids
+
+
+def scaled(x, offsets, centroids, feature, by):
+    x[:, feature] *= by
+    centroids[:, :, feature] *= by
+    return x, offsets, centroids
+
+
+def repeated_rows(x, offsets, centroids):
+    return x[torch.arange(len(x)) % 30].clone(), offsets, centroids
+
+
+# Wide and many enough for the kernels that round.
+PROBLEMS = {
+    "random": lambda: problem([500, 0, 90, 3], 100, 20),
+    "clustered": lambda: clustered([700, 300], 128, 24),
+    "crawling": crawling,
+    "a tail of columns and of features": lambda: clustered([400], 301, 37),
+    "more clusters than one pass holds": lambda: clustered([900], 64, 530),
+    "far from the origin": lambda: problem([300], 70, 20, shift=100.0),
+    "one huge feature": lambda: scaled(*problem([300], 64, 20), 7, 1e15),
+    "ties": lambda: whole_numbers([300, 40], 64, 20)[:3],
+    "repeated rows": lambda: repeated_rows(*problem([300], 64, 20)),
+    "equal centroids": lambda: with_centroids(*problem([300], 64, 32), slice(8, 24), 0.0),
+    "dead centroids": lambda: with_centroids(*problem([300], 64, 32), slice(0, 12), NAN),
+    "no live centroid": lambda: with_centroids(*problem([300], 64, 32), slice(None), NAN),
+    "infinite centroid": lambda: with_centroids(*problem([300], 64, 32), 3, INF),
+    "a row of NaN": lambda: with_rows(*problem([300], 64, 20), 7, NAN),
+    "an infinite row": lambda: with_rows(*problem([300], 64, 20), 7, INF),
+    "rows far away": lambda: with_rows(*problem([300], 64, 20), slice(0, 9), 1e15),
+    "denormals": lambda: scaled(*problem([300], 64, 20), slice(None), 1e-40),
+    "float16": lambda: problem([500], 100, 20, torch.float16),
+    "bfloat16": lambda: problem([500], 100, 20, torch.bfloat16),
+}
+
+
+class TestIterate:
+    """In one call what single operators give, bit for bit."""
+
+    @pytest.mark.parametrize("name", PROBLEMS)
+    @pytest.mark.parametrize("empty", ["farthest", "keep"])
+    def test_gives_what_assignments_and_updates_give(self, name, empty):
+        x, offsets, centroids = PROBLEMS[name]()
+        for max_iter in (0, 1, 2, 5, 60):
+            args = (x, offsets, centroids, max_iter, None, "fp32", empty)
+            assert alike(cpu.kmeans_iterate(*args), iterate(cpu, *args))
+
+    @pytest.mark.parametrize("make", [crawling, lambda seed: clustered([150, 60], 64, 17, seed)], ids=["a", "b"])
+    def test_gives_it_from_many_starts(self, make):
+        for seed in range(25):
+            args = (*make(seed=seed), 100, None, "fp32", "farthest")
+            assert alike(cpu.kmeans_iterate(*args), iterate(cpu, *args))
+
+    def test_groups_stop_within_the_tolerance(self):
+        x, offsets, centroids = problem([300, 300, 300, 300], 64, 20)
+        exact = cpu.kmeans_iterate(x, offsets, centroids, 100, None, "fp32", "farthest")
+        tolerance = torch.tensor([0.0, 1.0, 30.0, INF])
+        args = (x, offsets, centroids, 100, tolerance, "fp32", "farthest")
+        labels, means, n_iter = cpu.kmeans_iterate(*args)
+        assert alike((labels, means, n_iter), iterate(cpu, *args))
+        assert n_iter[0] == exact[2][0] > n_iter[1] > n_iter[2] > n_iter[3] == 1
+        assert torch.equal(labels, assign(x, offsets, means)[0])
+
+    def test_squares_that_overflow_do_no_harm(self):
+        x, offsets, centroids = with_rows(*problem([300], 64, 20), slice(0, 9), 1e25)
+        labels, _, _ = cpu.kmeans_iterate(x, offsets, centroids, 5, None, "fp32", "farthest")
+        assert ((labels >= 0) & (labels < 20)).all()
+
+    def test_any_number_of_threads_gives_the_same_bits(self, threads):
+        args = (*clustered([900, 40, 2000], 128, 40), 30, None, "fp32", "farthest")
+        results = []
+        for n in (1, 2, 5):
+            threads(n)
+            results.append(cpu.kmeans_iterate(*args))
+        assert alike(results[1], results[0])
+        assert alike(results[2], results[0])
+
+    def test_more_groups_than_are_packed_at_a_time(self):
+        x, offsets, centroids = problem([40] * 70, 1024, 128)
+        args = (x, offsets, centroids, 4, None, "fp32", "farthest")
+        assert alike(cpu.kmeans_iterate(*args), iterate(cpu, *args))
 
 
 class TestUpdate:

@@ -45,6 +45,12 @@ class TestRegistration:
         ):
             torch.library.opcheck(OPERATORS.kmeans_update.default, (x, offsets, labels, 4, *options))
 
+    @pytest.mark.parametrize("tolerance", [None, torch.tensor([0.1, 0.0, 1e9])])
+    def test_kmeans_iterate(self, backend, tolerance):
+        x, offsets, centroids, *_ = kmeans_arguments(backend.device)
+        tolerance = None if tolerance is None else tolerance.to(backend.device)
+        torch.library.opcheck(OPERATORS.kmeans_iterate.default, (x, offsets, centroids, 3, tolerance, "fp32", "keep"))
+
     def test_nearest_members(self, backend):
         x, offsets, centroids, labels, _, _ = kmeans_arguments(backend.device)
         torch.library.opcheck(OPERATORS.nearest_members.default, (x, offsets, centroids, labels, 3))

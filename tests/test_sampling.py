@@ -196,7 +196,7 @@ class TestRefresh:
             s.refresh(net)
             s.batch()
         if strategy == "dream":
-            assert {"kmeans_assign", "kmeans_update", "nearest_members"} <= seen
+            assert {"kmeans_iterate", "nearest_members"} <= seen
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

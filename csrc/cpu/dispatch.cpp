@@ -23,7 +23,8 @@ void multiply_tile(const AssignTile& tile, float* out, int64_t stride);
 }  // namespace avx2
 namespace avx2_int16 {
 extern const Kernels table;
-}
+extern const BoundedKernels bounded;
+}  // namespace avx2_int16
 namespace avx512 {
 extern const Kernels table;
 void multiply_tile(const AssignTile& tile, float* out, int64_t stride);
@@ -102,6 +103,15 @@ const Kernels& kernels_for_assign(int64_t K, int64_t D) {
 #endif
     static_cast<void>(small);
     return chosen;
+}
+
+const BoundedKernels* bounded_kernels(int64_t K, int64_t D) {
+#ifdef DREAM_X86_ISAS
+    if (&kernels_for_assign(K, D) == &avx2_int16::table) return &avx2_int16::bounded;
+#endif
+    static_cast<void>(K);
+    static_cast<void>(D);
+    return nullptr;
 }
 
 FloatProducts float_products() {

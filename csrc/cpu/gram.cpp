@@ -34,16 +34,15 @@ public:
         const int64_t scratch_size = round_up(isa.assign_scratch(n), ALIGN_FLOATS);
         auto packed = make_buffer<float>(padded * round_up(D, geometry.depth));
         auto norms = make_buffer<float>(padded);
-        auto live = make_buffer<uint8_t>(n);
+        auto columns = make_buffer<const float*>(n);
         auto scratch = make_buffer<float>(scratch_size * n_threads_);
-        std::fill_n(live.get(), n, uint8_t(1));
-        const float* rows = static_cast<const float*>(x_.row(x_.offsets[g]));
+        for (int64_t i = 0; i < n; ++i) columns[i] = static_cast<const float*>(x_.row(x_.offsets[g] + i));
         const float* centre = centre_ + g * D;
         const int64_t depth = round_up(D, geometry.depth);
         parallel_for((padded + panel - 1) / panel, n_threads_, [&](int64_t task, int) {
             const int64_t k = task * panel;
             isa.pack_panel(
-                rows + k * D, live.get() + k, static_cast<int>(std::min(n - k, panel)),
+                columns.get() + k, static_cast<int>(std::min(n - k, panel)),
                 static_cast<int>(std::min(padded - k, panel)), D, centre, packed.get() + k * depth, norms.get() + k);
         });
 

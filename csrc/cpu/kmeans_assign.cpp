@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t WAVE_FLOATS = 8 << 20;  // of prepared centroids: 32 MB
 constexpr int64_t ALIGN_FLOATS = 16;
+constexpr int64_t POINTER_FLOATS = sizeof(float*) / sizeof(float);
 constexpr int64_t MAX_TILE_ROWS = 1024;
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -22,7 +23,7 @@ int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / mult
 struct Prepared {
     int64_t group;
     float *centre, *norms, *packed;
-    uint8_t* live;
+    const float** columns;  // the centroids, null where one is dead
     int32_t* live_rows;
     int32_t n_live;
 };
@@ -60,19 +61,19 @@ public:
 
 private:
     int64_t group_floats() const {
-        const int64_t live = round_up(padded_, 4 * ALIGN_FLOATS) / 4;
-        return round_up(rows_.D, ALIGN_FLOATS) + 2 * round_up(padded_, ALIGN_FLOATS) + live +
+        return round_up(rows_.D, ALIGN_FLOATS) + (2 + POINTER_FLOATS) * round_up(padded_, ALIGN_FLOATS) +
                round_up(padded_ * depth_, ALIGN_FLOATS);
     }
 
     Prepared place(int64_t slot, int64_t group) const {
+        const int64_t n_columns = round_up(padded_, ALIGN_FLOATS);
         Prepared p;
         p.group = group;
         p.centre = buffer_.get() + slot * group_floats();
         p.norms = p.centre + round_up(rows_.D, ALIGN_FLOATS);
-        p.live_rows = reinterpret_cast<int32_t*>(p.norms + round_up(padded_, ALIGN_FLOATS));
-        p.packed = p.norms + 2 * round_up(padded_, ALIGN_FLOATS);
-        p.live = reinterpret_cast<uint8_t*>(p.packed + round_up(padded_ * depth_, ALIGN_FLOATS));
+        p.live_rows = reinterpret_cast<int32_t*>(p.norms + n_columns);
+        p.columns = reinterpret_cast<const float**>(p.norms + 2 * n_columns);
+        p.packed = p.norms + (2 + POINTER_FLOATS) * n_columns;
         p.n_live = 0;
         return p;
     }
@@ -84,18 +85,18 @@ private:
             Prepared& p = wave_[slot] = place(slot, groups[slot]);
             const float* c = centroids_ + p.group * K_ * D;
             for (int64_t k = 0; k < K_; ++k) {
-                p.live[k] = isa_.all_finite(c + k * D, D);
-                if (p.live[k]) p.live_rows[p.n_live++] = static_cast<int32_t>(k);
+                const bool live = isa_.all_finite(c + k * D, D);
+                p.columns[k] = live ? c + k * D : nullptr;
+                if (live) p.live_rows[p.n_live++] = static_cast<int32_t>(k);
             }
             isa_.mean_of_rows(c, Dtype::float32, D, p.live_rows, p.n_live, 0, D, p.centre);
         });
         parallel_for(n * panels, n_threads_, [&](int64_t task, int) {
             const Prepared& p = wave_[task / panels];
             const int64_t k = task % panels * panel;
-            const float* c = centroids_ + (p.group * K_ + k) * D;
             const int n_columns = static_cast<int>(std::min(K_ - k, panel));
             const int width = static_cast<int>(std::min(padded_ - k, panel));
-            isa_.pack_panel(c, p.live + k, n_columns, width, D, p.centre, p.packed + k * depth_, p.norms + k);
+            isa_.pack_panel(p.columns + k, n_columns, width, D, p.centre, p.packed + k * depth_, p.norms + k);
         });
     }
 

@@ -14,13 +14,14 @@
 namespace dream_accel {
 namespace {
 
+bool has_empty(const int32_t* begin, int64_t K) { return std::adjacent_find(begin, begin + K + 1) != begin + K + 1; }
+
 std::vector<int64_t> groups_with_empty_clusters(
     const Rows& rows, const int32_t* begins, int64_t K, const uint8_t* active) {
     std::vector<int64_t> groups;
     for (int64_t g = 0; g < rows.G; ++g) {
         if (rows.size(g) == 0 || (active && !active[g])) continue;
-        const int32_t* begin = begins + g * (K + 1);
-        if (std::adjacent_find(begin, begin + K + 1) != begin + K + 1) groups.push_back(g);
+        if (has_empty(begins + g * (K + 1), K)) groups.push_back(g);
     }
     return groups;
 }
@@ -65,21 +66,50 @@ void fill_empty_clusters(
     sort_by_label(moved.data(), n_rows, K, members, begin);
 }
 
+// Marks the clusters of one group whose members are not those they had. Where a cluster is or was empty the rows may
+// have been moved since they were labelled, and all are marked.
+//   begin    IN (K+1,) of the labels, before rows are moved
+//   changed  OUT (K,)
+void mark_changed(
+    const int32_t* labels, const int32_t* previous_labels, int64_t n_rows, int64_t K, const int32_t* begin,
+    uint8_t* changed) {
+    std::vector<uint8_t> had_members(K);
+    std::fill_n(changed, K, uint8_t{0});
+    const auto is_cluster = [K](int32_t label) { return 0 <= label && label < K; };
+    for (int64_t i = 0; i < n_rows; ++i) {
+        const int32_t now = labels[i], before = previous_labels[i];
+        if (is_cluster(before)) had_members[before] = 1;
+        if (now == before) continue;
+        if (is_cluster(now)) changed[now] = 1;
+        if (is_cluster(before)) changed[before] = 1;
+    }
+    const bool had_empty = std::find(had_members.begin(), had_members.end(), 0) != had_members.end();
+    if (had_empty || has_empty(begin, K)) std::fill_n(changed, K, uint8_t{1});
+}
+
 }  // namespace
 
 void kmeans_update(
     const Rows& rows, const int32_t* labels, int64_t K, const float* distance, const float* previous,
-    const uint8_t* active, bool farthest, float* centroids, int32_t* counts, int n_threads) {
+    const int32_t* previous_labels, const uint8_t* active, bool farthest, float* centroids, int32_t* counts,
+    int n_threads) {
     check_offsets(rows);
     const Kernels& isa = kernels();
     const int64_t G = rows.G, D = rows.D;
     n_threads = threads_for(rows.N * D + G * K * D, n_threads);
     auto members = make_buffer<int32_t>(rows.N);
     auto begins = make_buffer<int32_t>(G * (K + 1));
+    auto changed = make_buffer<uint8_t>(G * K);
 
     parallel_for(G, n_threads, [&](int64_t g, int) {
-        const int64_t first = rows.offsets[g];
-        sort_by_label(labels + first, rows.size(g), K, members.get() + first, begins.get() + g * (K + 1));
+        const int64_t first = rows.offsets[g], n_rows = rows.size(g);
+        int32_t* begin = begins.get() + g * (K + 1);
+        sort_by_label(labels + first, n_rows, K, members.get() + first, begin);
+        if (previous_labels) {
+            mark_changed(labels + first, previous_labels + first, n_rows, K, begin, changed.get() + g * K);
+        } else {
+            std::fill_n(changed.get() + g * K, K, uint8_t{1});
+        }
     });
     if (farthest) {
         const std::vector<int64_t> groups = groups_with_empty_clusters(rows, begins.get(), K, active);
@@ -107,7 +137,7 @@ void kmeans_update(
         const int64_t cluster = task / n_slices, slice = task % n_slices, g = cluster / K, k = cluster % K;
         const int64_t from = D * slice / n_slices, to = D * (slice + 1) / n_slices;
         float* centroid = centroids + cluster * D;
-        if (counts[cluster] > 0 && (!active || active[g])) {
+        if (counts[cluster] > 0 && changed[cluster] && (!active || active[g])) {
             const int32_t* own = members.get() + rows.offsets[g] + begins[g * (K + 1) + k];
             isa.mean_of_rows(rows.row(rows.offsets[g]), rows.dtype, D, own, counts[cluster], from, to, centroid);
         } else if (previous) {

@@ -41,12 +41,26 @@ void kmeans_update(
     const Rows& rows,
     const int32_t* labels,  // IN (N,)
     int64_t K,
-    const float* distance,  // IN (N,) where farthest; null: to previous, computed where a cluster is empty
-    const float* previous,  // IN (G, K, D) or null
-    const uint8_t* active,  // IN (G,) or null: all
-    bool farthest,          // empty clusters take the farthest rows
-    float* centroids,       // OUT (G, K, D)
-    int32_t* counts,        // OUT (G, K)
+    const float* distance,           // IN (N,) where farthest; null: to previous, computed where a cluster is empty
+    const float* previous,           // IN (G, K, D) or null
+    const int32_t* previous_labels,  // IN (N,) those that gave previous, or null: not known
+    const uint8_t* active,           // IN (G,) or null: all
+    bool farthest,                   // empty clusters take the farthest rows
+    float* centroids,                // OUT (G, K, D)
+    int32_t* counts,                 // OUT (G, K)
+    int n_threads);
+
+// Lloyd's iteration of every group: kmeans_assign and kmeans_update in turn, until no label changes, the centroids
+// move no further than the tolerance, or max_iter times; in the end every row is assigned to the centroids returned.
+void kmeans_iterate(
+    const Rows& rows,
+    const float* start,  // IN (G, K, D)
+    int64_t K, int64_t max_iter,
+    const float* tolerance,  // IN (G,) squared shift of all centroids at which a group stops, or null
+    bool farthest,
+    int32_t* labels,   // OUT (N,)
+    float* centroids,  // OUT (G, K, D)
+    int32_t* n_iter,   // OUT (G,) updates
     int n_threads);
 
 // out[r * width + i] = (a_r - m_g).(x_i - m_g) for the rows a_r and x_i of group g, i counted from the group's first

@@ -21,7 +21,7 @@ from ..errors import DreamAccelError, DreamAccelWarning, choices
 BACKENDS = ("triton", "cuda", "cpu", "reference")
 """Names of the backends in the order they are asked. A backend that serves another device refuses."""
 
-KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "nearest_members")
+KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "kmeans_iterate", "nearest_members")
 GRAM_OPERATORS = ("group_products", "gram_assign")
 DISTANCE_OPERATORS = ("gradient_distance", "feature_distance", "scale_gradients")
 OPERATORS = (*KMEANS_OPERATORS, *GRAM_OPERATORS, *DISTANCE_OPERATORS)

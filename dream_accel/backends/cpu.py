@@ -90,6 +90,36 @@ def kmeans_update(
     return centroids, counts
 
 
+def kmeans_iterate(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    max_iter: int,
+    tolerance: Tensor | None,
+    precision: str,
+    empty: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All of it in one call, which remembers of every row what it was compared with."""
+    x, offsets, start = x.contiguous(), offsets.contiguous(), centroids.contiguous()
+    tolerance = _contiguous(tolerance)
+    labels = torch.empty(len(x), dtype=torch.int32)
+    centroids = torch.empty_like(start)
+    n_iter = torch.empty(len(offsets) - 1, dtype=torch.int32)
+    _call(
+        "kmeans_iterate",
+        *_rows(x, offsets),
+        start.data_ptr(),
+        start.shape[1],
+        max_iter,
+        _address(tolerance),
+        empty == "farthest",
+        labels.data_ptr(),
+        centroids.data_ptr(),
+        n_iter.data_ptr(),
+    )
+    return labels, centroids, n_iter
+
+
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     """The ``n`` members nearest each centroid, free slots filled from the rest of the group."""
     x, offsets, labels = x.contiguous(), offsets.contiguous(), labels.contiguous()

@@ -6,6 +6,7 @@ graph once the kernels are loaded, which happens at the first call.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from .. import _cuda_image, _native
 from ..errors import DreamAccelError
-from . import GRAM_OPERATORS
+from . import GRAM_OPERATORS, KMEANS_OPERATORS
+from .iteration import iterate
 from .pairs import DTYPES, METRICS, Pairs, Scaling
 
 NAME = "cuda"
@@ -42,7 +44,7 @@ def refuses(op: str, *args: Any) -> str | None:
     for tensor in tensors:
         if tensor.dtype not in DTYPES:
             return f"{tensor.dtype} input, it serves {', '.join(sorted(map(str, DTYPES)))}"
-    if op in ("kmeans_assign", "kmeans_update", "nearest_members"):
+    if op in KMEANS_OPERATORS:
         n_clusters = args[3] if op == "kmeans_update" else args[2].shape[1]
         if n_clusters > _module().cuda_max_clusters():
             return f"{n_clusters} clusters per group, it counts {_module().cuda_max_clusters()} in shared memory"
@@ -128,6 +130,19 @@ def kmeans_update(
         queue_of(x),
     )
     return centroids, counts
+
+
+def kmeans_iterate(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    max_iter: int,
+    tolerance: Tensor | None,
+    precision: str,
+    empty: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Assignment and update in turn."""
+    return iterate(sys.modules[__name__], x, offsets, centroids, max_iter, tolerance, precision, empty)
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:

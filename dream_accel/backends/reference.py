@@ -7,6 +7,7 @@ CUDA it adds rows up with atomics: it is for reading and comparing, and exempt f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..groups import group_of_rows
 from .formulas import compute_dtype, derivatives, plain_layers
+from .iteration import iterate
 from .pairs import derivative_like
 
 NAME = "reference"
@@ -108,6 +110,19 @@ def kmeans_update(
     if active is not None:
         means = torch.where(active.view(-1, 1, 1), means, fallback)
     return means, counts
+
+
+def kmeans_iterate(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    max_iter: int,
+    tolerance: Tensor | None,
+    precision: str,
+    empty: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Assignment and update in turn."""
+    return iterate(sys.modules[__name__], x, offsets, centroids, max_iter, tolerance, precision, empty)
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:

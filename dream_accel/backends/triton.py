@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import re
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import DISTANCE_OPERATORS
+from .iteration import iterate
 from .pairs import DTYPES, Pairs, Scaling
 
 NAME = "triton"
@@ -108,6 +110,19 @@ def kmeans_update(
     return _kernels().kmeans_update(x, offsets, labels, n_clusters, distance, previous, active, empty)
 
 
+def kmeans_iterate(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    max_iter: int,
+    tolerance: Tensor | None,
+    precision: str,
+    empty: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Assignment and update in turn."""
+    return iterate(sys.modules[__name__], x, offsets, centroids, max_iter, tolerance, precision, empty)
+
+
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     """The ``n`` members nearest each centroid; free slots go to the unpicked rows nearest their own centroid."""
     return _kernels().nearest_members(x, offsets, centroids, labels, n)
@@ -153,7 +168,7 @@ def _clusters(op: str, args: tuple[Any, ...]) -> int:
     """Counters a program of this call holds, one for every cluster."""
     if op == "kmeans_update":
         return args[3]
-    return args[2].shape[1] if op in ("kmeans_assign", "nearest_members") else 0
+    return args[2].shape[1] if op in ("kmeans_assign", "kmeans_iterate", "nearest_members") else 0
 
 
 def _kernels() -> ModuleType:

@@ -1,4 +1,4 @@
-"""Lloyd's iteration over all groups: on an accelerator a fixed number of launches, and nothing that asks the host."""
+"""A fit of all groups: where it begins, how it goes on, and what it leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import ops
 from ..graphs import GraphedFunction
-from ..groups import all_stopped, any_in_groups, count_in_groups, group_of_rows, sum_groups
+from ..groups import count_in_groups, group_of_rows, sum_groups
 from .gram import iterate_on_gram
 from .seeding import Start, initial_centroids
 from .settings import Fit, LloydSettings
@@ -52,40 +52,19 @@ def inertia(x: Tensor, offsets: Tensor, centroids: Tensor) -> Tensor:
 
 
 def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels at fp32 after at most ``max_iter`` iterations, their centroids, and how many iterations every group did.
-
-    A group stops at its fixpoint. On an accelerator the launches for it go on and do nothing, so their number is fixed.
-    """
-    n_groups = len(offsets) - 1
-    labels = torch.full((len(x),), -1, dtype=torch.int32, device=x.device)
-    active = torch.ones(n_groups, dtype=torch.bool, device=x.device)
-    fixed = torch.zeros_like(active)
-    n_iter = torch.zeros(n_groups, dtype=torch.int32, device=x.device)
-    tolerance = settings.tol * _mean_variance(x, offsets) if settings.tol > 0 else None
-
-    for _ in range(settings.max_iter):
-        if all_stopped(active):
-            break
-        previous_labels, previous = labels, centroids
-        labels, _ = ops.kmeans_assign(
-            x, offsets, centroids, active=active, labels=labels, precision=settings.precision, with_distance=False
-        )
-        # Unchanged labels mean the centroids are the means of exactly these members: a fixpoint.
-        still, active = active, active & any_in_groups(labels != previous_labels, offsets)
-        fixed |= still ^ active
-        centroids, _ = ops.kmeans_update(
-            x, offsets, labels, settings.n_clusters, previous=previous, active=active, empty=settings.empty
-        )
-        n_iter += active
-        if tolerance is not None:
-            shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
-            active = active & (shift > tolerance)
-
-    # At its fixpoint a group has the labels of its centroids, if they were found at fp32.
-    stale = ~fixed if settings.precision == "fp32" else torch.ones_like(fixed)
-    if not all_stopped(stale):
-        labels, _ = ops.kmeans_assign(x, offsets, centroids, active=stale, labels=labels, with_distance=False)
-    return labels, centroids, n_iter
+    """Labels at fp32 after at most ``max_iter`` iterations, their centroids, and the iterations every group did."""
+    tolerance = None
+    if settings.tol > 0:
+        tolerance = (settings.tol * _mean_variance(x, offsets)).to(ops.result_dtype(x))
+    return ops.kmeans_iterate(
+        x,
+        offsets,
+        centroids,
+        settings.max_iter,
+        tolerance=tolerance,
+        precision=settings.precision,
+        empty=settings.empty,
+    )
 
 
 def _mean_variance(x: Tensor, offsets: Tensor) -> Tensor:

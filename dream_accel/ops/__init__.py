@@ -11,6 +11,7 @@ from .gradient_distance import gradient_distance
 from .gram_assign import gram_assign
 from .group_products import group_products
 from .kmeans_assign import PRECISIONS, kmeans_assign
+from .kmeans_iterate import kmeans_iterate
 from .kmeans_update import EMPTY_POLICIES, kmeans_update
 from .layers import LAYER_RULES, select_layers
 from .nearest_members import nearest_members
@@ -25,6 +26,7 @@ __all__ = [
     "gram_assign",
     "group_products",
     "kmeans_assign",
+    "kmeans_iterate",
     "kmeans_update",
     "nearest_members",
     "result_dtype",

@@ -277,8 +277,7 @@ void multiply_tile(const AssignTile& tile, float* out, int64_t stride) {
 
 // Panels in the order multiply reads them: packed[d * width + j] = -2 (c_j[d] - centre[d]).
 void pack_panel(
-    const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
-    float* norms) {
+    const float* const* centroids, int n, int width, int64_t D, const float* centre, float* packed, float* norms) {
     for (int first = 0; first < width; first += W) {
         vf norm = {};
         for (int64_t d = 0; d < D; d += W) {
@@ -286,7 +285,7 @@ void pack_panel(
             vf block[W];
             for (int j = 0; j < W; ++j) {
                 const int k = first + j;
-                block[j] = k < n && live[k] ? -2.0f * (load_at(centroids + k * D, d, D) - shift) : vf{};
+                block[j] = k < n && centroids[k] ? -2.0f * (load_at(centroids[k], d, D) - shift) : vf{};
             }
             transpose(block);
             vf sum = {};
@@ -298,7 +297,7 @@ void pack_panel(
         }
         for (int j = 0; j < W; ++j) {
             const int k = first + j;
-            norms[k] = k < n && live[k] ? 0.25f * norm[j] : __builtin_inff();
+            norms[k] = k < n && centroids[k] ? 0.25f * norm[j] : __builtin_inff();
         }
     }
 }

@@ -253,8 +253,7 @@ void assign_tile(const AssignTile& tile) {
 // As elsewhere, but in tiles: for every STEP features the high parts of the panel's centroids, then the low parts. A
 // row of a tile holds two features of SIDE centroids, in pairs.
 void pack_panel(
-    const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
-    float* norms) {
+    const float* const* centroids, int n, int width, int64_t D, const float* centre, float* packed, float* norms) {
     const int n_tiles = width / SIDE;
     for (int t = 0; t < n_tiles; ++t) {
         vf norm[SIDE] = {};
@@ -263,8 +262,8 @@ void pack_panel(
             for (int j = 0; j < SIDE; ++j) {
                 const int k = t * SIDE + j;
                 vf first = {}, second = {};
-                if (k < n && live[k]) {
-                    const float* c = centroids + k * D;
+                if (k < n && centroids[k]) {
+                    const float* c = centroids[k];
                     first = -2.0f * (load_at(c, d, D) - load_at(centre, d, D));
                     if (d + W < D) second = -2.0f * (load_at(c, d + W, D) - load_at(centre, d + W, D));
                     norm[j] += first * first + second * second;
@@ -281,7 +280,7 @@ void pack_panel(
         }
         for (int j = 0; j < SIDE; ++j) {
             const int k = t * SIDE + j;
-            norms[k] = k < n && live[k] ? 0.25f * sum_lanes(norm[j]) : __builtin_inff();
+            norms[k] = k < n && centroids[k] ? 0.25f * sum_lanes(norm[j]) : __builtin_inff();
         }
     }
 }

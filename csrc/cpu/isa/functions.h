@@ -14,8 +14,7 @@ AssignGeometry assign_geometry();
 int64_t assign_scratch(int64_t K);
 void assign_tile(const AssignTile& tile);
 void pack_panel(
-    const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
-    float* norms);
+    const float* const* centroids, int n, int width, int64_t D, const float* centre, float* packed, float* norms);
 bool all_finite(const float* values, int64_t n);
 float row_distance(const void* x, Dtype dtype, const float* centroid, int64_t D);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../../metrics.h"
+#include "../bounds.h"
 #include "../types.h"
 
 namespace dream_accel {
@@ -39,11 +40,10 @@ struct Kernels {
     void (*assign_tile)(const AssignTile& tile);
 
     // Writes n centroids as a panel of width lanes or 2 * lanes (-2 (c_j - centre) in the order assign_tile reads
-    // them), and their |c_j - centre|^2 into norms. Dead centroids and the places from n to width are zeros with norm
-    // +inf.
+    // them), and their |c_j - centre|^2 into norms. A null pointer is a dead centroid; it and the places from n to
+    // width are zeros with norm +inf.
     void (*pack_panel)(
-        const float* centroids, const uint8_t* live, int n, int width, int64_t D, const float* centre, float* packed,
-        float* norms);
+        const float* const* centroids, int n, int width, int64_t D, const float* centre, float* packed, float* norms);
 
     bool (*all_finite)(const float* values, int64_t n);
 
@@ -71,6 +71,35 @@ const Kernels& kernels();
 
 // The table for assignments of this size.
 const Kernels& kernels_for_assign(int64_t K, int64_t D);
+
+// Rows of one group to compare with the columns that may hold another label for them. What is OUT lies at the row's
+// place in the group.
+struct BoundedTile {
+    // x is the group's first row; labels (IN and OUT) are the group's; the panels begin with n_packed columns; there
+    // are no distances.
+    AssignTile group;
+    const float* records;     // IN of the group's rows, as record_rows wrote them
+    const int32_t* rows;      // IN (group.n_rows,) by falling need
+    const int32_t* n_needed;  // IN of the group's rows: how many columns may hold another label
+    int64_t n_packed;         // at least what any row needs
+    const int32_t* order;     // IN (K,) the centroid of every column
+    const int32_t* column;    // IN (K,) the column of every centroid
+    const float* moved;       // IN (K,) by column, falling: at most how far its centroid moved, -inf where it is dead
+    Bounds* bounds;           // IN and OUT; IN: own of the centroids as they are, others of those before they moved
+};
+
+// What assignments need that remember from one iteration to the next what they found of every row.
+struct BoundedKernels {
+    // A row's record: the row relative to centre, in the form in which it is multiplied.
+    int64_t (*record_floats)(int64_t D);
+    void (*record_rows)(const void* x, Dtype dtype, int64_t n_rows, int64_t D, const float* centre, float* records);
+
+    // Takes assign_scratch(K) floats.
+    void (*compare_tile)(const BoundedTile& tile);
+};
+
+// Those that go with kernels_for_assign(K, D), or null.
+const BoundedKernels* bounded_kernels(int64_t K, int64_t D);
 
 // Products in float, where an instruction set assigns by rounded ones: those of the next slower set.
 struct FloatProducts {

@@ -34,14 +34,18 @@ static float finite_distance(const AssignTile& tile, const T* x, int64_t label) 
     return distance == distance ? distance : __builtin_inff();
 }
 
-// Takes the candidate where it is nearer. Most rows have one candidate, and their distance need not be known.
+// Takes the candidate where it is nearer, or lower and as near. Most rows have one candidate, and their distance need
+// not be known.
 template <class T>
 static void consider(const AssignTile& tile, const T* x, int64_t candidate, Nearest& nearest) {
     float distance = NOT_COMPUTED;
     if (nearest.label != NOBODY) {
         if (nearest.distance == NOT_COMPUTED) nearest.distance = finite_distance(tile, x, nearest.label);
         distance = finite_distance(tile, x, candidate);
-        if (!(distance < nearest.distance)) return;
+        const bool nearer = distance < nearest.distance;
+        if (!nearer && !(distance == nearest.distance && candidate < nearest.label)) {
+            return;
+        }
     }
     nearest.distance = distance;
     nearest.label = static_cast<int32_t>(candidate);

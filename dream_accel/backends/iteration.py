@@ -1,0 +1,51 @@
+"""Lloyd's iteration in single operators: on an accelerator a fixed number of launches that never ask the host."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ..groups import all_stopped, any_in_groups
+
+
+def iterate(
+    backend: ModuleType,
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    max_iter: int,
+    tolerance: Tensor | None,
+    precision: str,
+    empty: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``kmeans_iterate`` by the ``kmeans_assign`` and ``kmeans_update`` of a backend.
+
+    A group stops at its fixpoint. On an accelerator the launches for it go on and do nothing, so their number is fixed.
+    """
+    n_groups = len(offsets) - 1
+    labels = torch.full((len(x),), -1, dtype=torch.int32, device=x.device)
+    active = torch.ones(n_groups, dtype=torch.bool, device=x.device)
+    fixed = torch.zeros_like(active)
+    n_iter = torch.zeros(n_groups, dtype=torch.int32, device=x.device)
+
+    for _ in range(max_iter):
+        if all_stopped(active):
+            break
+        previous_labels, previous = labels, centroids
+        labels, _ = backend.kmeans_assign(x, offsets, centroids, active, labels, None, precision, with_distance=False)
+        # Unchanged labels mean the centroids are the means of exactly these members: a fixpoint.
+        still, active = active, active & any_in_groups(labels != previous_labels, offsets)
+        fixed |= still ^ active
+        centroids, _ = backend.kmeans_update(x, offsets, labels, centroids.shape[1], None, previous, active, empty)
+        n_iter += active
+        if tolerance is not None:
+            shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
+            active = active & (shift > tolerance)
+
+    # At its fixpoint a group has the labels of its centroids, if they were found at fp32.
+    stale = ~fixed if precision == "fp32" else torch.ones_like(fixed)
+    if not all_stopped(stale):
+        labels, _ = backend.kmeans_assign(x, offsets, centroids, stale, labels, None, "fp32", with_distance=False)
+    return labels, centroids, n_iter
