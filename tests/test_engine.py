@@ -453,7 +453,7 @@ def test_nothing_waits_for_the_device_between_two_log_lines(strategy, way):
     with no_host_round_trip(), _LookInside() as inside:
         distiller.outer_iteration(1)
     expected = {
-        "dream": {"kmeans_assign", "kmeans_update", "nearest_members"},
+        "dream": {"kmeans_iterate", "nearest_members"},
         "central": {"kmeans_assign", "kmeans_update"},
         "boundary": {"kmeans_assign", "kmeans_update"},
         "random": set(),
