@@ -50,12 +50,9 @@ BoundedAssignment::BoundedAssignment(const Rows& rows, const float* start, int64
       floats_(2 * wave_ * K),
       pointers_(wave_ * K) {
     std::fill_n(bounds_.get(), rows.N, unknown_bounds());
-    std::vector<Span> spans;
-    for (int64_t g = 0; g < rows.G; ++g) {
-        for (int64_t i = rows.offsets[g]; i < rows.offsets[g + 1]; i += ROWS_PER_TASK) {
-            spans.push_back({g, i, std::min(i + ROWS_PER_TASK, rows.offsets[g + 1])});
-        }
-    }
+    std::vector<int64_t> groups(rows.G);
+    std::iota(groups.begin(), groups.end(), 0);
+    const std::vector<Span> spans = cut(groups.data(), rows.G);
     parallel_for(rows.G, n_threads_, [&](int64_t g, int) {
         const float* own = start + g * K * rows.D;
         std::vector<int32_t> live;
@@ -75,6 +72,18 @@ BoundedAssignment::BoundedAssignment(const Rows& rows, const float* start, int64
     });
 }
 
+// The rows of n groups, which are in the slots from 0 on, a few at a time.
+std::vector<BoundedAssignment::Span> BoundedAssignment::cut(const int64_t* groups, int64_t n) const {
+    std::vector<Span> spans;
+    for (int64_t slot = 0; slot < n; ++slot) {
+        const int64_t end = rows_.offsets[groups[slot] + 1];
+        for (int64_t i = rows_.offsets[groups[slot]]; i < end; i += ROWS_PER_TASK) {
+            spans.push_back({slot, i, std::min(i + ROWS_PER_TASK, end)});
+        }
+    }
+    return spans;
+}
+
 void BoundedAssignment::assign(
     const std::vector<int64_t>& groups, const float* centroids, const float* previous, int32_t* labels) {
     centroids_ = centroids;
@@ -91,13 +100,7 @@ void BoundedAssignment::assign_wave(const int64_t* groups, int64_t n) {
         place(slots_[index], index);
         sort_columns(slots_[index]);
     });
-    std::vector<Span> spans;
-    for (int64_t index = 0; index < n; ++index) {
-        const int64_t end = rows_.offsets[groups[index] + 1];
-        for (int64_t i = rows_.offsets[groups[index]]; i < end; i += ROWS_PER_TASK) {
-            spans.push_back({index, i, std::min(i + ROWS_PER_TASK, end)});
-        }
-    }
+    const std::vector<Span> spans = cut(groups, n);
     parallel_for(static_cast<int64_t>(spans.size()), n_threads_, [&](int64_t task, int) {
         const Span& span = spans[task];
         for (int64_t i = span.first; i < span.last; ++i) find_need(slots_[span.slot], i);
@@ -126,11 +129,11 @@ void BoundedAssignment::sort_columns(Slot& slot) {
         slot.shift[k] = -INF;
         if (!isa_.all_finite(now, D)) continue;
         slot.first_live = static_cast<int32_t>(k);
+        slot.shift[k] = 0.0f;
+        if (std::equal(now, now + D, before)) continue;
         // Where it was dead, it comes from anywhere.
         const float squared = isa_.row_distance(now, Dtype::float32, before, D);
-        slot.shift[k] = std::isnan(squared)                ? INF
-                        : std::equal(now, now + D, before) ? 0.0f
-                                                           : root_above(squared * (1.0f + sum_slack(D)));
+        slot.shift[k] = std::isnan(squared) ? INF : root_above(squared * (1.0f + sum_slack(D)));
     }
     std::iota(slot.order, slot.order + K_, 0);
     std::stable_sort(slot.order, slot.order + K_, [&](int32_t a, int32_t b) { return slot.shift[a] > slot.shift[b]; });

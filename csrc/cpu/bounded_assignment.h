@@ -49,6 +49,7 @@ private:
         float *norms, *packed;    // the panels
     };
 
+    std::vector<Span> cut(const int64_t* groups, int64_t n) const;
     void assign_wave(const int64_t* groups, int64_t n);
     void place(Slot& slot, int64_t index);
     void sort_columns(Slot& slot);

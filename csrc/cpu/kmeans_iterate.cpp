@@ -5,14 +5,12 @@
 
 #include "bounded_assignment.h"
 #include "buffer.h"
-#include "groups.h"
 #include "operators.h"
-#include "parallel.h"
 
 namespace dream_accel {
 namespace {
 
-// Squared differences of a pair of centroids that are not both dead.
+// Sum of the squared differences, but for those that are NaN, as of dead centroids.
 double shift_of(const float* now, const float* before, int64_t n) {
     double sum = 0.0;
     for (int64_t i = 0; i < n; ++i) {

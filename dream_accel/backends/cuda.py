@@ -7,7 +7,7 @@ graph once the kernels are loaded, which happens at the first call.
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -132,17 +132,7 @@ def kmeans_update(
     return centroids, counts
 
 
-def kmeans_iterate(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    max_iter: int,
-    tolerance: Tensor | None,
-    precision: str,
-    empty: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Assignment and update in turn."""
-    return iterate(sys.modules[__name__], x, offsets, centroids, max_iter, tolerance, precision, empty)
+kmeans_iterate = partial(iterate, sys.modules[__name__])
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:

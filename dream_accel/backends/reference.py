@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -112,17 +113,7 @@ def kmeans_update(
     return means, counts
 
 
-def kmeans_iterate(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    max_iter: int,
-    tolerance: Tensor | None,
-    precision: str,
-    empty: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Assignment and update in turn."""
-    return iterate(sys.modules[__name__], x, offsets, centroids, max_iter, tolerance, precision, empty)
+kmeans_iterate = partial(iterate, sys.modules[__name__])
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:

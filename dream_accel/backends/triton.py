@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -110,17 +111,7 @@ def kmeans_update(
     return _kernels().kmeans_update(x, offsets, labels, n_clusters, distance, previous, active, empty)
 
 
-def kmeans_iterate(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    max_iter: int,
-    tolerance: Tensor | None,
-    precision: str,
-    empty: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Assignment and update in turn."""
-    return iterate(sys.modules[__name__], x, offsets, centroids, max_iter, tolerance, precision, empty)
+kmeans_iterate = partial(iterate, sys.modules[__name__])
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
