@@ -52,7 +52,7 @@ $(VENV)/python-ready:
 $(VENV)/installed: $(VENV)/python-ready $(SOURCES)
 	@echo "installing dream_accel and PyTorch into $(VENV) (about 5 GB, a minute or two)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	@$(BIN)/python -c 'from dream_accel import _native; print("dream_accel:", _native.describe())'
+	@$(BIN)/python -c 'from dream_accel.backends import _native; print("dream_accel:", _native.describe())'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dream_accel.cli.options import DataDir, Device, Download, Quick, with_recipe
 from dream_accel.errors import DreamAccelError
-from dream_accel.options import DataDir, Device, Download, Quick, with_recipe
 
 if TYPE_CHECKING:
     from .harness import Measurement
@@ -39,7 +39,7 @@ DataOf = Annotated[
 
 def measure(name: str, device: str, quick: bool, out: Path) -> None:
     """Run a benchmark and write what it measures."""
-    from dream_accel.devices import find_device
+    from dream_accel.runtime.devices import find_device
 
     benchmark = importlib.import_module(f".{name}", __package__)
     print(publish(benchmark.run(find_device(device), quick), out))
@@ -80,7 +80,7 @@ def step(
     quick: Quick = False,
 ) -> None:
     """Refresh, matching step and network update: ours beside the published loop."""
-    from dream_accel.devices import find_device
+    from dream_accel.runtime.devices import find_device
 
     from .step import run
 
@@ -90,7 +90,7 @@ def step(
 @app.command()
 def outer(out: Out, device: Device = "auto", data_dir: DataOf = None, quick: Quick = False) -> None:
     """A whole outer iteration: ours beside the published loop."""
-    from dream_accel.devices import find_device
+    from dream_accel.runtime.devices import find_device
 
     from .outer import run
 
@@ -115,8 +115,8 @@ def accuracy(
     quick: Quick = False,
 ) -> None:
     """Time to accuracy: random sampling from random and from K-Means initialisation, and DREAM, at equal batch."""
-    from dream_accel.devices import find_device
     from dream_accel.recipes import recipe
+    from dream_accel.runtime.devices import find_device
 
     from . import curve
     from .accuracy import QUICK, Plan, run

@@ -57,16 +57,21 @@ class Outcome:
 def parts(device: str, quick: bool, out: Path) -> list[Part]:
     """What to run on the device."""
     python = [sys.executable, "-m"]
+    doctor = [*python, "dream_accel", "doctor"]
     tests = ROOT / "tests"
     tested = [*python, "pytest", "-q", str(tests / "test_import.py" if quick else tests)] if tests.is_dir() else []
     found = [
-        Part("doctor", [*python, "dream_accel"], 30, True),
+        Part("doctor", doctor, 30, True),
         Part("tests", tested, 180, True, f"there is no {tests}"),
     ]
     on_gpu = device.startswith("cuda")
     sanitizer = shutil.which("compute-sanitizer") if on_gpu else None
     for tool, seconds in SANITIZED.items():
-        command = [str(sanitizer), "--tool", tool, "--error-exitcode", "1", *python, "dream_accel"] if sanitizer else []
+        command = (
+            [str(sanitizer), "--tool", tool, "--error-exitcode", "1", *python, "dream_accel", "doctor"]
+            if sanitizer
+            else []
+        )
         missing = (
             "compute-sanitizer was not found: it comes with the CUDA toolkit" if on_gpu else f"it checks no {device}"
         )

@@ -10,9 +10,9 @@ import torch
 
 from dream_accel import DreamAccelError
 from dream_accel.data import DataSplit, ImageSet
-from dream_accel.engine.class_gradients import WAYS
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import load_split
+from dream_accel.matching.class_gradients import WAYS
 from dream_accel.random import generator
 from dream_accel.recipes import Recipe, recipe
 

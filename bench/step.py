@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from dream_accel.heap import retained_heap
 from dream_accel.random import derive_seed
+from dream_accel.runtime.heap import retained_heap
 
 from .harness import Measurement, repeated, time_interleaved
 from .matching_problem import Problem, make_problem, once, rates, times

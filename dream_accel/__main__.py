@@ -1,5 +1,5 @@
-"""``python -m dream_accel`` prints the diagnosis."""
+"""``python -m dream_accel`` is the command line: ``torchrun -m dream_accel distill`` works as well."""
 
-from .doctor import main
+from .cli import main
 
-raise SystemExit(main())
+main()

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import devices
 from .errors import DreamAccelError
 from .random import hash_rows
+from .runtime import devices
 
 
 def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = True) -> Tensor:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .classes import class_order, fill_picks
 from .clustering import check_finite
 from .errors import DreamAccelError, choices
-from .features import embed_rows, to_float
 from .groups import random_rows
+from .networks.features import embed_rows, to_float
 from .random import generator
-from .strategies import STRATEGIES
+from .sampling.classes import class_order, fill_picks
+from .sampling.strategies import STRATEGIES
 
 INITS = ("kmeans", "random", "mix", "noise")
 """``kmeans``: real images nearest the centres of a K-Means of each class, f² shrunk ones tiled into each slot;

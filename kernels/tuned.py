@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import triton
 
-from dream_accel._cuda_image import cache_folder
+from dream_accel.backends._cuda_image import cache_folder
 from dream_accel.errors import DreamAccelError
 
 from . import tiles

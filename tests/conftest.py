@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, KMEANS_OPERATORS, refusal
-from dream_accel.doctor import devices, sample_call
+from dream_accel.cli.doctor import devices, sample_call
 from dream_accel.errors import DreamAccelError
 
 hypothesis.settings.register_profile(
@@ -162,6 +162,6 @@ def no_host_round_trip() -> Iterator[set[str]]:
     runs is what an accelerator would run: CPU tensors are taken for tensors that are not to be looked at.
     """
     operators = _NoAskingOperators()
-    as_on_accelerators = mock.patch("dream_accel.devices.reading_waits", return_value=True)
+    as_on_accelerators = mock.patch("dream_accel.runtime.devices.reading_waits", return_value=True)
     with as_on_accelerators, _NoAskingFunctions(), operators:
         yield operators.seen

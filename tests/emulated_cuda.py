@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from dream_accel import _native
-from dream_accel.backends import cuda
+from dream_accel.backends import _native, cuda
 
 SOURCE = Path(__file__).resolve().parent / "cuda_emulation" / "driver.cpp"
 MISTAKES = ["different barriers", "missing lane", "missing barrier"]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import GRADIENT_BACKENDS, REPEATABLE_BACKENDS, no_host_round_trip, refused
 
-from dream_accel import backends, doctor, ops
+from dream_accel import backends, ops
 from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, OPERATORS, choose
+from dream_accel.cli import doctor
 from dream_accel.errors import DreamAccelWarning
 
 CPU = torch.device("cpu")

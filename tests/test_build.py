@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dream_accel import _native
+from dream_accel.backends import _native
 from dream_accel.errors import DreamAccelWarning
 
 setuptools = pytest.importorskip("setuptools", minversion="77")

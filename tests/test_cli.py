@@ -343,7 +343,7 @@ def test_doctor_ends_with_zero_where_all_is_well(run):
 
 
 def test_doctor_ends_with_one_where_a_result_is_wrong(run, monkeypatch):
-    monkeypatch.setattr("dream_accel.doctor.agrees", lambda name, op, args: name != "reference")
+    monkeypatch.setattr("dream_accel.cli.doctor.agrees", lambda name, op, args: name != "reference")
     assert run("doctor").code == 1
 
 

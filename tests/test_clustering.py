@@ -15,7 +15,7 @@ from torch import Tensor
 import dream_accel as da
 from dream_accel import ops
 from dream_accel.clustering import INITS, lloyd, routing
-from dream_accel.graphs import GraphedFunction
+from dream_accel.runtime.graphs import GraphedFunction
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

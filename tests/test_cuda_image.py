@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import refused
 
-from dream_accel import _cuda_image, _native, _nvrtc
+from dream_accel.backends import _cuda_image, _native, _nvrtc
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
 
 ROOT = Path(__file__).resolve().parent.parent

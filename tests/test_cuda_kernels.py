@@ -17,9 +17,8 @@ from hard_rows import HARD, check_against_float64, hard_rows
 from kmeans_problems import offsets_of, problem, whole_numbers
 
 import dream_accel as da
-from dream_accel import _native
-from dream_accel.backends import DISTANCE_OPERATORS, GRAM_OPERATORS, KMEANS_OPERATORS, cuda, reference
-from dream_accel.doctor import agrees, sample_call
+from dream_accel.backends import DISTANCE_OPERATORS, GRAM_OPERATORS, KMEANS_OPERATORS, _native, cuda, reference
+from dream_accel.cli.doctor import agrees, sample_call
 
 pytestmark = pytest.mark.skipif(emulated_cuda.why_not() is not None, reason=str(emulated_cuda.why_not()))
 CPU = torch.device("cpu")

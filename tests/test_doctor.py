@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import refused
 
-from dream_accel import doctor
 from dream_accel.backends import BACKENDS, GRAM_OPERATORS, KMEANS_OPERATORS, OPERATORS, backend, refusal
-from dream_accel.devices import find_device
+from dream_accel.cli import doctor
+from dream_accel.runtime.devices import find_device
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def spoil(monkeypatch):
 
     def install(op, change):
         module = spoiled(op, change)
-        for place in ("dream_accel.doctor.backend", "dream_accel.backends.backend"):
+        for place in ("dream_accel.cli.doctor.backend", "dream_accel.backends.backend"):
             monkeypatch.setattr(place, lambda name: module if name == "cpu" else backend(name))
         monkeypatch.setattr(doctor, "refusal", lambda name, *call: None if name == "cpu" else refusal(name, *call))
         monkeypatch.setattr(doctor, "BACKENDS", ("cpu", "reference"))

@@ -13,22 +13,21 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dream_accel as da
-from dream_accel import _native
-from dream_accel.backends import choose
+from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
-from dream_accel.devices import bf16_supported
 from dream_accel.engine import loop
 from dream_accel.engine.checkpoint import Checkpoint
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import distill, load_split
-from dream_accel.engine.matching import MatchingStep
-from dream_accel.engine.pixels import PixelSGD
-from dream_accel.engine.training import Rows, Trainer
 from dream_accel.errors import DreamAccelWarning
+from dream_accel.matching.objective import GradientMatching
+from dream_accel.matching.pixels import PixelSGD
+from dream_accel.matching.step import MatchingStep
 from dream_accel.networks import make_network
-from dream_accel.objectives import GradientMatching
+from dream_accel.networks.training import Rows, Trainer
 from dream_accel.random import generator
 from dream_accel.results import Progress
+from dream_accel.runtime.devices import bf16_supported
 from dream_accel.synthetic import decode
 
 CPU = torch.device("cpu")
@@ -165,7 +164,7 @@ class TestTrainer:
     def test_cutmix_weighs_the_two_losses_by_area(self, monkeypatch):
         images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 1])
         partners, weight = torch.tensor([1, 0, 1, 2]), torch.tensor(0.3)
-        monkeypatch.setattr("dream_accel.engine.training.cutmix", lambda *_: (images, partners, weight))
+        monkeypatch.setattr("dream_accel.networks.training.cutmix", lambda *_: (images, partners, weight))
         network = make_network("convnet", (1, 8, 8), 3, 4, 2, 0)
         logits = network(images).log_softmax(1)
         expected = sum(-(0.3 * logits[i, labels[i]] + 0.7 * logits[i, partners[i]]) / 4 for i in range(4)).detach()

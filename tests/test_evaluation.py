@@ -11,9 +11,9 @@ from conftest import refused
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine.loop import distill
-from dream_accel.engine.training import Trainer
 from dream_accel.evaluation import Evaluation, Protocol, baselines, compare, evaluate, evaluate_images
 from dream_accel.evaluation import protocol as protocol_module
+from dream_accel.networks.training import Trainer
 from dream_accel.results import Result
 from dream_accel.synthetic import SyntheticSet
 

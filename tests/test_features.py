@@ -8,10 +8,9 @@ import torch
 from conftest import refused
 from torch import nn
 
-from dream_accel import features
 from dream_accel.arrays import converter_like, to_tensor
-from dream_accel.features import embed_rows, embedder_of, to_float
-from dream_accel.networks import ConvNet
+from dream_accel.networks import ConvNet, features
+from dream_accel.networks.features import embed_rows, embedder_of, to_float
 
 IMAGES = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -9,8 +9,8 @@ from conftest import refused
 from fake_graphs import FakeGraphs
 from torch import Tensor
 
-from dream_accel.graphs import Graph, GraphedFunction, Recording
 from dream_accel.random import generator
+from dream_accel.runtime.graphs import Graph, GraphedFunction, Recording
 
 
 @pytest.fixture

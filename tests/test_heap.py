@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from dream_accel import heap
-from dream_accel.heap import retained_heap
+from dream_accel.runtime import heap
+from dream_accel.runtime.heap import retained_heap
 
 resource = pytest.importorskip("resource")
 

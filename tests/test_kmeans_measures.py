@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dream_accel as da
-from dream_accel import _native, ops
-from dream_accel.backends import reference
+from dream_accel import ops
+from dream_accel.backends import _native, reference
 
 C = _native.load()
 WAYS = [(served, isa) for served in KMEANS_BACKENDS for isa in (C.isas() if C and served.name == "cpu" else [""])]

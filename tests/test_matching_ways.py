@@ -11,13 +11,14 @@ from fake_graphs import FakeGraphs
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
-from dream_accel import graphs
-from dream_accel.engine import choice, matching
-from dream_accel.engine.class_gradients import CLASS_GRADIENTS, WAYS, by_loop, why_not
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import Run
+from dream_accel.matching import choice
+from dream_accel.matching import step as matching
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS, WAYS, by_loop, why_not
+from dream_accel.matching.objective import GradientMatching
 from dream_accel.networks import make_network
-from dream_accel.objectives import GradientMatching
+from dream_accel.runtime import graphs
 
 SHAPE = (2, 9, 8)
 

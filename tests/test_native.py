@@ -12,8 +12,7 @@ import torch
 from conftest import refused
 from kmeans_problems import offsets_of, problem, whole_numbers
 
-from dream_accel import _native
-from dream_accel.backends import cpu, formulas, reference
+from dream_accel.backends import _native, cpu, formulas, reference
 from dream_accel.backends.iteration import iterate
 
 C = _native.load()

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from conftest import refused
 
+from dream_accel.matching.objective import FeatureMatching, GradientMatching, Sum
 from dream_accel.networks import make_network
-from dream_accel.objectives import FeatureMatching, GradientMatching, Sum
 from dream_accel.ops import LAYER_RULES, METRICS
 
 LABEL = 2

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import dream_accel as da
+from dream_accel.cli.progress import watch
 from dream_accel.data import Normalization
 from dream_accel.evaluation import Evaluation, Protocol, Row
-from dream_accel.progress import watch
 from dream_accel.report import MAX_COLUMNS, render_curves, render_grid, write_report
 from dream_accel.results import Progress, Result
 from dream_accel.synthetic import SyntheticSet

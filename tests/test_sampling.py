@@ -9,12 +9,12 @@ from conftest import no_host_round_trip, refused
 from torch import Tensor, nn
 
 import dream_accel as da
-from dream_accel.classes import class_order, fill_picks
 from dream_accel.clustering import BatchedKMeans
 from dream_accel.errors import DreamAccelWarning
 from dream_accel.networks import make_network
 from dream_accel.random import derive_seed
-from dream_accel.strategies import STRATEGIES
+from dream_accel.sampling.classes import class_order, fill_picks
+from dream_accel.sampling.strategies import STRATEGIES
 
 SIZES = (50, 23, 41)
 

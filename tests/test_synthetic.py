@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from conftest import refused
 from safetensors.torch import save_file
 
-from dream_accel.classes import class_order
 from dream_accel.networks import make_network
+from dream_accel.sampling.classes import class_order
 from dream_accel.synthetic import INITS, SyntheticSet, decode, encode, initial_images
 
 

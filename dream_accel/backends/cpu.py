@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _native
 from ..errors import DreamAccelError
+from . import _native
 from .pairs import DTYPES, METRICS, Pairs, Scaling
 
 NAME = "cpu"

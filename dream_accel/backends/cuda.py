@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _cuda_image, _native
 from ..errors import DreamAccelError
-from . import GRAM_OPERATORS, KMEANS_OPERATORS
+from . import GRAM_OPERATORS, KMEANS_OPERATORS, _cuda_image, _native
 from .iteration import iterate
 from .pairs import DTYPES, METRICS, Pairs, Scaling
 

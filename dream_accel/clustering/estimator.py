@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .. import ops
 from ..arrays import converter_like, to_tensor
-from ..devices import find_device
 from ..errors import DreamAccelError, choices
 from ..groups import as_offsets
+from ..runtime.devices import find_device
 from .lloyd import inertia
 from .routing import fit_batch
 from .rows import as_rows, check_finite, collect, is_chunked

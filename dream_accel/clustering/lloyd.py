@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..graphs import GraphedFunction
 from ..groups import count_in_groups, group_of_rows, sum_groups
+from ..runtime.graphs import GraphedFunction
 from .gram import iterate_on_gram
 from .seeding import Start, initial_centroids
 from .settings import Fit, LloydSettings

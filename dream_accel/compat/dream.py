@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import DreamAccelError
-from ..features import Embedder, embed_rows
+from ..networks.features import Embedder, embed_rows
 from .fast_pytorch_kmeans import KMeans
 
 TINY_CHUNK = 256

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..arrays import to_tensor
 from ..backends.formulas import plain_distance
 from ..errors import DreamAccelError, choices
-from ..features import Embedder, embed_rows, embedder_of, to_float, unwrap
+from ..networks.features import Embedder, embed_rows, embedder_of, to_float, unwrap
 from ..ops import gradient_distance
 from ..sampling import RepresentativeSampler, select
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..arrays import to_tensor
-from ..features import Embedder, embed_rows
+from ..networks.features import Embedder, embed_rows
 from ..sampling import select
 
 

@@ -9,27 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..classes import fill_picks
 from ..data import DataSplit
-from ..devices import bf16_supported
 from ..errors import DreamAccelError
-from ..features import embed_rows
-from ..graphs import GraphedFunction
 from ..groups import first_rows
-from ..heap import retained_heap
+from ..matching.choice import choose_way
+from ..matching.class_gradients import WAYS, why_not
+from ..matching.objective import FeatureMatching, GradientMatching, Sum
+from ..matching.pixels import PixelSGD
+from ..matching.step import MatchingStep
 from ..networks import initialize, make_network
-from ..objectives import FeatureMatching, GradientMatching, Sum
+from ..networks.features import embed_rows
+from ..networks.training import Rows, Trainer
 from ..random import derive_seed, generator
 from ..recipes.settings import Recipe
 from ..results import Progress
+from ..runtime.devices import bf16_supported
+from ..runtime.graphs import GraphedFunction
+from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
+from ..sampling.classes import fill_picks
 from ..synthetic import check_packing, initial_images
 from .checkpoint import Checkpoint
-from .choice import choose_way
-from .class_gradients import WAYS, why_not
-from .matching import MatchingStep
-from .pixels import PixelSGD
-from .training import Rows, Trainer
 
 STEPS_AT_ONCE = 16
 """Network steps that are recorded together."""

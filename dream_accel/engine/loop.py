@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from ..data import DataSplit, load_dataset, subset
-from ..devices import find_device
 from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
+from ..runtime.devices import find_device
 from ..synthetic import SyntheticSet
 from .checkpoint import Checkpoint
 from .distiller import Distiller

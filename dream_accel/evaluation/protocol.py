@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from ..data import DataSplit, ImageSet, Normalization
-from ..devices import find_device
 from ..engine.loop import load_split
-from ..engine.training import Rows, Trainer
 from ..errors import DreamAccelError
-from ..features import images_at_a_time
-from ..graphs import GraphedFunction
-from ..heap import retained_heap
 from ..networks import make_network
+from ..networks.features import images_at_a_time
+from ..networks.training import Rows, Trainer
 from ..random import generator
 from ..recipes.settings import Recipe
 from ..results import Result
+from ..runtime.devices import find_device
+from ..runtime.graphs import GraphedFunction
+from ..runtime.heap import retained_heap
 
 LR_DECAY = 0.2
 

@@ -7,12 +7,12 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from ..augment import Augmentation
-from ..engine.class_gradients import WAYS
-from ..engine.pixels import SWEEPS
 from ..errors import DreamAccelError, choices
+from ..matching.class_gradients import WAYS
+from ..matching.pixels import SWEEPS
 from ..networks import NETWORKS
 from ..ops import LAYER_RULES, METRICS
-from ..strategies import STRATEGIES
+from ..sampling.strategies import STRATEGIES
 from ..synthetic import INITS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .errors import DreamAccelError
+from ..errors import DreamAccelError
 
 
 def reading_waits(tensor: torch.Tensor) -> bool:

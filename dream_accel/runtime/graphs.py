@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .errors import DreamAccelError
+from ..errors import DreamAccelError
 
 MAX_KINDS = 256
 """Kinds of input a function remembers to have seen once."""

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import DreamAccelError, DreamAccelWarning
 from . import _native, _nvrtc
-from .errors import DreamAccelError, DreamAccelWarning
 
 # NVRTC takes generic lambdas for host functions unless it is told that there are none.
 NVRTC_OPTIONS = ("--std=c++17", "--device-as-default-execution-space")

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .data import Normalization
-from .errors import DreamAccelError
-from .recipes import Recipe
-from .recipes.datasets import dataset_defaults
+from ..data import Normalization
+from ..errors import DreamAccelError
+from ..recipes import Recipe
+from ..recipes.datasets import dataset_defaults
 
 Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1.")]
 DataDir = Annotated[

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from . import _cuda_image, _native
-from .backends import BACKENDS, OPERATORS, backend, choose, refusal
-from .random import generator
+from ..backends import BACKENDS, OPERATORS, _cuda_image, _native, backend, choose, refusal
+from ..random import generator
 
 PACKAGES = ("dream-accel", "torch", "torchvision", "triton", "numpy", "cupy-cuda12x", "cupy-cuda13x", "scikit-learn")
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .features import embedder_of
-from .ops import feature_distance, gradient_distance, select_layers
+from ..networks.features import embedder_of
+from ..ops import feature_distance, gradient_distance, select_layers
 
 ClassGradients = Callable[[nn.Module, Mapping[str, Tensor], Tensor, bool], list[Tensor]]
 """``(network, parameters by name, images (C, n, ...), create_graph)`` to the gradients of every class, (C, *parameter)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import ops
-from .clustering import BatchedKMeans
-from .errors import choices
-from .groups import first_rows, random_rows, sort_within_groups
+from .. import ops
+from ..clustering import BatchedKMeans
+from ..errors import choices
+from ..groups import first_rows, random_rows, sort_within_groups
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arrays import to_tensor
-from .errors import DreamAccelError
+from ..arrays import to_tensor
+from ..errors import DreamAccelError
 
 
 def labels_beside(images: Tensor, labels: Any) -> Tensor:

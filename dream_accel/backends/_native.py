@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from .errors import DreamAccelWarning
+from ..errors import DreamAccelWarning
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parents[1]
 
 
 def load() -> ModuleType | None:
@@ -52,7 +52,7 @@ def _found() -> tuple[ModuleType | None, str | None]:
         warnings.warn(reason, DreamAccelWarning, stacklevel=2)
         return None, reason
     try:
-        return importlib.import_module(f"{__package__}._C"), None
+        return importlib.import_module("dream_accel._C"), None
     except ImportError as error:
         return None, f"dream_accel._C does not load ({error}); reinstall dream-accel for this Python and system"
 

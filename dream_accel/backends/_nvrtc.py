@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .errors import DreamAccelError
+from ..errors import DreamAccelError
 
 Sources = Sequence[tuple[str, str]]
 """(name as #include gives it, text); the first is compiled, the others are its headers."""

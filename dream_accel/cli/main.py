@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench.command import app as bench
-from .errors import DreamAccelError, DreamAccelWarning, choices
-from .formats.command import convert
+from ..bench.command import app as bench
+from ..errors import DreamAccelError, DreamAccelWarning, choices
+from ..recipes import Recipe, recipe
+from .convert import convert
 from .options import (
     DataDir,
     Dataset,
@@ -41,7 +42,6 @@ from .output import (
     say_how_it_went,
     write_evaluations,
 )
-from .recipes import Recipe, recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
@@ -96,12 +96,12 @@ def distill(
     Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
     distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps what is done.
     """
-    from .devices import find_device
-    from .engine.loop import distill as run
-    from .engine.loop import load_split
-    from .evaluation import BASELINES, compare
+    from ..engine.loop import distill as run
+    from ..engine.loop import load_split
+    from ..evaluation import BASELINES, compare
+    from ..report.page import write_report
+    from ..runtime.devices import find_device
     from .progress import watch
-    from .report import write_report
 
     chosen = _recipe(settings, quick)
     baselines = baselines or ("all" if chosen.dataset == "digits" else "none")
@@ -156,11 +156,11 @@ def evaluate(
     quick: Quick = False,
 ) -> None:
     """Train networks on a distilled set, test them on the real test set, print mean ± std of the last epoch."""
-    from .devices import find_device
-    from .engine.loop import load_split
-    from .evaluation import evaluate as run_evaluation
+    from ..engine.loop import load_split
+    from ..evaluation import evaluate as run_evaluation
+    from ..results import load
+    from ..runtime.devices import find_device
     from .progress import watch
-    from .results import load
 
     result = load(run, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
     if quick:
@@ -206,14 +206,14 @@ def select(
     """
     import torch
 
-    from .data.splits import stratified_rows
-    from .devices import find_device
-    from .engine.loop import load_split
-    from .features import embed_rows
-    from .networks import make_network
-    from .report import PREVIEW_FILE, render_grid
-    from .results import write_text
-    from .sampling import select as pick
+    from ..data.splits import stratified_rows
+    from ..engine.loop import load_split
+    from ..networks import make_network
+    from ..networks.features import embed_rows
+    from ..report.page import PREVIEW_FILE, render_grid
+    from ..results import write_text
+    from ..runtime.devices import find_device
+    from ..sampling import select as pick
 
     chosen = _recipe(settings, quick)
     folder = output_folder(out, f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}", overwrite)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .errors import DreamAccelError
-from .heap import retained_heap
+from ..errors import DreamAccelError
+from ..runtime.heap import retained_heap
 
 Embedder = Callable[[Tensor], Tensor]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import DreamAccelError, choices
-from ..options import Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of
-from .families import FAMILIES, write
+from ..formats.families import FAMILIES, write
+from .options import Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of
 
 TARGETS = ("run", *FAMILIES)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .errors import DreamAccelError
+from ..errors import DreamAccelError
 
 EVALUATIONS_FILE = "evaluations.jsonl"
 

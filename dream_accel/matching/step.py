@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..augment import Augmentation
-from ..features import to_float
-from ..objectives import ClassGradients, Match
+from ..networks.features import to_float
 from ..random import derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS
+from .objective import ClassGradients, Match
 
 IMAGES_AT_ONCE = 1024
 """Real and synthetic images in one batch at most, where several classes are taken at once: it bounds the memory."""

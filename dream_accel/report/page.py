@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .evaluation import Row
-from .results import Progress, Result, versions, write_text
+from ..evaluation import Row
+from ..results import Progress, Result, versions, write_text
 
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .arrays import to_tensor
+from ..arrays import to_tensor
+from ..clustering import check_finite, finite_rows
+from ..errors import DreamAccelError, DreamAccelWarning
+from ..networks.features import Embedder, embed_rows, to_float
+from ..random import derive_seed, generator
 from .classes import class_order, fill_picks, labels_beside
-from .clustering import check_finite, finite_rows
-from .errors import DreamAccelError, DreamAccelWarning
-from .features import Embedder, embed_rows, to_float
-from .random import derive_seed, generator
 from .strategies import find_strategy
 
 

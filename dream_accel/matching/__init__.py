@@ -1,0 +1,1 @@
+"""Matching real and synthetic images: objectives, one step for all classes, and the optimiser of the pixels."""

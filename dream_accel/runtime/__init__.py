@@ -1,0 +1,1 @@
+"""The process and its devices: where to compute, CUDA graphs, the heap, files. Nothing here knows the method."""
