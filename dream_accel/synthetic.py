@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clustering import check_finite
+from .data import to_float
 from .errors import DreamAccelError, choices
 from .groups import random_rows
-from .networks.features import embed_rows, to_float
+from .networks.features import embed_rows
 from .random import generator
 from .runtime.files import write_bytes
 from .sampling.classes import class_order, fill_picks

@@ -9,9 +9,10 @@ copy and reading a batch is one gather: no loader, no worker processes, no per-s
 listed in ``DATASETS``; each kind of source has one file here.
 """
 
+from .convert import to_float
 from .image_set import DataSplit, ImageSet
 from .normalization import Normalization
 from .registry import DATASETS, load_dataset
 from .splits import subset
 
-__all__ = ["DATASETS", "DataSplit", "ImageSet", "Normalization", "load_dataset", "subset"]
+__all__ = ["DATASETS", "DataSplit", "ImageSet", "Normalization", "load_dataset", "subset", "to_float"]

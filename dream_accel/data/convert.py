@@ -22,6 +22,18 @@ def rows_per_chunk(n_values: int) -> int:
     return max(1, _CHUNK_BYTES // (4 * max(1, n_values)))
 
 
+def to_float(images: Tensor) -> Tensor:
+    """Pixels as floats in [0, 1].
+
+    Args:
+        images: of any shape; uint8 0..255, or floating point in [0, 1].
+
+    Returns:
+        float32 ``images / 255`` for uint8; floating-point images unchanged, not copied.
+    """
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
 def to_uint8_images(images: Any, layout: str = "auto") -> Tensor:
     """Contiguous uint8 (N, C, H, W) from whatever ``ImageSet.from_arrays`` accepts.
 

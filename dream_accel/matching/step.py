@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..augment import Augmentation
-from ..networks.features import to_float
+from ..data import to_float
 from ..random import derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS

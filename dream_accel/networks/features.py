@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..data import to_float
 from ..errors import DreamAccelError
 from ..runtime.heap import retained_heap
 
@@ -80,11 +81,6 @@ def _no_features(network: nn.Module) -> DreamAccelError:
         "idx_to) and the input of the last nn.Linear): pass a callable from images (n, ...) to features (n, ...) "
         "instead of the network"
     )
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1]; float images as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def images_at_a_time(device: torch.device) -> int:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..augment import Augmentation, cutmix
+from ..data import to_float
 from ..random import derive_seed
-from .features import to_float
 
 
 class Rows:

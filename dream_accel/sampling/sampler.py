@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..arrays import to_tensor
 from ..clustering import check_finite, finite_rows
+from ..data import to_float
 from ..errors import DreamAccelError, DreamAccelWarning
-from ..networks.features import Embedder, embed_rows, to_float
+from ..networks.features import Embedder, embed_rows
 from ..random import derive_seed, generator
 from .classes import class_order, fill_picks, labels_beside
 from .strategies import find_strategy
