@@ -211,8 +211,8 @@ def select(
     from ..networks import make_network
     from ..networks.features import embed_rows
     from ..report.page import PREVIEW_FILE, render_grid
-    from ..runtime.files import write_bytes, write_text
     from ..runtime.devices import find_device
+    from ..runtime.files import write_bytes, write_text
     from ..sampling import select as pick
 
     chosen = _recipe(settings, quick)

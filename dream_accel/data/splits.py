@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from ..random import hash_rows
+from .convert import resize_and_crop
 from .image_set import DataSplit, ImageSet
 
 SetOrSplit = TypeVar("SetOrSplit", ImageSet, DataSplit)
@@ -26,6 +27,14 @@ def subset(data: SetOrSplit, n: int, seed: int = 0) -> SetOrSplit:
     if isinstance(data, DataSplit):
         return replace(data, train=subset(data.train, n, seed))
     return data.take(stratified_rows(data, n, int(seed)))
+
+
+def resize(split: DataSplit, size: int | None) -> DataSplit:
+    """The split with every image scaled and centre-cropped to ``size`` x ``size`` pixels; as it is for None."""
+    if size is None:
+        return split
+    train, test = (replace(images, images=resize_and_crop(images.images, size)) for images in (split.train, split.test))
+    return replace(split, train=train, test=test)
 
 
 def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
