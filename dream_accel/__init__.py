@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._version import __version__ as __version__
     from .clustering import BatchedKMeans, KMeansResult, kmeans
     from .data import ImageSet, load_dataset
     from .engine.loop import distill
@@ -46,6 +47,7 @@ _HOMES = {
     "RepresentativeSampler": "sampling",
     "select": "sampling",
     "SyntheticSet": "synthetic",
+    "__version__": "_version",
 }
 
 __all__ = [
@@ -79,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_HOMES})
