@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from .engine.loop import distill
     from .errors import DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
+    from .formats import load
     from .ops import feature_distance, gradient_distance
     from .recipes import Recipe, recipe
-    from .results import Result, load
+    from .results import Result
     from .sampling import RepresentativeSampler, select
     from .synthetic import SyntheticSet
 
@@ -43,7 +44,7 @@ _HOMES = {
     "Recipe": "recipes",
     "recipe": "recipes",
     "Result": "results",
-    "load": "results",
+    "load": "formats",
     "RepresentativeSampler": "sampling",
     "select": "sampling",
     "SyntheticSet": "synthetic",

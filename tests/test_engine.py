@@ -16,8 +16,8 @@ import dream_accel as da
 from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine import loop
-from dream_accel.engine.checkpoint import Checkpoint
 from dream_accel.engine.assembly import assemble
+from dream_accel.engine.checkpoint import Checkpoint
 from dream_accel.engine.loop import distill
 from dream_accel.engine.splits import load_split
 from dream_accel.errors import DreamAccelWarning

@@ -64,14 +64,14 @@ class Recipe:
     batch: int = _setting(
         0, "sampling", "real images of a class per matching step (0: clusters times per_cluster)", least=0
     )
-    clusters: int = _setting(128, "sampling", "N, sub-clusters per class, where batch is 0", least=1)
-    per_cluster: int = _setting(1, "sampling", "n, real images per sub-cluster and step", least=1)
-    interval: int = _setting(10, "sampling", "I, inner steps between two clusterings", least=1)
+    clusters: int = _setting(128, "sampling", "sub-clusters per class (N), where batch is 0", least=1)
+    per_cluster: int = _setting(1, "sampling", "real images per sub-cluster and step (n)", least=1)
+    interval: int = _setting(10, "sampling", "inner steps between two clusterings (I)", least=1)
     kmeans_iterations: int = _setting(100, "sampling", "K-Means iterations at most", least=1)
     init: str = _setting("kmeans", "sampling", "first synthetic images", names=INITS, kind="initialisation")
 
-    iterations: int = _setting(2000, "matching", "T, outer iterations, each with a fresh network", least=0)
-    inner_steps: int = _setting(100, "matching", "M, matching steps per outer iteration", least=1)
+    iterations: int = _setting(2000, "matching", "outer iterations, each with a fresh network (T)", least=0)
+    inner_steps: int = _setting(100, "matching", "matching steps per outer iteration (M)", least=1)
     metric: str = _setting("mse", "matching", "distance of gradients", names=METRICS, kind="metric")
     layers: str = _setting(
         "conv",
