@@ -226,6 +226,12 @@ class TestDatasets:
     def test_every_kind_of_image_gives_the_same_set(self, images):
         assert torch.equal(as_split((items(images), items(images))).train.images, NCHW)
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    def test_floats_are_rounded_as_those_of_whole_arrays(self, dtype):
+        images = torch.rand(N, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(dtype)
+        read = as_split((items(images), items(images))).train.images
+        assert torch.equal(read, ImageSet.from_arrays(images, LABELS).images)
+
     def test_grey_images_have_one_channel_and_mixtures_three(self):
         grey = [Image.fromarray(image).convert("L") for image in IMAGES]
         split = as_split((items(grey), items(list(np.stack([np.asarray(image) for image in grey])))))

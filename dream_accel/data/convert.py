@@ -137,23 +137,13 @@ def channels_come_first(shape: Sequence[int], prefer_first: bool) -> bool | None
     return first and (prefer_first or not last)
 
 
-def pixel_range(images: Tensor) -> tuple[float, float]:
-    """Lowest and highest of float pixels; NaN or Inf wherever one of them is."""
-    low, high = torch.aminmax(_at_least_float32(images))
-    return float(low), float(high)
-
-
-def round_to_uint8(images: Tensor) -> Tensor:
-    """``round(255 x)`` of float pixels in [0, 1]."""
-    return (_at_least_float32(images) * 255).round().to(torch.uint8)
-
-
 def dtype_name(tensor: Tensor) -> str:
     """The dtype as NumPy writes it, for refusals: ``"int64"``."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _at_least_float32(images: Tensor) -> Tensor:
+def at_least_float32(images: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, in which 255 x is exact enough to round; other dtypes unchanged."""
     return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
 
 
@@ -195,8 +185,8 @@ def _quantize(images: Tensor) -> Tensor:
     quantized = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
     step = rows_per_chunk(images[0].numel())
     for start in range(0, len(images), step):
-        part = images[start : start + step]
-        low, high = pixel_range(part)
+        part = at_least_float32(images[start : start + step])
+        low, high = (float(value) for value in torch.aminmax(part))  # NaN and Inf both show here
         if not (np.isfinite(low) and np.isfinite(high)):
             row = start + _first(~torch.isfinite(part))
             raise DreamAccelError(f"image {row} has NaN or Inf pixels; every pixel must be a finite number in [0, 1]")
@@ -206,7 +196,7 @@ def _quantize(images: Tensor) -> Tensor:
                 f"float pixels reach from {low:.8g} to {high:.8g} (image {row} is the first outside); allowed is "
                 "[0, 1], so divide by 255, or leave out Normalize"
             )
-        quantized[start : start + step] = round_to_uint8(part)
+        quantized[start : start + step] = (part * 255).round().to(torch.uint8)
     return quantized
 
 

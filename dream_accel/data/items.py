@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DreamAccelError
-from .convert import as_tensor, channels_come_first, dtype_name, pixel_range, prefers_channels_first, round_to_uint8
+from .convert import as_tensor, at_least_float32, channels_come_first, dtype_name, prefers_channels_first
 
 GREY_MODES = frozenset(("1", "L", "LA"))
 """Modes of Pillow that are read as one channel; all others are converted to RGB."""
@@ -48,18 +47,18 @@ def read_images(images: Iterable[Any], n: int) -> Tensor:
     Raises:
         DreamAccelError: an image of another kind, shape, dtype, range or size; the message names its index.
     """
-    held = torch.empty((0, 0, 0, 0), dtype=torch.uint8)
+    held = np.empty((0, 0, 0, 0), np.uint8)
     for i, image in enumerate(images):
         pixels = _to_chw(image, i)
         if i == 0:
-            held = torch.empty((n, *pixels.shape), dtype=torch.uint8)
+            held = np.empty((n, *pixels.shape), np.uint8)
         elif pixels.shape != held.shape[1:]:
             held = _with_room_for(pixels, held, i)
         held[i] = pixels  # one channel is repeated over three
-    return held
+    return torch.from_numpy(held)
 
 
-def _with_room_for(pixels: Tensor, held: Tensor, i: int) -> Tensor:
+def _with_room_for(pixels: np.ndarray, held: np.ndarray, i: int) -> np.ndarray:
     (channels, *size), (held_channels, *held_size) = pixels.shape, held.shape[1:]
     if size != held_size:
         raise DreamAccelError(
@@ -71,10 +70,10 @@ def _with_room_for(pixels: Tensor, held: Tensor, i: int) -> Tensor:
         raise DreamAccelError(
             f"index {i} has an image of {channels} channels and index 0 of {held_channels}; convert all images to RGB"
         )
-    return held if channels == 1 else held.repeat(1, 3, 1, 1)
+    return held if channels == 1 else held.repeat(3, axis=1)
 
 
-def _to_chw(image: Any, i: int) -> Tensor:
+def _to_chw(image: Any, i: int) -> np.ndarray:
     """uint8 (C, H, W) of one image."""
     if is_pil(image):
         return _pil_to_chw(image, i)
@@ -98,30 +97,32 @@ def _to_chw(image: Any, i: int) -> Tensor:
     return _to_uint8(tensor, i)
 
 
-def _pil_to_chw(image: Any, i: int) -> Tensor:
+def _pil_to_chw(image: Any, i: int) -> np.ndarray:
     if image.mode.startswith(DEEP_MODES):
         raise DreamAccelError(
             f"index {i} has an image of more than 8 bits per channel (mode {image.mode}); convert it to 8 bits, or "
             "to an array of floats in [0, 1]"
         )
-    pixels = torch.from_numpy(np.array(image.convert("L" if image.mode in GREY_MODES else "RGB")))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    pixels = np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _to_uint8(tensor: Tensor, i: int) -> Tensor:
+def _to_uint8(tensor: Tensor, i: int) -> np.ndarray:
     if tensor.dtype == torch.uint8 or tensor.numel() == 0:
-        return tensor
+        return tensor.cpu().numpy()
     if not tensor.is_floating_point():
         raise DreamAccelError(
             f"index {i} has an image of {dtype_name(tensor)}; allowed are uint8 (0..255) and floating point in [0, 1], "
             "so cast it to uint8"
         )
-    low, high = pixel_range(tensor)
-    if not (isfinite(low) and isfinite(high)):
+    # NumPy, since PyTorch starts its threads for every operation, even on one small image.
+    pixels = at_least_float32(tensor).cpu().numpy()
+    low, high = pixels.min(), pixels.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise DreamAccelError(f"index {i} has NaN or Inf pixels; every pixel must be a finite number in [0, 1]")
     if low < 0 or high > 1:
         raise DreamAccelError(
             f"index {i} has float pixels from {low:.8g} to {high:.8g}; allowed is [0, 1], so leave out Normalize "
             "(images are normalised later, by the mean and deviation of the training set), or divide 0..255 by 255"
         )
-    return round_to_uint8(tensor)
+    return np.rint(pixels * 255).astype(np.uint8)
