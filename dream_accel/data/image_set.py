@@ -192,8 +192,7 @@ class DataSplit:
         if self.train.shape != self.test.shape:
             raise DreamAccelError(
                 f"{self.name}: training images are {self.train.shape} and test images {self.test.shape} "
-                "(channels, height, width); both must have one shape, so resize them alike, or make them N x N with "
-                "--size N (size=N)"
+                "(channels, height, width); both must have one shape, so resize them alike"
             )
         if self.train.class_names != self.test.class_names:
             raise DreamAccelError(
