@@ -152,7 +152,7 @@ def render(
     ] = None,
 ) -> None:
     """Make tables and figures again from CSV files, without measuring anything."""
-    from dream_accel.results import write_text
+    from dream_accel.runtime.files import write_text
 
     from . import present
 
@@ -165,7 +165,7 @@ def render(
 
 def remake(file: Path) -> str:
     """Write table and figure of a CSV beside it; the table."""
-    from dream_accel.results import write_text
+    from dream_accel.runtime.files import write_text
 
     from . import curve, present
     from .harness import read_csv

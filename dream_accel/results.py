@@ -17,6 +17,7 @@ from .formats.constants import DC_CONSTANTS
 from .formats.families import read
 from .recipes import Recipe
 from .recipes import recipe as make_recipe
+from .runtime.files import write_text
 from .synthetic import SyntheticSet
 
 IMAGES_FILE = "distilled.safetensors"
@@ -184,13 +185,6 @@ def _read_history(file: Path) -> list[Progress]:
         raise DreamAccelError(
             f"{file} cannot be read ({error}): remove it to load the images without history"
         ) from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -211,7 +211,7 @@ def select(
     from ..networks import make_network
     from ..networks.features import embed_rows
     from ..report.page import PREVIEW_FILE, render_grid
-    from ..results import write_text
+    from ..runtime.files import write_bytes, write_text
     from ..runtime.devices import find_device
     from ..sampling import select as pick
 
@@ -239,7 +239,7 @@ def select(
     write_text(folder / "selected.csv", table.getvalue())
     images = train.batch(picks.flatten()).cpu()
     labels = torch.arange(train.n_classes).repeat_interleave(chosen.ipc)
-    (folder / PREVIEW_FILE).write_bytes(render_grid(images, labels, train.class_names))
+    write_bytes(folder / PREVIEW_FILE, render_grid(images, labels, train.class_names))
     print(f"{picks.numel()} images of {train.n_classes} classes chosen by {chosen.strategy}; written to {folder}/")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DreamAccelError
+from ..runtime.files import append_lines
 
 EVALUATIONS_FILE = "evaluations.jsonl"
 
@@ -70,5 +71,4 @@ def as_dict(evaluation: Any) -> dict[str, Any]:
 
 def write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Add lines to the folder's evaluations.jsonl."""
-    with open(folder / EVALUATIONS_FILE, "a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    append_lines(folder / EVALUATIONS_FILE, map(json.dumps, lines))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DreamAccelError
+from ..runtime.files import replacing
 
 
 def default_data_dir() -> Path:
@@ -58,11 +58,6 @@ def not_found(name: str, data_dir: Path, missing: Path) -> DreamAccelError:
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write a .npz under a temporary name and rename it, so that an interruption leaves no half file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a .npz atomically."""
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

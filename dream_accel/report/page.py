@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation import Row
-from ..results import Progress, Result, versions, write_text
+from ..results import Progress, Result, versions
+from ..runtime.files import write_bytes, write_text
 
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
@@ -39,9 +40,7 @@ def write_report(result: Result, folder: Path, rows: Sequence[Row] = ()) -> None
         rows: the accuracy table; may be empty.
     """
     preview = render_grid(result.images, result.labels, result.class_names)
-    part = folder / (PREVIEW_FILE + ".part")
-    part.write_bytes(preview)
-    part.replace(folder / PREVIEW_FILE)
+    write_bytes(folder / PREVIEW_FILE, preview)
     write_text(folder / REPORT_FILE, _page(result, preview, rows))
 
 
