@@ -15,6 +15,16 @@ from .image_set import DataSplit, ImageSet
 from .normalization import Normalization
 from .own import as_split
 from .registry import DATASETS, load_dataset
-from .splits import subset
+from .splits import resize, subset
 
-__all__ = ["DATASETS", "DataSplit", "ImageSet", "Normalization", "as_split", "load_dataset", "subset", "to_float"]
+__all__ = [
+    "DATASETS",
+    "DataSplit",
+    "ImageSet",
+    "Normalization",
+    "as_split",
+    "load_dataset",
+    "resize",
+    "subset",
+    "to_float",
+]

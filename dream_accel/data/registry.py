@@ -8,18 +8,17 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import DreamAccelError
-from .convert import resize_and_crop
 from .digits import load_digits
 from .folders import load_imagefolder
-from .image_set import DataSplit, ImageSet
+from .image_set import DataSplit
 from .npz import load_npz
 from .sources import default_data_dir
+from .splits import resize
 from .tiny_imagenet import load_tiny_imagenet
 from .torchvision_sets import load_torchvision
 
@@ -101,14 +100,7 @@ def load_dataset(
         where, load = Path(path).expanduser(), _AT_PATH[kind][1]
     else:
         raise DreamAccelError(_unknown(name, kind))
-    split = load(where, download, size)
-    if size is None:
-        return split
-    return replace(split, train=_resized(split.train, size), test=_resized(split.test, size))
-
-
-def _resized(images: ImageSet, size: int) -> ImageSet:
-    return replace(images, images=resize_and_crop(images.images, size))
+    return resize(load(where, download, size), size)
 
 
 def _unknown(name: str, kind: str) -> str:

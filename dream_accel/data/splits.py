@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from ..random import hash_rows
+from .convert import resize_and_crop
 from .image_set import DataSplit, ImageSet
 
 SetOrSplit = TypeVar("SetOrSplit", ImageSet, DataSplit)
@@ -40,6 +41,22 @@ def subset(data: SetOrSplit, n: int, seed: int = 0) -> SetOrSplit:
     if isinstance(data, DataSplit):
         return replace(data, train=subset(data.train, n, seed))
     return data.take(stratified_rows(data, n, int(seed)))
+
+
+def resize(split: DataSplit, size: int | None) -> DataSplit:
+    """Scale and centre-crop every image, antialiased and bilinear.
+
+    Args:
+        split: the data set.
+        size: the shorter side is scaled to ``size`` pixels and the centre cut out; None changes nothing.
+
+    Returns:
+        a split of size x size images.
+    """
+    if size is None:
+        return split
+    train, test = (replace(images, images=resize_and_crop(images.images, size)) for images in (split.train, split.test))
+    return replace(split, train=train, test=test)
 
 
 def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
