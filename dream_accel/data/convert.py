@@ -122,7 +122,7 @@ def prefers_channels_first(array: Any) -> bool:
 
 
 def channels_come_first(shape: Sequence[int], prefer_first: bool) -> bool | None:
-    """Where the channels of an image of three axes are: the axis of length 1 or 3.
+    """Position of the channels of an image of three axes: the axis of length 1 or 3.
 
     Args:
         shape: three lengths.

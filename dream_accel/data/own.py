@@ -19,7 +19,7 @@ _FORMS = (
 
 
 def as_split(data: Any) -> DataSplit:
-    """The data set that a user passes to a run, whatever form it has.
+    """Make a :class:`DataSplit` of the data that a user passes to a run.
 
     Args:
         data: a :class:`DataSplit`; a pair of pairs of arrays ``((x_train, y_train), (x_test, y_test))`` or one pair

@@ -113,4 +113,4 @@ def _unknown(name: str, kind: str) -> str:
         return f"{name!r} is a path, not a data set: write {remedy}, or {known}"
     close = difflib.get_close_matches(kind, [*_NAMED, *_AT_PATH], n=1)
     hint = f" (did you mean {close[0] if close[0] in _NAMED else close[0] + ':PATH'}?)" if close else ""
-    return f"unknown data set {name!r}{hint}: {known}"
+    return f"unknown data set {name!r}{hint}: {known}, or pass your own data, as in evaluate(result, data)"
