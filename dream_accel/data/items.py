@@ -59,16 +59,13 @@ def read_images(images: Iterable[Any], n: int) -> Tensor:
 
 
 def _with_room_for(pixels: np.ndarray, held: np.ndarray, i: int) -> np.ndarray:
-    (channels, *size), (held_channels, *held_size) = pixels.shape, held.shape[1:]
+    """``held`` with three channels if ``pixels`` have, both having 1 or 3."""
+    (channels, *size), (_, *held_size) = pixels.shape, held.shape[1:]
     if size != held_size:
         raise DreamAccelError(
             f"index {i} has an image of {size[0]}x{size[1]} pixels (height x width) and index 0 of "
             f"{held_size[0]}x{held_size[1]}; all images must have one size, so add the transform "
             f"Resize(({held_size[0]}, {held_size[1]})), or another that gives one size"
-        )
-    if {channels, held_channels} != {1, 3}:
-        raise DreamAccelError(
-            f"index {i} has an image of {channels} channels and index 0 of {held_channels}; convert all images to RGB"
         )
     return held if channels == 1 else held.repeat(3, axis=1)
 

@@ -25,7 +25,10 @@ def as_split(data: Any) -> DataSplit:
         data: a :class:`DataSplit`; a pair of pairs of arrays ``((x_train, y_train), (x_test, y_test))`` or one pair
             ``(images, labels)``, as :meth:`DataSplit.from_arrays` takes them; a map-style torch Dataset or a pair of
             them ``(train, test)``, as :meth:`DataSplit.from_datasets` takes them; an :class:`ImageSet` or a pair of
-            them. Where there is no test set, a stratified fifth becomes it.
+            them.
+
+    Returns:
+        the data set; without a test set, a fifth of the images, stratified by class and drawn with seed 0, becomes it.
 
     Raises:
         DreamAccelError: another form, or data that the constructors refuse.
