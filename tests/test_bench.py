@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dream_accel.bench import command, distance, harness, kmeans, kmeans_problems, kmeans_providers, memory, present
 
 from dream_accel import DreamAccelError, cli
+from dream_accel.bench import command, distance, harness, kmeans, kmeans_problems, kmeans_providers, memory, present
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

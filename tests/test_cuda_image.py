@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 from dream_accel.backends import _cuda_image, _native, _nvrtc
 from dream_accel.errors import DreamAccelError, DreamAccelWarning

@@ -4,7 +4,8 @@ import types
 
 import pytest
 import torch
-from conftest import refused
+from support.draws import normal
+from support.refusals import refused
 from torch import Tensor
 
 import dream_accel as da
@@ -14,10 +15,6 @@ from dream_accel.networks import make_network
 
 OPERATORS = torch.ops.dream_accel
 HALVES = (torch.float16, torch.bfloat16)
-
-
-def normal(*shape: int, seed: int = 0, device="cpu", **options) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, **options)
 
 
 def idc_dist(x: Tensor, y: Tensor, method: str) -> Tensor:

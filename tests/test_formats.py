@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import refused
 from PIL import Image
+from support.refusals import refused
 from torch import nn
 from typer.testing import CliRunner
 

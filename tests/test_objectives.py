@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refused
+from support.refusals import refused
 
 from dream_accel.matching.objective import FeatureMatching, GradientMatching, Sum
 from dream_accel.networks import make_network

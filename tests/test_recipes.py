@@ -3,7 +3,7 @@
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
-from conftest import refused
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.recipes import RECIPES, Recipe

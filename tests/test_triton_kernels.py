@@ -10,7 +10,8 @@ import sys
 
 import pytest
 import torch
-from hard_rows import HARD, check_against_float64, hard_rows
+from support.hard_rows import HARD, hard_rows
+from support.nearest import assert_nearest
 
 from dream_accel import ops
 from dream_accel.backends import reference, refusal
@@ -114,7 +115,7 @@ def test_assignment_is_nearest(kernels, shape):
 @pytest.mark.parametrize("data", HARD)
 def test_assignment_of_hard_rows(kernels, data):
     x, offsets, centroids = (values.to(DEVICE) for values in hard_rows(data))
-    check_against_float64(x, offsets, centroids, *kernels.kmeans_assign(x, offsets, centroids))
+    assert_nearest(x, offsets, centroids, *kernels.kmeans_assign(x, offsets, centroids))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
