@@ -74,6 +74,7 @@ class TestEmulation:
             _native.load().cuda_nearest_members((0, 0, 8, 1, 0, 1), 0, 1, 0, 1, 0, 0, (5, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the sanitizer is found through gcc")
 def test_no_kernel_leaves_its_memory(tmp_path):
     """The sanitizer must be loaded before anything else, so a process of its own runs an awkward call of each."""
