@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.arrays import converter_like, to_tensor

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import no_host_round_trip, refused
+from support.refusals import refused
+from support.round_trips import no_host_round_trip
 
 from dream_accel.augment import AUGMENTATIONS, Augmentation, cutmix
 

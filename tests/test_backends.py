@@ -5,7 +5,9 @@ import types
 
 import pytest
 import torch
-from conftest import GRADIENT_BACKENDS, REPEATABLE_BACKENDS, no_host_round_trip, refused
+from support.refusals import refused
+from support.round_trips import no_host_round_trip
+from support.served import GRADIENT_BACKENDS, REPEATABLE_BACKENDS
 
 from dream_accel import backends, ops
 from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, OPERATORS, choose

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import refused
 from dream_accel.bench import accuracy, curve, matching_problem, outer, present, publish, step
 from dream_accel.bench.published import Published
+from support.refusals import refused
 
 from dream_accel import cli, recipe
 from dream_accel.data import load_dataset
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothing(tmp_path):
     lines = list(step.run(CPU, True, trace=tmp_path / "trace.json"))
     assert {line.kernel for line in lines} == {"refresh", "step"}
@@ -34,6 +35,7 @@ def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothin
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
 
 
+@pytest.mark.slow
 def test_an_outer_iteration_is_timed_on_both_sides():
     lines = list(outer.run(CPU, True))
     assert [(line.provider, line.unit) for line in lines] == [
@@ -70,6 +72,7 @@ def measured(path: Path) -> list[tuple]:
 
 
 class TestAccuracy:
+    @pytest.mark.slow
     def test_a_run_cut_into_pieces_gives_the_curve_of_one_in_one_go(self, tmp_path, monkeypatch):
         clock = count()
         monkeypatch.setattr(accuracy, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
@@ -133,6 +136,7 @@ class TestAccuracy:
         assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_make_gpu_accuracy_stops_when_its_time_is_over(tmp_path):
     """The command for a GPU, in a small form on the CPU."""

@@ -497,6 +497,7 @@ def test_notes_are_one_line_and_other_warnings_keep_their_place():
     assert format_warning("old", DeprecationWarning, "file.py", 3) == "file.py:3: DeprecationWarning: old\n"
 
 
+@pytest.mark.slow
 def test_a_fresh_process_is_quiet_but_for_the_note_about_small_classes(small, tmp_path):
     """The real program: no progress bar in a pipe, and one note, once, though two runs are made."""
     flags = [*map(str, TINY), "--clusters", "20", "--baselines", "all", "--out", "out"]

@@ -5,25 +5,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import no_host_round_trip, refused_unlaunched
-from fake_graphs import FakeGraphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
+from support.draws import normal
+from support.fake_graphs import FakeGraphs
+from support.kmeans_problems import offsets_of
+from support.refusals import refused_unlaunched
+from support.round_trips import no_host_round_trip
 from torch import Tensor
 
 import dream_accel as da
 from dream_accel import ops
 from dream_accel.clustering import INITS, lloyd, routing
 from dream_accel.runtime.graphs import GraphedFunction
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def offsets_of(sizes) -> Tensor:
-    return torch.tensor([0, *np.cumsum(sizes)])
 
 
 def blobs(n: int, n_features: int, n_centres: int, seed: int = 0, spread: float = 8.0) -> Tensor:

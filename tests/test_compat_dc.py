@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 from torch import nn
 
 import dream_accel as da

@@ -1,5 +1,6 @@
 """Two processes of a distributed run: every rank is given the same images."""
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import nn
@@ -28,6 +29,7 @@ def rank_main(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_every_rank_draws_the_same_images(tmp_path):
     mp.spawn(rank_main, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refused
+from support.refusals import refused
 from torch import nn
 
 import dream_accel as da

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-from conftest import refused
+from support.draws import normal
+from support.refusals import refused
 from torch.nn.functional import normalize
 
 from dream_accel.compat import KMeans, MultiKMeans, NEW_Strategy
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
 
 X = normal(300, 12) + 4 * normal(6, 12, seed=1).repeat_interleave(50, dim=0)
 START = X[torch.arange(0, 300, 38)]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 from dream_accel.backends import _cuda_image, _native, _nvrtc
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
@@ -24,6 +24,7 @@ NVRTC = _nvrtc.find()
 needs_nvrtc = pytest.mark.skipif(isinstance(NVRTC, str), reason=f"no NVRTC: {NVRTC}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found")
 def test_kernels_compile_for_every_architecture_without_warnings_and_spills(tmp_path):
     command = ["nvcc", "-std=c++17", "-O3", "-fatbin", "-Xptxas=-v", "--threads=0"]
@@ -40,6 +41,7 @@ def test_kernels_compile_for_every_architecture_without_warnings_and_spills(tmp_
     assert max(map(int, re.findall(r"(\d+) bytes smem", output))) <= 48 << 10
 
 
+@pytest.mark.slow
 @needs_launcher
 @needs_nvrtc
 def test_nvrtc_compiles_the_sources_the_module_carries():

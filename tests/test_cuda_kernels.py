@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import emulated_cuda
 import pytest
 import torch
-from conftest import refused
-from hard_rows import HARD, check_against_float64, hard_rows
-from kmeans_problems import offsets_of, problem, whole_numbers
+from support import emulated_cuda
+from support.hard_rows import HARD, hard_rows
+from support.kmeans_problems import offsets_of, problem, whole_numbers
+from support.nearest import assert_nearest
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.backends import DISTANCE_OPERATORS, GRAM_OPERATORS, KMEANS_OPERATORS, _native, cuda, reference
@@ -73,6 +74,7 @@ class TestEmulation:
             _native.load().cuda_nearest_members((0, 0, 8, 1, 0, 1), 0, 1, 0, 1, 0, 0, (5, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the sanitizer is found through gcc")
 def test_no_kernel_leaves_its_memory(tmp_path):
     """The sanitizer must be loaded before anything else, so a process of its own runs an awkward call of each."""
@@ -81,8 +83,9 @@ def test_no_kernel_leaves_its_memory(tmp_path):
         pytest.skip("gcc has no address sanitizer")
     library = emulated_cuda.build(tmp_path, "-O1", "-fsanitize=address")
     environment = {**os.environ, "LD_PRELOAD": sanitizer.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
-    command = [sys.executable, str(Path(__file__).with_name("awkward_calls.py")), str(library)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "support.awkward_calls", str(library)]
+    here = Path(__file__).parent
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["served", "found"]
 
@@ -100,16 +103,6 @@ def pipeline(x, offsets, centroids):
 
 def assert_same(left, right):
     assert all(torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(left, right, strict=True))
-
-
-def assert_nearest(x, offsets, centroids, labels, distance):
-    own = centroids.double()[reference.group_of_rows(offsets, len(x))]
-    exact = (x.double().unsqueeze(1) - own).square().sum(2).nan_to_num(nan=INF)
-    chosen = exact.gather(1, labels.long().unsqueeze(1)).squeeze(1)
-    centre = x.double().mean(0)
-    scale = (x.double() - centre).square().sum(1) + (centroids.double() - centre).square().sum(2).nan_to_num(0).max()
-    assert (chosen - exact.min(1).values <= 2**-20 * scale).all()
-    torch.testing.assert_close(distance.double(), chosen, rtol=1e-5, atol=0)
 
 
 # Rows of each group, D, K.
@@ -135,7 +128,7 @@ class TestKMeans:
     @pytest.mark.parametrize("data", HARD)
     def test_hard_rows_get_their_nearest_centroid_too(self, data):
         x, offsets, centroids = hard_rows(data)
-        check_against_float64(x, offsets, centroids, *assign(x, offsets, centroids))
+        assert_nearest(x, offsets, centroids, *assign(x, offsets, centroids))
 
     def test_offset_of_100_sigma_does_not_spoil_the_labels(self):
         x, offsets, centroids = problem([90, 40], 120, 20, shift=100.0)

@@ -387,6 +387,7 @@ class TestDataSplit:
 
 
 class TestRegistry:
+    @pytest.mark.slow
     def test_importing_the_package_imports_no_library_of_data_sets(self):
         import subprocess
         import sys

@@ -4,7 +4,8 @@ import types
 
 import pytest
 import torch
-from conftest import refused
+from support.draws import normal
+from support.refusals import refused
 from torch import Tensor
 
 import dream_accel as da
@@ -14,10 +15,6 @@ from dream_accel.networks import make_network
 
 OPERATORS = torch.ops.dream_accel
 HALVES = (torch.float16, torch.bfloat16)
-
-
-def normal(*shape: int, seed: int = 0, device="cpu", **options) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, **options)
 
 
 def idc_dist(x: Tensor, y: Tensor, method: str) -> Tensor:
@@ -130,6 +127,7 @@ class TestValueAndDerivative:
             for grad, own in zip(grads, alone[2], strict=True):
                 close(grad[c], own, 1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("metric", ops.METRICS)
     def test_of_ten_million_elements(self, metric):
         real, synthetic = ([normal(5000, 2000, seed=seed)] for seed in (0, 1))
@@ -357,7 +355,7 @@ class TestDerivative:
         (expected,) = torch.autograd.grad(g_synthetic, pixels, grad_outputs=upstream)
         close(found, expected, 1e-5)
 
-    @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+    @pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.slow), True], ids=["static", "dynamic"])
     def test_in_a_compiled_caller(self, gradient_backend, dynamic):
         device = gradient_backend.device
 

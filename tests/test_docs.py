@@ -45,3 +45,8 @@ def test_every_drop_in_and_family_has_its_place():
     assert [name for name in compat.__all__ if name not in pages] == []
     formats = (ROOT / "docs" / "formats.md").read_text()
     assert [name for name in FAMILIES if f"`{name}`" not in formats] == []
+
+
+def test_every_test_file_is_on_the_map():
+    named = re.findall(r"`(test_\w+\.py)`", (ROOT / "tests" / "README.md").read_text())
+    assert set(named) == {file.name for file in (ROOT / "tests").glob("test_*.py")}

@@ -5,7 +5,7 @@ import types
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 from dream_accel.backends import BACKENDS, GRAM_OPERATORS, KMEANS_OPERATORS, OPERATORS, backend, refusal, selftest
 from dream_accel.cli import doctor

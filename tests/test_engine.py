@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import no_host_round_trip, refused
 from safetensors.torch import save_file
+from support.refusals import refused
+from support.round_trips import no_host_round_trip
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet

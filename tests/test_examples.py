@@ -37,6 +37,7 @@ def distinct(images):
     return len(images.flatten(1).unique(dim=0))
 
 
+@pytest.mark.slow
 def test_dc_loop_gets_distinct_representatives_at_the_matching_size_and_random_images_elsewhere(monkeypatch):
     calls = []
 

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 from torch import nn
 
 from dream_accel.arrays import converter_like, to_tensor

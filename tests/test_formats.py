@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import refused
 from PIL import Image
+from support.refusals import refused
 from torch import nn
 from typer.testing import CliRunner
 
@@ -269,6 +269,7 @@ class TestWriting:
 
 
 class TestEvaluating:
+    @pytest.mark.slow
     def test_every_family_is_evaluated(self, tmp_path):
         """Two real images per class train to far better than chance from every kind of file."""
         split = load_dataset("digits")

@@ -3,9 +3,11 @@
 import re
 import sys
 
+import pytest
 from dream_accel.bench import gpu_check, harness
 
 
+@pytest.mark.slow
 def test_gpu_check_runs_every_part_and_sums_up(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu_check, "MEASURED", {"kmeans": 100, "sorting": 5})
     assert gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--quick"]) == 0

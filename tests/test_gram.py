@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import no_host_round_trip, refused
+from support.refusals import refused
+from support.round_trips import no_host_round_trip
 from test_clustering import blobs, check_consistent, normal, offsets_of, results, same_bits
 
 import dream_accel as da

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import refused
-from fake_graphs import FakeGraphs
+from support.fake_graphs import FakeGraphs
+from support.refusals import refused
 from torch import Tensor
 
 from dream_accel.random import generator

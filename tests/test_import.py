@@ -1,4 +1,4 @@
-"""Importing the package costs nothing and starts nothing; the names are there when first used."""
+"""Importing the package loads and starts nothing; the names are there when first used."""
 
 import json
 import runpy
@@ -12,23 +12,15 @@ import pytest
 import dream_accel
 
 PROBE = """
-import json, os, sys, threading, time
+import json, os, sys, threading
 import torch
 
 def tasks():
     return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
 
 before, threads, n_tasks, generator = set(sys.modules), threading.active_count(), tasks(), torch.get_rng_state()
-seconds = []
-for _ in range(3):
-    start = time.perf_counter()
-    import dream_accel
-    seconds.append(time.perf_counter() - start)
-    loaded = set(sys.modules) - before
-    for name in loaded:
-        del sys.modules[name]
-
-report = {"seconds": min(seconds), "loaded": sorted(loaded)}
+import dream_accel
+report = {"loaded": sorted(set(sys.modules) - before)}
 report["threads"] = threading.active_count() - threads
 report["tasks"] = tasks() - n_tasks
 report["cuda"] = torch.cuda.is_initialized()
@@ -41,7 +33,9 @@ report["loaded by use"] = sorted(set(sys.modules) - before)
 report["cuda after use"] = torch.cuda.is_initialized()
 print(json.dumps(report))
 """
-HEAVY = {"triton", "torchvision", "sklearn", "typer", "rich", "matplotlib", "PIL", "safetensors"}
+# Beside the standard library. Of torch only what `import torch` has loaded: some of its modules take seconds.
+ON_IMPORT = {"dream_accel"}
+PACKAGES_IN_USE = {"dream_accel", "torch"}
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +51,12 @@ def report():
     return json.loads(run.stdout)
 
 
-def packages(modules):
-    return {name.partition(".")[0] for name in modules}
+def beyond_the_standard_library(modules):
+    return {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
 
 
-def test_import_takes_under_100_ms(report):
-    assert report["seconds"] < 0.1
-
-
-def test_import_loads_nothing_heavy(report):
-    assert packages(report["loaded"]) & HEAVY == set()
-    assert not [name for name in report["loaded"] if name.startswith("dream_accel.backends")]
-    assert "dream_accel._C" not in report["loaded"]
+def test_import_loads_the_package_itself_and_the_standard_library_alone(report):
+    assert beyond_the_standard_library(report["loaded"]) == ON_IMPORT
 
 
 def test_import_starts_no_threads_and_no_cuda(report):
@@ -78,8 +66,10 @@ def test_import_starts_no_threads_and_no_cuda(report):
     assert report["generator untouched"]
 
 
-def test_the_clustering_names_load_nothing_heavy_either(report):
-    assert packages(report["loaded by use"]) & HEAVY == set()
+def test_the_names_of_existing_loops_load_no_further_package_and_no_compiled_code(report):
+    loaded = beyond_the_standard_library(report["loaded by use"])
+    assert {name.partition(".")[0] for name in loaded} <= PACKAGES_IN_USE
+    assert "dream_accel._C" not in loaded
     assert not report["cuda after use"]
 
 

@@ -11,6 +11,7 @@ pytest.importorskip("setuptools", minversion="77")
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="needs a checkout")
 def test_pure_python_wheel_of_the_sdist_runs():
     command = [sys.executable, str(ROOT / "tools" / "install_matrix.py"), "--toolchains", "none"]

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import KMEANS_BACKENDS, Served
-from hard_rows import HARD, check_against_float64, hard_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.hard_rows import HARD, hard_rows
+from support.nearest import assert_nearest
+from support.served import KMEANS_BACKENDS, Served
 
 import dream_accel as da
 from dream_accel import ops
@@ -39,7 +40,7 @@ def repeatable(way) -> Served:
 def test_every_label_is_the_nearest_in_float64(way, data, dtype):
     x, offsets, centroids = (values.to(way.device) for values in hard_rows(data))
     x = x.to(dtype)
-    check_against_float64(x, offsets, centroids, *ops.kmeans_assign(x, offsets, centroids))
+    assert_nearest(x, offsets, centroids, *ops.kmeans_assign(x, offsets, centroids))
 
 
 def everything(x, sizes):
@@ -95,7 +96,7 @@ def test_operators_agree_with_the_reference_on_any_shape(way, shape, n, seed):
     x, centroids = whole(sum(sizes), n_features), whole(len(sizes), n_clusters, n_features)
     offsets = torch.tensor([0, *sizes]).cumsum(0).to(way.device)
     labels, distance = ops.kmeans_assign(x, offsets, centroids)
-    check_against_float64(x, offsets, centroids, labels, distance)
+    assert_nearest(x, offsets, centroids, labels, distance)
     for empty in ops.EMPTY_POLICIES:
         means, counts = ops.kmeans_update(
             x, offsets, labels, n_clusters, distance=distance, previous=centroids, empty=empty

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import refused
 from dream_accel.bench.published import Published
-from fake_graphs import FakeGraphs
+from support.fake_graphs import FakeGraphs
+from support.refusals import refused
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
@@ -118,11 +118,15 @@ def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
     return distiller.pixels.pixels
 
 
-@pytest.mark.parametrize("at_once", [1024, 13])
-@pytest.mark.parametrize("way", ["vmap", "capture"])
+@pytest.mark.parametrize("at_once", [pytest.param(1024, marks=pytest.mark.slow), 13])
+@pytest.mark.parametrize("way", [pytest.param("vmap", marks=pytest.mark.slow), "capture"])
 @pytest.mark.parametrize(
     "settings",
-    [{"factor": 2, "max_synthetic": 3}, {"feature_weight": 1.0}, {"pixel_sweep": "joint", "metric": "l1_mean"}],
+    [
+        {"factor": 2, "max_synthetic": 3},
+        pytest.param({"feature_weight": 1.0}, marks=pytest.mark.slow),
+        pytest.param({"pixel_sweep": "joint", "metric": "l1_mean"}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings, at_once, monkeypatch):
@@ -151,7 +155,7 @@ class Replaying(FakeGraphs):
         return graphs.Recording(replay, kept)
 
 
-@pytest.mark.parametrize("way", NAMES)
+@pytest.mark.parametrize("way", ["loop", *(pytest.param(way, marks=pytest.mark.slow) for way in NAMES[1:])])
 def test_a_recorded_run_gives_the_bits_of_a_plain_one(way, monkeypatch):
     """A stand-in records on the CPU: state, inputs and random streams must pass through it unchanged."""
     settings = toy_recipe(class_gradients=way, pretrain_epochs=1, inner_steps=5, feature_weight=1.0)
@@ -203,9 +207,9 @@ def at_their_turns(published: Published) -> torch.Tensor:
 
 
 class TestAgainstThePublishedLoop:
-    @pytest.mark.parametrize("way", NAMES)
-    @pytest.mark.parametrize("metric", ["mse", "l1"])
-    @pytest.mark.parametrize("sweep", ["per_class", "joint"])
+    @pytest.mark.parametrize("way", ["loop", *(pytest.param(way, marks=pytest.mark.slow) for way in NAMES[1:])])
+    @pytest.mark.parametrize("metric", [pytest.param("mse", marks=pytest.mark.slow), "l1"])
+    @pytest.mark.parametrize("sweep", ["per_class", pytest.param("joint", marks=pytest.mark.slow)])
     def test_ten_steps_move_the_pixels_by_the_same(self, sweep, metric, way):
         recipe = toy_recipe(
             pixel_sweep=sweep,

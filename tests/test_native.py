@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused
-from kmeans_problems import offsets_of, problem, whole_numbers
+from support.kmeans_problems import offsets_of, problem, whole_numbers
+from support.nearest import assert_nearest
+from support.refusals import refused
 
 from dream_accel.backends import _native, cpu, formulas, reference
 from dream_accel.backends.iteration import iterate
@@ -58,15 +59,6 @@ def all_distances(x, offsets, centroids):
     """(N, K) squared distances in float64; dead centroids are infinitely far."""
     own = centroids.double()[reference.group_of_rows(offsets, len(x))]
     return (x.double().unsqueeze(1) - own).square().sum(2).nan_to_num(nan=INF)
-
-
-def assert_nearest(x, offsets, centroids, labels, distance):
-    exact = all_distances(x, offsets, centroids)
-    chosen = exact.gather(1, labels.long().unsqueeze(1)).squeeze(1)
-    centre = x.double().mean(0)
-    scale = (x.double() - centre).square().sum(1) + (centroids.double() - centre).square().sum(2).nan_to_num(0).max()
-    assert (chosen - exact.min(1).values <= 2**-20 * scale).all()
-    torch.testing.assert_close(distance.double(), chosen, rtol=1e-5, atol=0)
 
 
 class TestAssign:

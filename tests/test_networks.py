@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 from torch import nn
 
 from dream_accel.networks import ConvNet, initialize, make_network

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refused
+from support.refusals import refused
 
 from dream_accel.matching.class_gradients import by_loop
 from dream_accel.matching.features import FeatureMatching

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import refused, refused_unlaunched
+from support.draws import normal
+from support.refusals import refused, refused_unlaunched
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -11,10 +12,6 @@ from dream_accel import ops
 from dream_accel.backends.formulas import plain_distance
 
 OPERATORS = torch.ops.dream_accel
-
-
-def normal(*shape: int, seed: int = 0, **options) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(**options)
 
 
 def kmeans_arguments(device="cpu") -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

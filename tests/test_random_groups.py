@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import no_host_round_trip, refused
 from hypothesis import given
 from hypothesis import strategies as st
+from support.refusals import refused
+from support.round_trips import no_host_round_trip
 
 from dream_accel import groups
 from dream_accel.random import derive_seed, generator, hash_rows, uniform_rows

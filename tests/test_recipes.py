@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.engine.schedules import SCHEDULES

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.draws import normal
+from support.kmeans_problems import offsets_of
 from torch import Tensor
 
 from dream_accel import ops
@@ -16,14 +18,6 @@ from dream_accel.networks import make_network
 SIZES = [(7, 0, 31), (1,), (150, 64, 3), (0, 5)]
 SHAPES = [(1, 1), (3, 5), (17, 40), (64, 8), (130, 129)]  # D, K; K exceeds many of the groups
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def offsets_of(sizes) -> Tensor:
-    return torch.tensor([0, *np.cumsum(sizes)])
-
-
-def normal(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + mean
 
 
 def to64(tensor: Tensor) -> NDArray[np.float64]:

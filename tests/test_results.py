@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from conftest import refused
 from safetensors.torch import save_file
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.data import Normalization

@@ -5,7 +5,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import no_host_round_trip, refused
+from support.draws import normal
+from support.refusals import refused
+from support.round_trips import no_host_round_trip
 from torch import Tensor, nn
 
 import dream_accel as da
@@ -17,10 +19,6 @@ from dream_accel.sampling.classes import class_order, fill_picks
 from dream_accel.sampling.strategies import STRATEGIES
 
 SIZES = (50, 23, 41)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def data_set(sizes=SIZES, shape=(1, 4, 4), device="cpu") -> tuple[Tensor, Tensor]:

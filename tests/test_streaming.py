@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import refused_unlaunched
+from support.refusals import refused_unlaunched
 from test_clustering import blobs, check_consistent, normal, offsets_of, results, same_bits
 from torch.utils._python_dispatch import TorchDispatchMode
 

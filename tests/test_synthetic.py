@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refused
 from safetensors.torch import save_file
+from support.refusals import refused
 
 from dream_accel.networks import make_network
 from dream_accel.sampling.classes import class_order

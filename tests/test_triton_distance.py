@@ -1,8 +1,9 @@
-"""Triton kernels of the distances against the reference: on a GPU where there is one, else in Triton's interpreter."""
+"""Triton kernels of the distances against the reference: on a GPU where there is one, else in Triton's interpreter.
+
+test_triton_kernels runs this file in a process of its own, for the interpreter.
+"""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,20 +19,11 @@ DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 SHAPES = [(2, 2, 3, 3), (3,), (1, 1100), (2, 0)]
 
 
-@pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this process can run the kernels itself")
-def test_every_kernel_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(autouse=True)
-def _process_runs_kernels(request, monkeypatch):
-    if not (INTERPRETED or ON_GPU or request.node.name == "test_every_kernel_in_the_interpreter"):
-        pytest.skip("runs within test_every_kernel_in_the_interpreter")
-    if INTERPRETED or ON_GPU:
-        monkeypatch.setenv("DREAM_ACCEL_BACKEND", "triton")
+def _process_runs_kernels(monkeypatch):
+    if not (INTERPRETED or ON_GPU):
+        pytest.skip("runs within test_triton_kernels.py::test_every_kernel_in_the_interpreter")
+    monkeypatch.setenv("DREAM_ACCEL_BACKEND", "triton")
 
 
 def lists(shapes=SHAPES, lead=(), dtypes=(torch.float32, torch.float32)) -> list[list[Tensor]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 from test_triton_compile import load
 from test_triton_compile import pytestmark as compiles_here
 

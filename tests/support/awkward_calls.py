@@ -4,10 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-import emulated_cuda
 import torch
 
 from dream_accel.backends import cuda
+from support import emulated_cuda
 
 
 def numbers(*shape, dtype=torch.float32):

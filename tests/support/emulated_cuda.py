@@ -14,7 +14,7 @@ from unittest import mock
 
 from dream_accel.backends import _native, cuda
 
-SOURCE = Path(__file__).resolve().parent / "cuda_emulation" / "driver.cpp"
+SOURCE = Path(__file__).resolve().parents[1] / "cuda_emulation" / "driver.cpp"
 MISTAKES = ["different barriers", "missing lane", "missing barrier"]
 ORDERS = {"forward": 0, "backward": 1, "shuffled": 2}
 

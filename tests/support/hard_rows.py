@@ -1,14 +1,11 @@
-"""Rows and centroids that make it hard to say which centroid is nearest, and the float64 judge of an answer."""
+"""Rows and centroids that make it hard to say which centroid is nearest."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 SIZES, K, D = (37, 0, 20), 9, 33
-TINY = torch.finfo(torch.float32).tiny
 
 
 def _random(draw):
@@ -96,30 +93,6 @@ def hard_rows(name: str) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(len(name))
     x, centroids = HARD[name](lambda *shape: torch.randn(shape, generator=generator))
     return x, torch.tensor([0, *SIZES]).cumsum(0), centroids
-
-
-def check_against_float64(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, distance: Tensor) -> None:
-    """Every label is the nearest centroid's, or one whose distance is that of the nearest within rounding.
-
-    Rounding is relative to the spread around the mean centroid, which the operators subtract from both sides, not to
-    the distance from the origin. What is below the smallest normal number may be taken for 0.
-    """
-    for group, (start, stop) in enumerate(pairwise(offsets.tolist())):
-        rows, own = x[start:stop].double().cpu(), centroids[group].double().cpu()
-        live = own.isfinite().all(dim=1)
-        chosen_label = labels[start:stop].long().cpu()
-        if not live.any() or start == stop:
-            assert (chosen_label == 0).all()
-            continue
-        assert live[chosen_label].all()
-        exact = (rows.unsqueeze(1) - own).square().sum(dim=2)
-        exact[:, ~live] = torch.inf
-        chosen = exact.gather(1, chosen_label.unsqueeze(1)).squeeze(1)
-        mean = own[live].mean(dim=0)
-        spread = (rows - mean).square().sum(dim=1) + (own[live] - mean).square().sum(dim=1).max()
-        underflow = x.shape[1] * TINY
-        assert (chosen - exact.min(dim=1).values <= 2**-19 * spread + underflow).all()
-        torch.testing.assert_close(distance[start:stop].double().cpu(), chosen, rtol=1e-5, atol=underflow)
 
 
 def _near(centroids: Tensor, noise: Tensor) -> Tensor:
