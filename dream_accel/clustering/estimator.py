@@ -81,7 +81,7 @@ class BatchedKMeans(Parameters):
         cuda_graph: bool = True,
         gram: bool = False,
     ) -> None:
-        if not isinstance(n_clusters, Integral) or n_clusters < 1:
+        if not isinstance(n_clusters, int | Integral) or n_clusters < 1:
             raise DreamAccelError(f"n_clusters is {n_clusters!r}: it must be an integer, at least 1")
         if max_iter < 0 or tol < 0:
             raise DreamAccelError(f"max_iter is {max_iter} and tol is {tol}: neither may be negative")
