@@ -32,11 +32,23 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
 
 
 def converter_like(array: Any) -> Callable[[Tensor], Any]:
-    """The function that turns a result tensor into the kind of array that was given."""
+    """The function that turns a result tensor into the kind of array that was given. It can be pickled."""
     if isinstance(array, np.ndarray):
-        return lambda tensor: tensor.numpy()
+        return _to_numpy
     if type(array).__module__.split(".")[0] == "cupy":
-        import cupy
+        return _to_cupy
+    return _unchanged
 
-        return lambda tensor: cupy.from_dlpack(tensor)
-    return lambda tensor: tensor
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.numpy()
+
+
+def _to_cupy(tensor: Tensor) -> Any:
+    import cupy
+
+    return cupy.from_dlpack(tensor)
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor

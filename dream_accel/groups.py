@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .errors import DreamAccelError
 from .random import hash_rows
-from .runtime import devices
 
 
 def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = True) -> Tensor:
@@ -93,9 +92,3 @@ def count_in_groups(labels: Tensor, group: Tensor, n_groups: int, n_clusters: in
     cluster = group * n_clusters + labels
     counts = torch.zeros(n_groups * n_clusters, dtype=torch.int32, device=labels.device)
     return counts.index_add_(0, cluster, torch.ones_like(labels)).view(n_groups, n_clusters)
-
-
-def all_stopped(active: Tensor) -> bool:
-    """Whether no group goes on, where that can be seen without waiting; elsewhere the launches that do nothing are
-    cheaper than asking."""
-    return not devices.reading_waits(active) and not bool(active.any())

@@ -10,8 +10,10 @@ function per operator; ``None`` means "yes", a string says why not.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import sys
 import warnings
 from types import ModuleType
 from typing import Any
@@ -36,7 +38,9 @@ def backend(name: str) -> ModuleType:
     """The module of one backend. Raises DreamAccelError for a name that does not exist."""
     if name not in BACKENDS:
         raise choices("backend", name, BACKENDS)
-    return importlib.import_module(f"{__name__}.{name}")
+    module = f"{__name__}.{name}"
+    # Every call of an operator comes here, and importlib takes longer to find a loaded module than the dictionary.
+    return sys.modules.get(module) or importlib.import_module(module)
 
 
 def refusal(name: str, op: str, *args: Any) -> str | None:
@@ -57,7 +61,7 @@ def choose(op: str, *args: Any) -> ModuleType:
         return backend(forced)
 
     reasons: list[str] = []
-    for name in sorted(BACKENDS, key=lambda name: name != _ASKED_FIRST.get(op)):
+    for name in _order(BACKENDS, _ASKED_FIRST.get(op)):
         reason = refusal(name, op, *args)
         if reason is None:
             if name == "reference":
@@ -65,6 +69,11 @@ def choose(op: str, *args: Any) -> ModuleType:
             return backend(name)
         reasons.append(f"{name}: {reason}")
     raise AssertionError("the reference backend serves every call")
+
+
+@functools.cache
+def _order(names: tuple[str, ...], first: str | None) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: name != first))
 
 
 def _announce(op: str, reasons: list[str]) -> None:

@@ -7,7 +7,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..groups import all_stopped, any_in_groups
+from ..groups import any_in_groups
+from ..runtime.devices import all_stopped
 
 
 def iterate(

@@ -4,7 +4,8 @@
 what is refused.
 """
 
-from .estimator import INITS, BatchedKMeans, KMeansResult, kmeans
+from .estimator import INITS, BatchedKMeans
+from .function import KMeansResult, kmeans
 from .rows import check_finite, finite_rows
 
 __all__ = ["INITS", "BatchedKMeans", "KMeansResult", "check_finite", "finite_rows", "kmeans"]

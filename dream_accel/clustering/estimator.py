@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from ..arrays import converter_like, to_tensor
 from ..errors import DreamAccelError, choices
 from ..groups import as_offsets
 from ..runtime.devices import find_device
+from .distances import distances_to_centroids
 from .lloyd import inertia
+from .parameters import Parameters
 from .routing import fit_batch
 from .rows import as_rows, check_finite, collect, is_chunked
 from .seeding import Start, random_start
@@ -24,27 +27,15 @@ from .streaming import fit_stream, stream_inertia
 INITS = ("random", "k-means++", "labels")
 
 
-class KMeansResult(NamedTuple):
-    """What :func:`kmeans` returns; all five belong together."""
-
-    labels: Any
-    """(N,) int32 cluster of every row, within its group."""
-    centroids: Any
-    """(G, K, D) float32; NaN where a group has fewer rows than clusters."""
-    counts: Any
-    """(G, K) int32 members of every cluster."""
-    inertia: Any
-    """(G,) float32 sum of squared distances to the own centroid."""
-    n_iter: Any
-    """(G,) int32 Lloyd iterations until the group stopped."""
-
-
-class BatchedKMeans:
+class BatchedKMeans(Parameters):
     """Lloyd's K-Means for every group in one call.
 
     Each iteration assigns every row to the nearest centroid of its group, then replaces every centroid by the mean of
     its members; a group stops at its fixpoint and costs nothing afterwards. A group's result is the same, bit for bit,
     alone, in a batch, and in any order of groups. Lloyd (1982); k-means++ from Arthur and Vassilvitskii (2007).
+
+    An estimator in the manner of scikit-learn: it has parameters, can be cloned, and works as a step of a pipeline, for
+    one group. A copy or pickle of a fitted one includes the rows, which :meth:`representatives` and ``inertia_`` read.
 
     Args:
         n_clusters: K per group, at least 1. A group with fewer rows gets one cluster per row; the centroids left over
@@ -90,7 +81,7 @@ class BatchedKMeans:
         cuda_graph: bool = True,
         gram: bool = False,
     ) -> None:
-        if not isinstance(n_clusters, int) or n_clusters < 1:
+        if not isinstance(n_clusters, int | Integral) or n_clusters < 1:
             raise DreamAccelError(f"n_clusters is {n_clusters!r}: it must be an integer, at least 1")
         if max_iter < 0 or tol < 0:
             raise DreamAccelError(f"max_iter is {max_iter} and tol is {tol}: neither may be negative")
@@ -162,7 +153,7 @@ class BatchedKMeans:
             check_finite(x, chunk_rows=chunk_rows)
         start = self._start(x, offsets, self.init if init is None else init)
         precision = self.precision if place.type == "cuda" else "fp32"
-        settings = LloydSettings(self.n_clusters, self.max_iter, self.tol, precision, self.empty, self.gram)
+        settings = LloydSettings(int(self.n_clusters), int(self.max_iter), self.tol, precision, self.empty, self.gram)
         if chunk_rows is not None:
             found = fit_stream(x, offsets, start, settings, chunk_rows)
             self._inertia = partial(stream_inertia, x, offsets, found.centroids, chunk_rows)
@@ -172,19 +163,51 @@ class BatchedKMeans:
         self._keep(x, offsets, found, back)
         return self
 
-    def fit_predict(self, x: Any, offsets: Any = None) -> Any:
-        """``fit(x, offsets).labels_``."""
-        return self.fit(x, offsets).labels_
+    def fit_predict(self, x: Any, offsets: Any = None, **options: Any) -> Any:
+        """``fit(x, offsets, **options).labels_``."""
+        return self.fit(x, offsets, **options).labels_
 
     @torch.no_grad()
     def predict(self, x: Any, offsets: Any = None) -> Any:
         """(N,) int32: the nearest of the fitted centroids for other rows of the same G groups."""
-        *_, centroids = self._state("predict()")
         back = converter_like(x)
-        x = as_rows(x)
-        check_finite(x)
-        labels, _ = ops.kmeans_assign(x, as_offsets(offsets, len(x), x.device), centroids)
-        return back(labels)
+        x, offsets, centroids = self._other_rows("predict()", x, offsets)
+        return back(ops.kmeans_assign(x, offsets, centroids, with_distance=False)[0])
+
+    @torch.no_grad()
+    def transform(self, x: Any, offsets: Any = None) -> Any:
+        """Euclidean distances of other rows of the same G groups to all fitted centroids of their group.
+
+        Args:
+            x: (N, D), as for :meth:`fit`.
+            offsets: (G+1,) integers. Default: one group.
+
+        Returns:
+            (N, K) float32, float64 for float64 rows. Infinity where the centroid is NaN, because the group had fewer
+            rows than clusters: the smallest distance of a row is the one to the centroid that :meth:`predict` names.
+
+        Raises:
+            DreamAccelError: before a fit, or rows that do not fit it.
+        """
+        back = converter_like(x)
+        return back(distances_to_centroids(*self._other_rows("transform()", x, offsets)))
+
+    @torch.no_grad()
+    def fit_transform(self, x: Any, offsets: Any = None, **options: Any) -> Any:
+        """``fit(x, offsets, **options)``, then :meth:`transform` of the same rows."""
+        self.fit(x, offsets, **options)
+        x, offsets, _, centroids = self._state("fit_transform()")
+        return self._back(distances_to_centroids(x, offsets, centroids))
+
+    @torch.no_grad()
+    def score(self, x: Any, offsets: Any = None) -> float:
+        """Minus the sum of the squared distances from all rows to the nearest fitted centroid of their group.
+
+        For one group this is the score of scikit-learn's KMeans; for several it is the sum of theirs. Minus infinity
+        where a row is in a group that has no centroid, 0 without rows. Waits for the device.
+        """
+        _, distance = ops.kmeans_assign(*self._other_rows("score()", x, offsets))
+        return 0.0 - distance.double().sum().item()
 
     @torch.no_grad()
     def representatives(self, n: int = 1) -> Any:
@@ -197,6 +220,22 @@ class BatchedKMeans:
         """(G,) float32, sum of squared distances to the own centroid."""
         x, *_ = self._state("inertia_")
         return self._back(self._inertia().to(x.device))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether :meth:`fit` has been called, as scikit-learn asks it."""
+        return self._fitted is not None
+
+    def _other_rows(self, asked: str, x: Any, offsets: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows and offsets as tensors, beside the fitted centroids."""
+        *_, centroids = self._state(asked)
+        x = as_rows(x)
+        if ops.result_dtype(x) != centroids.dtype:
+            raise DreamAccelError(
+                f"x is {x.dtype} and the centroids are {centroids.dtype}: fit and {asked} take rows of one precision; "
+                f"convert x to {centroids.dtype}"
+            )
+        check_finite(x)
+        return x, as_offsets(offsets, len(x), x.device), centroids
 
     def _state(self, asked: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self._fitted is None:
@@ -231,12 +270,6 @@ class BatchedKMeans:
         self.counts_ = back(found.counts)
         self.__dict__.pop("inertia_", None)
         self.n_iter_ = back(found.n_iter)
-
-
-def kmeans(x: Any, offsets: Any = None, n_clusters: int = 8, **options: Any) -> KMeansResult:
-    """:class:`BatchedKMeans` as a function; ``options`` are its constructor's."""
-    km = BatchedKMeans(n_clusters, **options).fit(x, offsets)
-    return KMeansResult(km.labels_, km.cluster_centers_, km.counts_, km.inertia_, km.n_iter_)
 
 
 def _host_bounds(offsets: Any, n_rows: int, check: bool) -> list[int] | None:

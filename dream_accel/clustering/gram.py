@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..groups import all_stopped, any_in_groups, count_in_groups, group_of_rows
+from ..groups import any_in_groups, count_in_groups, group_of_rows
+from ..runtime.devices import all_stopped
 from .relocation import relocated_labels
 from .settings import LloydSettings
 

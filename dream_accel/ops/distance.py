@@ -13,17 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..backends.pairs import derivative_like
 from ..errors import DreamAccelError
 from .checks import check_choice
+from .registration import operator
+from .scale_gradients import scale_gradients
 
 METRICS = ("mse", "l1", "l1_mean", "cos", "global_mse", "global_cos")
 
 Lists = Sequence[Tensor]
 Result = tuple[Tensor, Tensor, list[Tensor]]
-
-torch.library.define("dream_accel::scale_gradients", "(Tensor[] gradients, Tensor scale, bool per_class) -> Tensor[]")
 
 
 def register(name: str, check: Callable[[Lists, Lists, bool], None], n_averaged: int) -> None:
@@ -35,31 +34,22 @@ def register(name: str, check: Callable[[Lists, Lists, bool], None], n_averaged:
         n_averaged: how many dimensions (behind that of classes) the distance averages over before comparing; the
             derivative has the shape of the mean.
     """
-    qualified = f"dream_accel::{name}"
 
-    def compute(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool) -> Result:
+    def check_all(real: Lists, synthetic: Lists, metric: str, per_class: bool) -> None:
         check_choice("metric", metric, METRICS)
         check(real, synthetic, per_class)
-        args = (real, synthetic, metric, per_class, with_grads)
-        return getattr(choose(name, *args), name)(*args)
 
-    def fake(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool) -> Result:
-        check_choice("metric", metric, METRICS)
-        check(real, synthetic, per_class)
+    def outputs(real: Lists, synthetic: Lists, metric: str, per_class: bool, with_grads: bool) -> Result:
         first, dtype = synthetic[0], distance_dtype([*real, *synthetic])
         n_groups = first.shape[0] if per_class else 1
         n_columns = 1 if metric.startswith("global_") else len(synthetic)
         grads = [derivative_like(y, per_class, n_averaged) for y in synthetic] if with_grads else []
         return first.new_empty(n_groups, dtype=dtype), first.new_empty((n_groups, n_columns), dtype=dtype), grads
 
-    torch.library.define(
-        qualified,
-        "(Tensor[] real, Tensor[] synthetic, str metric, bool per_class, bool with_grads) "
-        "-> (Tensor, Tensor, Tensor[])",
-    )
-    torch.library.impl(qualified, "default", compute)
-    torch.library.register_fake(qualified, fake)
-    torch.library.register_autograd(qualified, _op_backward, setup_context=_op_setup_context)
+    @operator(name=name, check=check_all, outputs=outputs, backward=_op_backward, setup_context=_op_setup_context)
+    def distance(
+        real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor]]: ...
 
 
 def differentiable(
@@ -110,23 +100,12 @@ def constants(tensors: Lists) -> list[Tensor]:
     return [t.detach() if t.requires_grad else t for t in tensors]
 
 
-@torch.library.impl("dream_accel::scale_gradients", "default")
-def _scale(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
-    args = (gradients, scale, per_class)
-    return choose("scale_gradients", *args).scale_gradients(*args)
-
-
-@torch.library.register_fake("dream_accel::scale_gradients")
-def _scale_fake(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
-    return [derivative_like(g, per_class, 0) for g in gradients]
-
-
 class _FirstOrderOnly(torch.autograd.Function):
     """Scales the stored derivative; refuses to be differentiated, where a wrong zero would pass unseen."""
 
     @staticmethod
     def forward(ctx: Any, scale: Tensor, n: int, per_class: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.ops.dream_accel.scale_gradients(list(tensors[:n]), scale, per_class))
+        return tuple(scale_gradients(list(tensors[:n]), scale, per_class))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
@@ -193,7 +172,7 @@ def _scaled(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None) -> list[
     elif _is_one(scale):
         scaled = grads
     else:
-        scaled = torch.ops.dream_accel.scale_gradients(list(grads), scale.expand(-1, n), ctx.per_class)
+        scaled = scale_gradients(list(grads), scale.expand(-1, n), ctx.per_class)
     return [_as_input(g, y, ctx.per_class) for g, y in zip(scaled, synthetic, strict=True)]
 
 

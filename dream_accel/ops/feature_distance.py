@@ -7,12 +7,73 @@ feature vector is one row. The mean is taken as the features are read, so it is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from torch import Tensor
 
 from ..errors import DreamAccelError
 from .distance import Lists, check_lists, constants, differentiable, register
+
+
+@overload
+def feature_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[False] = False,
+    return_grads: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def feature_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[True],
+    return_grads: Literal[False] = False,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def feature_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[False] = False,
+    return_grads: Literal[True],
+) -> tuple[Tensor, list[Tensor]]: ...
+
+
+@overload
+def feature_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[True],
+    return_grads: Literal[True],
+) -> tuple[Tensor, Tensor, list[Tensor]]: ...
+
+
+@overload
+def feature_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: bool = ...,
+    return_grads: bool = ...,
+) -> Any: ...
 
 
 def feature_distance(

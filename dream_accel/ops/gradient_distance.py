@@ -16,7 +16,7 @@ metric         value                                                   derivativ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -25,6 +25,97 @@ from ..errors import DreamAccelError
 from .checks import check_choice
 from .distance import METRICS, Lists, check_lists, constants, differentiable, register
 from .layers import Gradients, Layers, paired, select_layers
+
+
+@overload
+def gradient_distance(
+    real: Gradients,
+    synthetic: Gradients,
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[False] = False,
+    return_grads: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def gradient_distance(
+    real: Gradients,
+    synthetic: Gradients,
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[True],
+    return_grads: Literal[False] = False,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def gradient_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[False] = False,
+    return_grads: Literal[True],
+) -> tuple[Tensor, list[Tensor]]: ...
+
+
+@overload
+def gradient_distance(
+    real: Mapping[str, Tensor],
+    synthetic: Mapping[str, Tensor],
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[False] = False,
+    return_grads: Literal[True],
+) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@overload
+def gradient_distance(
+    real: Lists,
+    synthetic: Lists,
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[True],
+    return_grads: Literal[True],
+) -> tuple[Tensor, Tensor, list[Tensor]]: ...
+
+
+@overload
+def gradient_distance(
+    real: Mapping[str, Tensor],
+    synthetic: Mapping[str, Tensor],
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: Literal[True],
+    return_grads: Literal[True],
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]: ...
+
+
+@overload
+def gradient_distance(
+    real: Gradients,
+    synthetic: Gradients,
+    metric: str = ...,
+    layers: Layers = ...,
+    *,
+    per_class: bool = ...,
+    return_layers: bool = ...,
+    return_grads: bool = ...,
+) -> Any: ...
 
 
 def gradient_distance(

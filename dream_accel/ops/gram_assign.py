@@ -5,16 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..errors import DreamAccelError
 from .checks import check_device, check_shape
-
-torch.library.define(
-    "dream_accel::gram_assign",
-    "(Tensor products, Tensor norms, Tensor offsets, Tensor active, Tensor labels) -> Tensor",
-)
+from .registration import operator
 
 
+def _check(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> None:
+    if products.dim() != 3 or products.shape[1] < 1 or products.dtype != torch.float32:
+        raise DreamAccelError(
+            f"products is {products.dtype} of shape {tuple(products.shape)}: it must be (G, K, W) float32 with K >= 1"
+        )
+    check_shape("norms", norms, tuple(products.shape[:2]), torch.float32)
+    check_shape("offsets", offsets, (products.shape[0] + 1,), torch.int64)
+    check_shape("active", active, (products.shape[0],), torch.bool)
+    check_shape("labels", labels, (labels.numel(),), torch.int32)
+    check_device("products", products, norms=norms, offsets=offsets, active=active, labels=labels)
+
+
+def _outputs(labels: Tensor) -> Tensor:
+    return torch.empty_like(labels)
+
+
+@operator(check=_check, outputs=_outputs)
 def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> Tensor:
     """Label every row with the nearest centroid of its group.
 
@@ -35,30 +47,3 @@ def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.dream_accel.gram_assign(products, norms, offsets, active, labels)
-
-
-def _check(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> None:
-    if products.dim() != 3 or products.shape[1] < 1 or products.dtype != torch.float32:
-        raise DreamAccelError(
-            f"products is {products.dtype} of shape {tuple(products.shape)}: it must be (G, K, W) float32 with K >= 1"
-        )
-    check_shape("norms", norms, tuple(products.shape[:2]), torch.float32)
-    check_shape("offsets", offsets, (products.shape[0] + 1,), torch.int64)
-    check_shape("active", active, (products.shape[0],), torch.bool)
-    check_shape("labels", labels, (labels.numel(),), torch.int32)
-    check_device("products", products, norms=norms, offsets=offsets, active=active, labels=labels)
-
-
-@torch.library.impl("dream_accel::gram_assign", "default")
-@torch.no_grad()
-def _impl(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> Tensor:
-    args = (products, norms, offsets, active, labels)
-    _check(*args)
-    return choose("gram_assign", *args).gram_assign(*args)
-
-
-@torch.library.register_fake("dream_accel::gram_assign")
-def _fake(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor, labels: Tensor) -> Tensor:
-    _check(products, norms, offsets, active, labels)
-    return torch.empty_like(labels)

@@ -5,16 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..errors import DreamAccelError
 from .checks import check_device, check_rows, check_shape
-
-torch.library.define(
-    "dream_accel::group_products",
-    "(Tensor a, Tensor a_offsets, Tensor x, Tensor offsets, Tensor centre, SymInt width) -> Tensor",
-)
+from .registration import operator
 
 
+def _check(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> None:
+    check_rows(x, offsets)
+    check_rows(a, a_offsets)
+    for name, rows in (("a", a), ("x", x)):
+        check_shape(name, rows, (rows.shape[0], x.shape[1]), torch.float32)
+    check_shape("a_offsets", a_offsets, tuple(offsets.shape), torch.int64)
+    check_shape("centre", centre, (len(offsets) - 1, x.shape[1]), torch.float32)
+    check_device("x", x, a=a, centre=centre)
+    if width < 1:
+        raise DreamAccelError(f"width is {width}: it must be at least 1 and the rows of any group")
+
+
+def _outputs(a: Tensor, width: int) -> Tensor:
+    return a.new_empty((a.shape[0], width))
+
+
+@operator(check=_check, outputs=_outputs)
 def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
     """Multiply the rows ``a`` of every group with its rows ``x``, both relative to a centre.
 
@@ -35,30 +47,3 @@ def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, cen
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.dream_accel.group_products(a, a_offsets, x, offsets, centre, width)
-
-
-def _check(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> None:
-    check_rows(x, offsets)
-    check_rows(a, a_offsets)
-    for name, rows in (("a", a), ("x", x)):
-        check_shape(name, rows, (rows.shape[0], x.shape[1]), torch.float32)
-    check_shape("a_offsets", a_offsets, tuple(offsets.shape), torch.int64)
-    check_shape("centre", centre, (len(offsets) - 1, x.shape[1]), torch.float32)
-    check_device("x", x, a=a, centre=centre)
-    if width < 1:
-        raise DreamAccelError(f"width is {width}: it must be at least 1 and the rows of any group")
-
-
-@torch.library.impl("dream_accel::group_products", "default")
-@torch.no_grad()
-def _impl(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
-    args = (a, a_offsets, x, offsets, centre, width)
-    _check(*args)
-    return choose("group_products", *args).group_products(*args)
-
-
-@torch.library.register_fake("dream_accel::group_products")
-def _fake(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, centre: Tensor, width: int) -> Tensor:
-    _check(a, a_offsets, x, offsets, centre, width)
-    return a.new_empty((a.shape[0], width))

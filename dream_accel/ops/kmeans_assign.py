@@ -5,19 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..errors import DreamAccelError
 from .checks import check_centroids, check_choice, check_device, check_rows, check_shape, result_dtype
+from .registration import operator
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
-torch.library.define(
-    "dream_accel::kmeans_assign",
-    "(Tensor x, Tensor offsets, Tensor centroids, Tensor? active=None, Tensor? labels=None, Tensor? distance=None, "
-    'str precision="fp32", bool with_distance=True) -> (Tensor, Tensor)',
-)
+
+def _check(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    active: Tensor | None,
+    labels: Tensor | None,
+    distance: Tensor | None,
+    precision: str,
+    with_distance: bool,
+) -> None:
+    check_rows(x, offsets)
+    check_centroids(x, offsets, centroids)
+    check_choice("precision", precision, PRECISIONS)
+    check_shape("active", active, (len(offsets) - 1,), torch.bool)
+    check_shape("labels", labels, (len(x),), torch.int32)
+    check_shape("distance", distance, (len(x),), result_dtype(x))
+    check_device("x", x, active=active, labels=labels, distance=distance)
+    if active is not None and (labels is None or (with_distance and distance is None)):
+        kept = "labels and distance" if with_distance else "labels"
+        raise DreamAccelError(f"active is given without {kept}: inactive groups need values to keep")
 
 
+def _outputs(x: Tensor, with_distance: bool) -> tuple[Tensor, Tensor]:
+    n_rows = x.shape[0]
+    return x.new_empty(n_rows, dtype=torch.int32), x.new_empty(n_rows if with_distance else 0, dtype=result_dtype(x))
+
+
+@operator(check=_check, outputs=_outputs)
 def kmeans_assign(
     x: Tensor,
     offsets: Tensor,
@@ -52,61 +74,3 @@ def kmeans_assign(
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.dream_accel.kmeans_assign(
-        x, offsets, centroids, active, labels, distance, precision, with_distance
-    )
-
-
-def _check(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    active: Tensor | None,
-    labels: Tensor | None,
-    distance: Tensor | None,
-    precision: str,
-    with_distance: bool,
-) -> None:
-    check_rows(x, offsets)
-    check_centroids(x, offsets, centroids)
-    check_choice("precision", precision, PRECISIONS)
-    check_shape("active", active, (len(offsets) - 1,), torch.bool)
-    check_shape("labels", labels, (len(x),), torch.int32)
-    check_shape("distance", distance, (len(x),), result_dtype(x))
-    check_device("x", x, active=active, labels=labels, distance=distance)
-    if active is not None and (labels is None or (with_distance and distance is None)):
-        kept = "labels and distance" if with_distance else "labels"
-        raise DreamAccelError(f"active is given without {kept}: inactive groups need values to keep")
-
-
-@torch.library.impl("dream_accel::kmeans_assign", "default")
-@torch.no_grad()
-def _impl(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    active: Tensor | None = None,
-    labels: Tensor | None = None,
-    distance: Tensor | None = None,
-    precision: str = "fp32",
-    with_distance: bool = True,
-) -> tuple[Tensor, Tensor]:
-    args = (x, offsets, centroids, active, labels, distance, precision, with_distance)
-    _check(*args)
-    return choose("kmeans_assign", *args).kmeans_assign(*args)
-
-
-@torch.library.register_fake("dream_accel::kmeans_assign")
-def _fake(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    active: Tensor | None = None,
-    labels: Tensor | None = None,
-    distance: Tensor | None = None,
-    precision: str = "fp32",
-    with_distance: bool = True,
-) -> tuple[Tensor, Tensor]:
-    _check(x, offsets, centroids, active, labels, distance, precision, with_distance)
-    n_rows = x.shape[0]
-    return x.new_empty(n_rows, dtype=torch.int32), x.new_empty(n_rows if with_distance else 0, dtype=result_dtype(x))

@@ -5,19 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..errors import DreamAccelError
 from .checks import check_centroids, check_choice, check_device, check_rows, check_shape, result_dtype
 from .kmeans_assign import PRECISIONS
 from .kmeans_update import EMPTY_POLICIES
-
-torch.library.define(
-    "dream_accel::kmeans_iterate",
-    "(Tensor x, Tensor offsets, Tensor centroids, int max_iter, Tensor? tolerance=None, "
-    'str precision="fp32", str empty="farthest") -> (Tensor, Tensor, Tensor)',
-)
+from .registration import operator
 
 
+def _check(
+    x: Tensor, offsets: Tensor, centroids: Tensor, max_iter: int, tolerance: Tensor | None, precision: str, empty: str
+) -> None:
+    check_rows(x, offsets)
+    check_centroids(x, offsets, centroids)
+    if max_iter < 0:
+        raise DreamAccelError(f"max_iter is {max_iter}: it must not be negative")
+    check_shape("tolerance", tolerance, (len(offsets) - 1,), result_dtype(x))
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("empty-cluster policy", empty, EMPTY_POLICIES)
+    check_device("x", x, tolerance=tolerance)
+
+
+def _outputs(x: Tensor, offsets: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    labels = x.new_empty(x.shape[0], dtype=torch.int32)
+    n_iter = x.new_empty(offsets.shape[0] - 1, dtype=torch.int32)
+    return labels, torch.empty_like(centroids, dtype=result_dtype(x)), n_iter
+
+
+@operator(check=_check, outputs=_outputs)
 def kmeans_iterate(
     x: Tensor,
     offsets: Tensor,
@@ -47,55 +61,3 @@ def kmeans_iterate(
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.dream_accel.kmeans_iterate(x, offsets, centroids, max_iter, tolerance, precision, empty)
-
-
-def _check(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    max_iter: int,
-    tolerance: Tensor | None,
-    precision: str,
-    empty: str,
-) -> None:
-    check_rows(x, offsets)
-    check_centroids(x, offsets, centroids)
-    if max_iter < 0:
-        raise DreamAccelError(f"max_iter is {max_iter}: it must not be negative")
-    check_shape("tolerance", tolerance, (len(offsets) - 1,), result_dtype(x))
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("empty-cluster policy", empty, EMPTY_POLICIES)
-    check_device("x", x, tolerance=tolerance)
-
-
-@torch.library.impl("dream_accel::kmeans_iterate", "default")
-@torch.no_grad()
-def _impl(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    max_iter: int,
-    tolerance: Tensor | None = None,
-    precision: str = "fp32",
-    empty: str = "farthest",
-) -> tuple[Tensor, Tensor, Tensor]:
-    args = (x, offsets, centroids, max_iter, tolerance, precision, empty)
-    _check(*args)
-    return choose("kmeans_iterate", *args).kmeans_iterate(*args)
-
-
-@torch.library.register_fake("dream_accel::kmeans_iterate")
-def _fake(
-    x: Tensor,
-    offsets: Tensor,
-    centroids: Tensor,
-    max_iter: int,
-    tolerance: Tensor | None = None,
-    precision: str = "fp32",
-    empty: str = "farthest",
-) -> tuple[Tensor, Tensor, Tensor]:
-    _check(x, offsets, centroids, max_iter, tolerance, precision, empty)
-    labels = x.new_empty(x.shape[0], dtype=torch.int32)
-    n_iter = x.new_empty(offsets.shape[0] - 1, dtype=torch.int32)
-    return labels, torch.empty_like(centroids, dtype=result_dtype(x)), n_iter

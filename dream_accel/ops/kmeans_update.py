@@ -5,19 +5,48 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..errors import DreamAccelError
 from .checks import check_choice, check_device, check_rows, check_shape, result_dtype
+from .registration import operator
 
 EMPTY_POLICIES = ("farthest", "keep")
 
-torch.library.define(
-    "dream_accel::kmeans_update",
-    "(Tensor x, Tensor offsets, Tensor labels, SymInt n_clusters, Tensor? distance=None, Tensor? previous=None, "
-    'Tensor? active=None, str empty="keep") -> (Tensor, Tensor)',
-)
+
+def _check(
+    x: Tensor,
+    offsets: Tensor,
+    labels: Tensor,
+    n_clusters: int,
+    distance: Tensor | None,
+    previous: Tensor | None,
+    active: Tensor | None,
+    empty: str,
+) -> None:
+    check_rows(x, offsets)
+    if n_clusters < 1:
+        raise DreamAccelError(f"n_clusters is {n_clusters}: it must be at least 1")
+    check_choice("empty-cluster policy", empty, EMPTY_POLICIES)
+    check_shape("labels", labels, (len(x),), torch.int32)
+    check_shape("distance", distance, (len(x),), result_dtype(x))
+    check_shape("previous", previous, (len(offsets) - 1, n_clusters, x.shape[1]), result_dtype(x))
+    check_shape("active", active, (len(offsets) - 1,), torch.bool)
+    check_device("x", x, labels=labels, distance=distance, previous=previous, active=active)
+    if empty == "farthest" and distance is None and previous is None:
+        raise DreamAccelError(
+            'empty="farthest" without distance or previous: pass the distances kmeans_assign returned, or the '
+            "centroids it was given"
+        )
+    if active is not None and previous is None:
+        raise DreamAccelError("active is given without previous: inactive groups need centroids to keep")
 
 
+def _outputs(x: Tensor, offsets: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
+    n_groups = offsets.shape[0] - 1
+    centroids = x.new_empty((n_groups, n_clusters, x.shape[1]), dtype=result_dtype(x))
+    return centroids, x.new_empty((n_groups, n_clusters), dtype=torch.int32)
+
+
+@operator(check=_check, outputs=_outputs)
 def kmeans_update(
     x: Tensor,
     offsets: Tensor,
@@ -55,66 +84,3 @@ def kmeans_update(
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit, or an argument the policy needs is missing.
     """
-    return torch.ops.dream_accel.kmeans_update(x, offsets, labels, n_clusters, distance, previous, active, empty)
-
-
-def _check(
-    x: Tensor,
-    offsets: Tensor,
-    labels: Tensor,
-    n_clusters: int,
-    distance: Tensor | None,
-    previous: Tensor | None,
-    active: Tensor | None,
-    empty: str,
-) -> None:
-    check_rows(x, offsets)
-    if n_clusters < 1:
-        raise DreamAccelError(f"n_clusters is {n_clusters}: it must be at least 1")
-    check_choice("empty-cluster policy", empty, EMPTY_POLICIES)
-    check_shape("labels", labels, (len(x),), torch.int32)
-    check_shape("distance", distance, (len(x),), result_dtype(x))
-    check_shape("previous", previous, (len(offsets) - 1, n_clusters, x.shape[1]), result_dtype(x))
-    check_shape("active", active, (len(offsets) - 1,), torch.bool)
-    check_device("x", x, labels=labels, distance=distance, previous=previous, active=active)
-    if empty == "farthest" and distance is None and previous is None:
-        raise DreamAccelError(
-            'empty="farthest" without distance or previous: pass the distances kmeans_assign returned, or the '
-            "centroids it was given"
-        )
-    if active is not None and previous is None:
-        raise DreamAccelError("active is given without previous: inactive groups need centroids to keep")
-
-
-@torch.library.impl("dream_accel::kmeans_update", "default")
-@torch.no_grad()
-def _impl(
-    x: Tensor,
-    offsets: Tensor,
-    labels: Tensor,
-    n_clusters: int,
-    distance: Tensor | None = None,
-    previous: Tensor | None = None,
-    active: Tensor | None = None,
-    empty: str = "keep",
-) -> tuple[Tensor, Tensor]:
-    args = (x, offsets, labels, n_clusters, distance, previous, active, empty)
-    _check(*args)
-    return choose("kmeans_update", *args).kmeans_update(*args)
-
-
-@torch.library.register_fake("dream_accel::kmeans_update")
-def _fake(
-    x: Tensor,
-    offsets: Tensor,
-    labels: Tensor,
-    n_clusters: int,
-    distance: Tensor | None = None,
-    previous: Tensor | None = None,
-    active: Tensor | None = None,
-    empty: str = "keep",
-) -> tuple[Tensor, Tensor]:
-    _check(x, offsets, labels, n_clusters, distance, previous, active, empty)
-    n_groups = offsets.shape[0] - 1
-    centroids = x.new_empty((n_groups, n_clusters, x.shape[1]), dtype=result_dtype(x))
-    return centroids, x.new_empty((n_groups, n_clusters), dtype=torch.int32)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import choose
 from ..errors import DreamAccelError
 from .checks import check_centroids, check_device, check_rows, check_shape
-
-torch.library.define(
-    "dream_accel::nearest_members",
-    "(Tensor x, Tensor offsets, Tensor centroids, Tensor labels, SymInt n) -> Tensor",
-)
+from .registration import operator
 
 
+def _check(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> None:
+    check_rows(x, offsets)
+    check_centroids(x, offsets, centroids)
+    check_shape("labels", labels, (len(x),), torch.int32)
+    check_device("x", x, labels=labels)
+    if n < 1:
+        raise DreamAccelError(f"n is {n}: at least 1 member per cluster must be picked")
+
+
+def _outputs(x: Tensor, centroids: Tensor, n: int) -> Tensor:
+    return x.new_empty((*centroids.shape[:2], n), dtype=torch.int64)
+
+
+@operator(check=_check, outputs=_outputs)
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     """Pick the ``n`` members nearest each centroid, all distinct.
 
@@ -35,27 +44,3 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     Raises:
         DreamAccelError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.dream_accel.nearest_members(x, offsets, centroids, labels, n)
-
-
-def _check(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> None:
-    check_rows(x, offsets)
-    check_centroids(x, offsets, centroids)
-    check_shape("labels", labels, (len(x),), torch.int32)
-    check_device("x", x, labels=labels)
-    if n < 1:
-        raise DreamAccelError(f"n is {n}: at least 1 member per cluster must be picked")
-
-
-@torch.library.impl("dream_accel::nearest_members", "default")
-@torch.no_grad()
-def _impl(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
-    args = (x, offsets, centroids, labels, n)
-    _check(*args)
-    return choose("nearest_members", *args).nearest_members(*args)
-
-
-@torch.library.register_fake("dream_accel::nearest_members")
-def _fake(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
-    _check(x, offsets, centroids, labels, n)
-    return x.new_empty((*centroids.shape[:2], n), dtype=torch.int64)

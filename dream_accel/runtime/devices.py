@@ -12,6 +12,14 @@ def reading_waits(tensor: torch.Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
+def all_stopped(active: torch.Tensor) -> bool:
+    """Whether no flag is set, where reading the flags does not synchronise; False elsewhere.
+
+    On an accelerator the launches for groups that have stopped cost less than asking whether all have.
+    """
+    return not reading_waits(active) and not bool(active.any())
+
+
 def find_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, else the CUDA device if there is one, else the CPU.
 

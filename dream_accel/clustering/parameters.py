@@ -1,0 +1,69 @@
+"""Parameters of an estimator as scikit-learn reads and sets them: ``get_params``, ``set_params``, tags, representation.
+
+scikit-learn is imported by none of it but ``__sklearn_tags__``, which scikit-learn alone calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar
+
+from ..errors import choices
+
+Self = TypeVar("Self", bound="Parameters")
+
+
+class Parameters:
+    """Base of a clusterer whose constructor stores every argument in an attribute of the same name, as it is given."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name.
+
+        Args:
+            deep: makes no difference, as no parameter is an estimator.
+        """
+        return {name: getattr(self, name) for name in _arguments(type(self))}
+
+    def set_params(self: Self, **parameters: Any) -> Self:
+        """Set arguments of the constructor for the next fit; results of the last one stay.
+
+        Returns:
+            self.
+
+        Raises:
+            DreamAccelError: an unknown name, or a value that the constructor refuses. Nothing is set then.
+        """
+        known = self.get_params()
+        for name in parameters:
+            if name not in known:
+                raise choices(f"parameter of {type(self).__name__}", name, known)
+        type(self)(**{**known, **parameters})  # Refuses what the constructor refuses.
+        for name, value in parameters.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        shown = []
+        for name, argument in _arguments(type(self)).items():
+            value = getattr(self, name)
+            if hasattr(value, "shape"):
+                shown.append(f"{name}=<{type(value).__name__} of shape {tuple(value.shape)}>")
+            elif value != argument.default:
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn asks of every step of a pipeline: this one clusters and transforms, without a target."""
+        from sklearn.utils import Tags, TargetTags, TransformerTags
+
+        return Tags(
+            estimator_type="clusterer",
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(),
+            classifier_tags=None,
+            regressor_tags=None,
+        )
+
+
+def _arguments(estimator: type) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(estimator).parameters)
