@@ -15,6 +15,7 @@ from dream_accel import DreamAccelError
 
 from . import curve
 from .harness import Measurement, read_csv
+from .words import count, number
 
 _SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -27,7 +28,7 @@ def table(lines: Sequence[Measurement]) -> str:
     if not lines:
         return "Nothing was measured.\n"
     first = lines[0]
-    where = f"{first.device}, {first.threads} threads, {first.versions}, commit {first.commit}."
+    where = f"{first.device}, {count(first.threads, 'thread')}, {first.versions}, commit {first.commit}."
     metrics = dict.fromkeys(line.metric for line in lines)
     return "\n".join([where, *(_table_of([line for line in lines if line.metric == m]) for m in metrics)])
 
@@ -50,7 +51,7 @@ def _table_of(lines: Sequence[Measurement]) -> str:
         own = [by_cell.get((problem, column)) for column in columns]
         cells = [_cell(line, bases.get(problem)) for line in own]
         if floors:
-            cells.append(f"{max(line.floor for line in own if line):.3g}")
+            cells.append(number(max(line.floor for line in own if line)))
         rows.append(" | ".join([f"| {problem}", *cells]) + " |")
     return "\n".join(rows) + "\n"
 
@@ -72,6 +73,8 @@ def figure(lines: Sequence[Measurement], path: Path) -> None:
 
 
 def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     columns = list(dict.fromkeys(map(_column, lines)))
     problems = list(dict.fromkeys(_problem(line, lines) for line in lines))
     for i, column in enumerate(columns):
@@ -82,6 +85,10 @@ def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
     heights = [line.p50 for line in lines]
     logarithmic = min(heights) > 0 and max(heights) > LOGARITHMIC * min(heights)
     axis.set(yscale="log" if logarithmic else "linear", ylabel=f"{lines[0].metric}, {lines[0].unit}")
+    if logarithmic:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(lambda height, _: number(height))
     axis.set_xticks(
         [i + 0.4 - 0.4 / len(columns) for i in range(len(problems))], [name.replace(", ", "\n") for name in problems]
     )
@@ -129,9 +136,9 @@ def _problem(line: Measurement, beside: Sequence[Measurement]) -> str:
     words = [
         line.kernel if len({other.kernel for other in beside}) > 1 else "",
         line.mode.partition(", ")[0],
-        f"{line.groups} groups" if line.groups else "",
-        f"{line.rows} x {line.features}" if line.rows and line.features else "",
-        f"K {line.clusters}" if line.clusters else "",
+        count(line.groups, "group") if line.groups else "",
+        f"{line.rows:,} x {line.features:,}" if line.rows and line.features else "",
+        f"K {line.clusters:,}" if line.clusters else "",
         line.dtype if len({other.dtype for other in beside}) > 1 else "",
     ]
     return ", ".join(word for word in words if word)
@@ -141,4 +148,4 @@ def _cell(line: Measurement | None, base: Measurement | None) -> str:
     if line is None:
         return "–"
     ratio = "" if base is None or line is base or not base.p50 else f" ({line.p50 / base.p50:.2f}x)"
-    return f"{line.p50:.3g}{ratio}"
+    return f"{number(line.p50)}{ratio}"
