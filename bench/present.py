@@ -40,11 +40,14 @@ def _table_of(lines: Sequence[Measurement]) -> str:
     floors = any(line.floor for line in lines)
     names = ", ".join(f"`{name}`" for name in dict.fromkeys(base.provider for base in bases.values()))
     ratio = f"; in brackets the ratio to {names}" if names else ""
+    shared = _shared_by_peers(lines)
+    peers = f"; the others: {shared}" if shared else ""
+    heads = [column.removesuffix(f", {shared}") for column in columns]
     rows = [
         "",
-        f"{lines[0].metric}, {lines[0].unit}, median{ratio}",
+        f"{lines[0].metric}, {lines[0].unit}, median{ratio}{peers}",
         "",
-        "| problem | " + " | ".join(columns) + (" | floor |" if floors else " |"),
+        "| problem | " + " | ".join(heads) + (" | floor |" if floors else " |"),
         "|---" * (len(columns) + 1 + floors) + "|",
     ]
     for problem in dict.fromkeys(_problem(line, lines) for line in lines):
@@ -122,13 +125,28 @@ def fill_in(document: str, folder: Path) -> str:
 
 def _bases(lines: Sequence[Measurement]) -> dict[str, Measurement]:
     """Our line for every problem, the first where there are several."""
-    ours = (line for line in lines if line.provider.startswith("dream"))
+    ours = filter(_is_ours, lines)
     return {_problem(line, lines): line for line in reversed(list(ours))}
 
 
 def _column(line: Measurement) -> str:
-    how = line.mode.partition(", ")[2]
+    how = _how(line)
     return f"{line.provider}, {how}" if how else line.provider
+
+
+def _how(line: Measurement) -> str:
+    return line.mode.partition(", ")[2]
+
+
+def _shared_by_peers(lines: Sequence[Measurement]) -> str:
+    """How all of several peers were given the problem, which need not be said in every column; else empty."""
+    peers = {(line.provider, _how(line)) for line in lines if not _is_ours(line)}
+    ways = {how for _, how in peers}
+    return ways.pop() if len(peers) > 1 and len(ways) == 1 else ""
+
+
+def _is_ours(line: Measurement) -> bool:
+    return line.provider.startswith("dream")
 
 
 def _problem(line: Measurement, beside: Sequence[Measurement]) -> str:

@@ -241,6 +241,16 @@ def test_one_thing_is_not_called_things():
     assert "| equal, 1 group, 50,000 x 2,048, K 1,024 | 1,700 | 0.5 |" in text
 
 
+def test_what_all_peers_share_is_said_once():
+    lines = [line("dream-cpu", 2.0), line("a", 6.0, "equal, one by one"), line("b", 8.0, "equal, one by one")]
+    text = present.table(lines)
+    assert "in brackets the ratio to `dream-cpu`; the others: one by one" in text
+    assert "| problem | dream-cpu | a | b | floor |" in text
+    assert "| problem | dream-cpu | a, one by one | b, padded | floor |" in present.table(
+        [*lines[:2], line("b", 8.0, "equal, padded")]
+    )
+
+
 def test_table_has_a_part_per_metric_and_a_column_per_mode():
     lines = [
         line("dream-cuda", 2.0, "ConvNet-3 cos, graph", kernel="distance", clusters=0),
