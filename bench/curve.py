@@ -72,7 +72,7 @@ class Level:
 
 
 def write_curve(path: Path, points: Sequence[Point]) -> None:
-    """Write all points, with a header; under a temporary name first."""
+    """Write all points with a header, to a temporary name first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with open(part, "w", newline="") as file:
@@ -103,7 +103,7 @@ def holds_curve(path: Path) -> bool:
 
 
 def publish(path: Path) -> str:
-    """Write table (.md) and figure (.png) beside a curve's CSV; the table."""
+    """Write the table (.md) and the figure (.png) beside a curve's CSV, and return the table."""
     points = read_curve(path)
     write_text(path.with_suffix(".md"), table(points))
     figure(points, path.with_suffix(".png"))
@@ -111,7 +111,7 @@ def publish(path: Path) -> str:
 
 
 def levels(points: Sequence[Point]) -> dict[str, list[Level]]:
-    """The curve of every arm over its seeds, as far as all of them have come."""
+    """The curve of every arm: mean and deviation over its seeds, at the iterations that all of them reached."""
     curves: dict[str, list[Level]] = {}
     for arm in dict.fromkeys(point.arm for point in points):
         own = [point for point in points if point.arm == arm]
@@ -133,7 +133,7 @@ def reaches(curve: Sequence[Level], accuracy: float) -> Level | None:
 
 
 def table(points: Sequence[Point]) -> str:
-    """Markdown: settings, accuracies by iteration, and what it takes to reach random sampling's final level."""
+    """Render Markdown: settings, accuracies by iteration, and the cost of reaching random sampling's final level."""
     if not points:
         return "Nothing was measured.\n"
     first, curves = points[0], levels(points)
@@ -165,7 +165,7 @@ def _seeds(points: Sequence[Point]) -> str:
 
 
 def _speedups(curves: dict[str, list[Level]]) -> list[str]:
-    """A line per arm: when it first is at least where random sampling ends."""
+    """A line per arm: the first point at or above the final accuracy of random sampling."""
     if REFERENCE not in curves:
         return []
     end = curves[REFERENCE][-1]
@@ -195,7 +195,7 @@ def _saving(unit: str, random: float, arm: float) -> str:
 
 
 def figure(points: Sequence[Point], path: Path) -> None:
-    """Accuracy against iterations and against seconds, a band of ± std over seeds."""
+    """Plot accuracy against iterations and against seconds, with a band of ± std over seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
 """Tables and figures made from a benchmark's CSV.
 
-A row of a table is a problem: what the fields of the lines and the first phrase of their mode say. A column is a
-provider with the rest of its mode, that is, how it was given the problem.
+A row of a table is a problem, described by the fields of the lines and the first phrase of their mode. A column is a
+provider with the rest of its mode, which says how it was given the problem.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .words import count, number
 _SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LOGARITHMIC = 20.0
-"""Ratio of the highest bar to the lowest beyond which an axis is logarithmic; below it, heights shall compare."""
+"""Ratio of the highest bar to the lowest above which an axis is logarithmic. Below it heights can be compared."""
 
 
 def table(lines: Sequence[Measurement]) -> str:
-    """Markdown: where and with what it was measured, then one table per metric, medians with the ratio to ours."""
+    """Render Markdown: device and versions, then one table per metric with medians and their ratio to ours."""
     if not lines:
         return "Nothing was measured.\n"
     first = lines[0]
@@ -60,7 +60,7 @@ def _table_of(lines: Sequence[Measurement]) -> str:
 
 
 def figure(lines: Sequence[Measurement], path: Path) -> None:
-    """A bar chart per metric, p20 to p80 as error bars."""
+    """Plot a bar chart per metric, with p20 to p80 as error bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,11 +99,14 @@ def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
 
 
 def fill_in(document: str, folder: Path) -> str:
-    """The document with every section ``<!-- bench: FILE.csv -->`` to ``<!-- end -->`` renewed from its CSV.
+    """Renew every section ``<!-- bench: FILE.csv -->`` to ``<!-- end -->`` of a document from its CSV.
 
     Args:
         document: Markdown; ``<!-- bench: FILE.csv: METRIC -->`` takes the lines of one metric.
-        folder: what the file names are relative to.
+        folder: folder the file names are relative to.
+
+    Returns:
+        the document with new sections.
 
     Raises:
         DreamAccelError: a CSV is missing, or has no line of the metric.
@@ -124,7 +127,7 @@ def fill_in(document: str, folder: Path) -> str:
 
 
 def _bases(lines: Sequence[Measurement]) -> dict[str, Measurement]:
-    """Our line for every problem, the first where there are several."""
+    """Our line for every problem; the first if there are several."""
     ours = filter(_is_ours, lines)
     return {_problem(line, lines): line for line in reversed(list(ours))}
 
@@ -139,7 +142,7 @@ def _how(line: Measurement) -> str:
 
 
 def _shared_by_peers(lines: Sequence[Measurement]) -> str:
-    """How all of several peers were given the problem, which need not be said in every column; else empty."""
+    """The way in which all of several peers were given the problem, to be said once; empty if they differ."""
     peers = {(line.provider, _how(line)) for line in lines if not _is_ours(line)}
     ways = {how for _, how in peers}
     return ways.pop() if len(peers) > 1 and len(ways) == 1 else ""
@@ -150,7 +153,7 @@ def _is_ours(line: Measurement) -> bool:
 
 
 def _problem(line: Measurement, beside: Sequence[Measurement]) -> str:
-    """What sets a problem apart, in words; kernel and dtype where they differ between lines."""
+    """Name of a problem: its mode and sizes, with kernel and dtype where they differ between lines."""
     words = [
         line.kernel if len({other.kernel for other in beside}) > 1 else "",
         line.mode.partition(", ")[0],
