@@ -27,7 +27,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "cuda": {"dataset": "cifar10", "width": 128, "clusters": 128},
 }
 COMMON: dict[str, Any] = {"ipc": 10, "factor": 2, "inner_steps": 10, "interval": 10}
-"""An outer iteration of the benchmarks is one refresh and ten inner steps; the published one ten of each, 100 steps."""
+"""An outer iteration of the benchmarks is one refresh and ten inner steps; the published one has ten times as many."""
 
 SHAPES = {"fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 QUICK: dict[str, Any] = {

@@ -1,10 +1,10 @@
 """The published loop, written plainly: the cost of a distillation without this package.
 
 It follows the descriptions in DREAM (Liu et al., ICCV 2023) and IDC (Kim et al., ICML 2022). Images are stored as
-single float tensors and stacked. A class is embedded in one pass, clustered from a cold start by a K-Means that asks the
-host at every iteration whether to stop, and the image nearest each centre is sought in the whole class. Classes are matched
-one after another, layers one after another, labels are made in NumPy, every loss is read by the host, and parameter
-gradients that are not needed are computed. No kernel of this package is used.
+single float tensors and stacked. A class is embedded in one pass, clustered from a cold start by a K-Means that asks
+the host at every iteration whether to stop, and the image nearest each centre is sought in the whole class. Classes are
+matched one after another, layers one after another, labels are made in NumPy, every loss is read by the host, and
+parameter gradients that are not needed are computed. No kernel of this package is used.
 
 The algorithm and the random draws are ours: from the same seed both compute the same images, up to rounding (the tests
 compare them). The augmentations and the network are shared.
