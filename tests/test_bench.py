@@ -304,7 +304,7 @@ def test_committed_tables_are_those_of_the_csv(file):
     assert file.with_suffix(".md").read_text() == present.table(harness.read_csv(file))
 
 
-@pytest.mark.parametrize("name", ["README.md", "bench/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/accuracy.md", "docs/benchmarks.md"])
 def test_committed_documents_show_the_numbers_of_the_csv(name):
     document = (ROOT / name).read_text()
     assert present.fill_in(document, (ROOT / name).parent) == document
