@@ -65,11 +65,12 @@ def test_links_lead_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_and_flags_exist(document):
     known = typer.main.get_command(cli.app).commands
-    for line in re.findall(r"^dream-accel (.*)$", document.read_text(), re.MULTILINE):
+    text = document.read_text().replace("\\\n", " ")
+    for line in re.findall(r"^dream-accel (.*)$", text, re.MULTILINE):
         words = line.partition("#")[0].split()
         assert words[0] in known, line
         parameters = getattr(known[words[0]], "params", [])
-        flags = {flag for parameter in parameters for flag in parameter.opts}
+        flags = {flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)}
         if words[0] != "bench":
             assert {word for word in words if word.startswith("--")} <= flags, line
 
