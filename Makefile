@@ -37,7 +37,7 @@ gpu-check:
 # same command continues. ACCURACY takes further options, such as --data-dir or --download.
 SECONDS ?= 600
 gpu-accuracy:
-	$(PYTHON) -c 'from dream_accel.cli import main; main()' bench accuracy --device cuda --dataset cifar10 --ipc 10 \
+	$(PYTHON) -m dream_accel bench accuracy --device cuda --dataset cifar10 --ipc 10 \
 		--at 0,20,40,80,120,160,200,400,600,800,1000 --seeds 1 --eval-networks 1 --seconds $(SECONDS) \
 		--out runs/gpu-accuracy/cifar10-ipc10.csv $(ACCURACY)
 

@@ -17,7 +17,8 @@ import torch
 
 from dream_accel.data import DataSplit
 from dream_accel.data.splits import train_test_split
-from dream_accel.engine.loop import Run, load_split
+from dream_accel.engine.loop import Run
+from dream_accel.engine.splits import load_split
 from dream_accel.errors import DreamAccelError
 from dream_accel.evaluation import Protocol, evaluate_images
 from dream_accel.recipes import Recipe
@@ -165,7 +166,7 @@ class Arm:
             network=f"{settings.network}-{settings.depth}-{settings.width}",
             ipc=settings.ipc,
             factor=settings.factor,
-            clusters=settings.clusters,
+            clusters=settings.n_clusters,
             per_cluster=settings.per_cluster,
             interval=settings.interval,
             inner_steps=settings.inner_steps,
@@ -232,7 +233,7 @@ def _check_same_plan(points: Sequence[Point], plan: Plan, out: Path) -> None:
     recipe = plan.recipe
     for point in points:
         for name in ("dataset", "ipc", "factor", "clusters", "inner_steps", "metric", "pixel_lr", "interval"):
-            theirs, ours = getattr(point, name), getattr(recipe, name)
+            theirs, ours = getattr(point, name), recipe.n_clusters if name == "clusters" else getattr(recipe, name)
             if theirs != ours:
                 raise DreamAccelError(
                     f"{out} holds a curve with {name} {theirs!r}, not {ours!r}: continue it with its own settings, or "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from dream_accel.errors import DreamAccelError
-from dream_accel.results import write_text
+from dream_accel.runtime.files import write_text
 
+from .rows import columns, read_rows, write_rows
 from .words import count, number
 
 REFERENCE = "random"
@@ -72,14 +73,8 @@ class Level:
 
 
 def write_curve(path: Path, points: Sequence[Point]) -> None:
-    """Write all points with a header, to a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Point)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(point) for point in points)
-    part.replace(path)
+    """Write all points, with a header."""
+    write_rows(path, Point, points)
 
 
 def read_curve(path: Path) -> list[Point]:
@@ -88,10 +83,8 @@ def read_curve(path: Path) -> list[Point]:
     Raises:
         DreamAccelError: the file is missing or something else.
     """
-    kinds = {field.name: {"int": int, "float": float}.get(str(field.type), str) for field in fields(Point)}
     try:
-        with open(path, newline="") as file:
-            return [Point(**{key: kinds[key](value) for key, value in row.items()}) for row in csv.DictReader(file)]
+        return read_rows(path, Point)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DreamAccelError(f"{path} cannot be read as an accuracy curve ({error!r}): name another file") from None
 
@@ -99,7 +92,7 @@ def read_curve(path: Path) -> list[Point]:
 def holds_curve(path: Path) -> bool:
     """Whether a CSV is one of :func:`write_curve`, by its header."""
     with open(path, newline="") as file:
-        return next(csv.reader(file), []) == [field.name for field in fields(Point)]
+        return next(csv.reader(file), []) == columns(Point)
 
 
 def publish(path: Path) -> str:

@@ -10,6 +10,7 @@ passed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .command import app, remake
+from .publish import remake
 
 ROOT = Path(__file__).resolve().parents[1]
 SANITIZED = {"memcheck": 40, "racecheck": 40, "synccheck": 20}
@@ -76,10 +77,9 @@ def parts(device: str, quick: bool, out: Path) -> list[Part]:
             "compute-sanitizer was not found: it comes with the CUDA toolkit" if on_gpu else f"it checks no {device}"
         )
         found.append(Part(tool, command, seconds, on_gpu, missing))
-    commands = {known.name or getattr(known.callback, "__name__", "") for known in app.registered_commands}
     for name, seconds in MEASURED.items():
         words = ["bench", name, "--device", device, "--out", str(out / f"{name}.csv"), *["--quick"][: int(quick)]]
-        command = [sys.executable, "-c", "from dream_accel.cli import main; main()", *words] if name in commands else []
+        command = [*python, "dream_accel", *words] if importlib.util.find_spec(f"dream_accel.bench.{name}") else []
         found.append(Part(name, command, seconds, missing="there is no such benchmark"))
     return found
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from .rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,12 @@ def quantiles(seconds: Sequence[float], scale: float) -> dict[str, float]:
 
 def write_csv(path: Path, measurements: Sequence[Measurement]) -> None:
     """Write all lines, with a header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Measurement)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(line) for line in measurements)
-    part.replace(path)
+    write_rows(path, Measurement, measurements)
 
 
 def read_csv(path: Path) -> list[Measurement]:
     """Read what :func:`write_csv` wrote."""
-    kinds = {field.name: {"int": int, "float": float}.get(str(field.type), str) for field in fields(Measurement)}
-    with open(path, newline="") as file:
-        return [Measurement(**{key: kinds[key](value) for key, value in row.items()}) for row in csv.DictReader(file)]
+    return read_rows(path, Measurement)
 
 
 def device_name(device: torch.device) -> str:

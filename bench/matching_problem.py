@@ -10,9 +10,10 @@ import torch
 
 from dream_accel import DreamAccelError
 from dream_accel.data import DataSplit, ImageSet
+from dream_accel.engine.assembly import assemble
 from dream_accel.engine.distiller import Distiller
-from dream_accel.engine.loop import load_split
-from dream_accel.matching.class_gradients import WAYS
+from dream_accel.engine.splits import load_split
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.random import generator
 from dream_accel.recipes import Recipe, recipe
 
@@ -63,9 +64,9 @@ class Problem:
     def other_ways(self) -> dict[str, Distiller]:
         """Our side by the class-gradient implementations that were not chosen, on the same picks."""
         others = {}
-        for way in WAYS:
+        for way in CLASS_GRADIENTS:
             if way != self.recipe.class_gradients:
-                other = Distiller(replace(self.recipe, class_gradients=way), self.ours.split, self.ours.state())
+                other = assemble(replace(self.recipe, class_gradients=way), self.ours.split, self.ours.state())
                 other.restart(0)
                 other.sampler.indices = self.ours.sampler.indices
                 others[way] = other
@@ -94,7 +95,7 @@ class Problem:
             groups=ours.split.train.n_classes,
             rows=self.images,
             features=features,
-            clusters=self.recipe.clusters,
+            clusters=self.recipe.n_clusters,
             dtype="bfloat16" if self.recipe.bf16 else "float32",
             metric=metric,
             **values,
@@ -124,7 +125,7 @@ def make_problem(device: torch.device, quick: bool, data_dir: str | None = None)
         split, what = load_split(chosen, device, data_dir), chosen.dataset
     except DreamAccelError:
         split, what = made_up(chosen, device), f"made-up images like {chosen.dataset}"
-    ours = Distiller(chosen, split)
+    ours = assemble(chosen, split)
     theirs = Published(chosen, split, ours.pixels.pixels)
     ours.restart(0)
     theirs.restart(0)

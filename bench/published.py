@@ -111,7 +111,7 @@ class Published:
         """K-Means of every class, and the image nearest each centre."""
         self.batches = []
         for features, rows in zip(self.features, self.rows_of_class, strict=True):
-            start = first_rows(len(rows), self.recipe.clusters, seed)
+            start = first_rows(len(rows), self.recipe.n_clusters, seed)
             centroids = self.kmeans(features, start, self.recipe.kmeans_iterations)
             nearest = torch.cdist(centroids, features).argmin(dim=1).cpu().numpy()
             self.batches.append([rows[i] for i in nearest])

@@ -89,7 +89,7 @@ def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
             theirs.kmeans = before
 
     contestants = {
-        "dream": retained_heap()(lambda: pick(x, offsets, recipe.clusters, 1, seed, recipe.kmeans_iterations)),
+        "dream": retained_heap()(lambda: pick(x, offsets, recipe.n_clusters, 1, seed, recipe.kmeans_iterations)),
         "published": lambda: theirs.cluster(seed),
     }
     try:

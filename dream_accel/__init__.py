@@ -16,14 +16,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._version import __version__ as __version__
     from .clustering import BatchedKMeans, KMeansResult, kmeans
     from .data import ImageSet, load_dataset
     from .engine.loop import distill
     from .errors import DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
+    from .formats import load
     from .ops import feature_distance, gradient_distance
     from .recipes import Recipe, recipe
-    from .results import Result, load
+    from .results import Result
     from .sampling import RepresentativeSampler, select
     from .synthetic import SyntheticSet
 
@@ -42,10 +44,11 @@ _HOMES = {
     "Recipe": "recipes",
     "recipe": "recipes",
     "Result": "results",
-    "load": "results",
+    "load": "formats",
     "RepresentativeSampler": "sampling",
     "select": "sampling",
     "SyntheticSet": "synthetic",
+    "__version__": "_version",
 }
 
 __all__ = [
@@ -79,4 +82,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_HOMES})

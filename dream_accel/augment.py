@@ -1,6 +1,6 @@
 """Differentiable augmentation: one draw for a whole batch (siamese), or one per image.
 
-After DSA (Zhao and Bilen, ICML 2021). All functions take float images in [0, 1], (n, C, H, W), and are made of tensor
+After DSA (Zhao and Bilen, ICML 2021). All functions take float images (n, C, H, W) in [0, 1] and consist of tensor
 operations alone, so gradients flow to the pixels and nothing waits for the device. Magnitudes are those of DSA and IDC.
 """
 
@@ -22,7 +22,7 @@ SATURATION = 2.0
 CONTRAST = 0.5
 """Distance of a pixel from the image mean is scaled by uniform [this, this + 1]."""
 CROP = 0.125
-"""Shift in each direction: up to this part of the image side, zeros moving in."""
+"""Shift in each direction: up to this part of the image side, with zeros moving in."""
 CUTOUT = 0.5
 """Side of the square set to zero, as a part of the image side."""
 SCALE = 1.2
@@ -49,17 +49,25 @@ class Augmentation:
                 raise choices("augmentation", name, AUGMENTATIONS)
 
     def draw(self, n: int, draws: torch.Generator) -> Tensor:
-        """(n, steps, 4) uniform numbers in [0, 1) that fix what happens to ``n`` images; n = 1 is one draw for all."""
+        """Draw the random numbers that determine the augmentation of ``n`` images.
+
+        Args:
+            n: images; 1 for one draw that is applied to all.
+            draws: the generator.
+
+        Returns:
+            (n, max(steps, 1), 4) uniform numbers in [0, 1), on the generator's device.
+        """
         return torch.rand(n, max(len(self.names), 1), 4, generator=draws, device=draws.device)
 
     def apply(self, images: Tensor, draw: Tensor) -> Tensor:
-        """Augment (n, C, H, W) images by a draw for n images or for one."""
+        """Augment images (n, C, H, W) by a draw for n images or for one."""
         for step, name in enumerate(self.names):
             images = AUGMENTATIONS[name](images, draw[:, step].to(images.device, non_blocking=True))
         return images
 
     def siamese(self, batches: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
-        """Augment several batches by one and the same draw, as matching needs for real and synthetic images."""
+        """Augment several batches by the same draw, as matching needs for real and synthetic images."""
         draw = self.draw(1, draws)
         return [self.apply(images, draw) for images in batches]
 
@@ -149,12 +157,12 @@ def cutmix(images: Tensor, labels: Tensor, probability: float, draws: torch.Gene
     Args:
         images: (n, C, H, W).
         labels: (n,) int64.
-        probability: that anything is pasted into this batch.
-        draws: where the box, the partners and the decision are drawn from.
+        probability: that anything is pasted into this batch, 0 to 1.
+        draws: the generator of the box, the partners and the decision.
 
     Returns:
-        images, labels of the partners (n,), and the weight () of the own labels: the part of the image that is left.
-        The loss is ``weight * CE(own) + (1 - weight) * CE(partner)``.
+        images (n, C, H, W), labels of the partners (n,), and the weight () of the own labels: the part of the image
+        that is left. The loss is ``weight * CE(own) + (1 - weight) * CE(partner)``.
     """
     device = images.device
     uniform = torch.rand(4, generator=draws, device=draws.device).to(device, non_blocking=True)

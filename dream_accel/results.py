@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from .data import Normalization
 from .errors import DreamAccelError
-from .formats.constants import DC_CONSTANTS
-from .formats.families import read
 from .recipes import Recipe
-from .recipes import recipe as make_recipe
+from .runtime.files import write_text
 from .synthetic import SyntheticSet
 
 IMAGES_FILE = "distilled.safetensors"
@@ -74,8 +73,36 @@ class Result:
         """(C * IPC,) int64."""
         return self.synthetic.labels.flatten()
 
+    @property
+    def source(self) -> str | None:
+        """The file of another program that the images come from; None for a run of this program."""
+        return self.synthetic.metadata.get("source")
+
+    def dataset(self, normalized: bool = False) -> TensorDataset:
+        """The decoded images and labels as a map-style Dataset, ready for a ``DataLoader``.
+
+        Args:
+            normalized: images as networks take them, ``(x - mean) / std``; else float32 in [0, 1].
+
+        Returns:
+            C * IPC * f² pairs: an image (channels, H, W) float32, and its class () int64, or (C,) float32 where labels
+            are soft.
+
+        Raises:
+            DreamAccelError: ``normalized`` for a result that has no constants, which foreign files may lack.
+        """
+        images, labels = self.synthetic.decode()
+        if normalized:
+            if self.normalization is None:
+                raise DreamAccelError(
+                    "this result has no normalisation constants: leave normalized out, or load it with normalization="
+                )
+            images = self.normalization(images)
+        return TensorDataset(images, labels)
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write distilled.safetensors, config.json and metrics.jsonl; the first alone is enough for :func:`load`."""
+        """Write distilled.safetensors, config.json and metrics.jsonl; the first alone is enough for
+        :func:`dream_accel.load`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.synthetic.metadata.update(self._description())
@@ -93,104 +120,6 @@ class Result:
             "iterations_done": self.history[-1].iteration if self.history else 0,
             "interrupted": self.interrupted,
         }
-
-
-def load(
-    path: str | os.PathLike[str],
-    dataset: str | None = None,
-    *,
-    factor: int | None = None,
-    normalization: Normalization | None = None,
-    experiment: int = 0,
-) -> Result:
-    """Read a run, or the result of another program.
-
-    Args:
-        path: a run's folder or its distilled.safetensors; or what :mod:`dream_accel.formats` lists: a file of DC, DSA,
-            DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD or DATM, a folder of image files per class.
-        dataset: the data set a foreign result was made from, by the name of :func:`dream_accel.load_dataset`. Foreign
-            files do not say it.
-        factor: the multi-formation factor of an IDC file, which does not say it: 1 for whole images, else what the
-            program was run with (2; 3 for ImageNet).
-        normalization: what the images of a foreign file went through, where it is not the constants DC's code has for
-            the data set. Whitened images (ZCA) cannot be brought back: do not read them as normalised ones.
-        experiment: which experiment of a DC file.
-
-    Returns:
-        the result; a foreign one has the settings of the recipe ``dream`` for the data set, which is how
-        :func:`dream_accel.evaluate` trains on it.
-
-    Raises:
-        DreamAccelError: nothing is there, it is damaged or of no known family, or a foreign file leaves open what an
-            argument must say.
-    """
-    path = Path(path)
-    own = path / IMAGES_FILE if path.is_dir() else path
-    if own.suffix == ".safetensors" and (own == path or own.exists()):
-        return _load_own(own)
-    return _load_foreign(path, dataset, factor, normalization, experiment)
-
-
-def _load_own(file: Path) -> Result:
-    synthetic = SyntheticSet.load(file)
-    about = synthetic.metadata
-    try:
-        known = {setting.name for setting in fields(Recipe)}
-        recipe = Recipe(**{key: value for key, value in about["recipe"].items() if key in known})
-        constants = about["normalization"]
-        normalization = None if constants is None else Normalization.from_dict(constants)
-        names = tuple(about["class_names"])
-        interrupted = bool(about["interrupted"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DreamAccelError(
-            f"{file} does not describe its run ({error}): it was not written by Result.save"
-        ) from None
-    return Result(synthetic, recipe, normalization, names, _read_history(file.with_name(METRICS_FILE)), interrupted)
-
-
-def _load_foreign(
-    path: Path, dataset: str | None, factor: int | None, normalization: Normalization | None, experiment: int
-) -> Result:
-    found = read(path, experiment)
-    if dataset is None:
-        raise DreamAccelError(f"{path} does not say which data set it was made from: pass dataset= (--dataset)")
-    if found.packed and factor is None:
-        raise DreamAccelError(
-            f"{path} does not say whether its images are packed: pass factor=1 (--factor 1) for whole images, or the "
-            "factor the program was run with, 2 as a rule"
-        )
-    constants = normalization or DC_CONSTANTS.get(dataset)
-    if found.normalised and constants is None:
-        raise DreamAccelError(
-            f"{path} holds normalised images, and no constants are known for {dataset}: pass normalization= (--mean "
-            f"and --std); known are those of {', '.join(DC_CONSTANTS)}"
-        )
-    rows, soft = found.by_class(path)
-    settings: dict[str, Any] = {"ipc": rows.shape[1], "factor": factor or 1}
-    if found.lr is not None and found.lr > 0:
-        settings["network_lr"] = found.lr
-    source = {"source": f"{found.family}: {path.name}"}
-    synthetic = SyntheticSet(found.pixels(constants)[rows], factor or 1, source, soft)
-    names = found.class_names or tuple(str(c) for c in range(len(rows)))
-    return Result(synthetic, make_recipe("dream", dataset, **settings), constants, names)
-
-
-def _read_history(file: Path) -> list[Progress]:
-    if not file.exists():
-        return []
-    try:
-        return [Progress(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except (ValueError, TypeError) as error:
-        raise DreamAccelError(
-            f"{file} cannot be read ({error}): remove it to load the images without history"
-        ) from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def versions() -> dict[str, str]:

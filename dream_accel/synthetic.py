@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clustering import check_finite
+from .data import to_float
 from .errors import DreamAccelError, choices
 from .groups import random_rows
-from .networks.features import embed_rows, to_float
+from .networks.features import embed_rows
 from .random import generator
+from .runtime.files import write_bytes
 from .sampling.classes import class_order, fill_picks
 from .sampling.strategies import STRATEGIES
 
@@ -71,19 +72,16 @@ class SyntheticSet:
         return images, labels.flatten(0, 1).repeat_interleave(self.factor**2, dim=0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file: to a temporary name first, then renamed."""
+        """Write a safetensors file atomically."""
         from safetensors.torch import save
 
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
         tensors = {"images": self.images, "labels": self.labels}
         if self.soft_labels is not None:
             tensors["soft_labels"] = self.soft_labels
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         header = {"format": FORMAT, "factor": str(self.factor), "metadata": json.dumps(self.metadata)}
         # Not save_file, which leaves a file that its owner alone may read.
-        part.write_bytes(save(tensors, metadata=header))
-        part.replace(path)
+        write_bytes(path, save(tensors, metadata=header))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SyntheticSet:

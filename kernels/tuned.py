@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 import triton
 
-from dream_accel.backends._cuda_image import cache_folder
 from dream_accel.errors import DreamAccelError
+from dream_accel.runtime.files import cache_folder, write_text
 
 from . import tiles
 from .tiles import AssignTile
@@ -57,8 +57,7 @@ def default_file(gpu: str) -> Path:
 def write(path: Path, gpu: str, found: Tiles) -> None:
     """Write measured tiles with what they hold for."""
     by_name = {f"{clusters} {precision}": tile._asdict() for (clusters, precision), tile in found.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": by_name}, indent=1) + "\n")
+    write_text(path, json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": by_name}, indent=1) + "\n")
 
 
 @functools.cache

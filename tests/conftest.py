@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, KMEANS_OPERATORS, refusal
-from dream_accel.cli.doctor import devices, sample_call
+from dream_accel.backends.selftest import devices, sample_call
 from dream_accel.errors import DreamAccelError
 
 hypothesis.settings.register_profile(

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from dream_accel.bench import (
-    command,
     distance,
     harness,
     kmeans,
@@ -21,10 +20,12 @@ from dream_accel.bench import (
     kmeans_providers,
     memory,
     present,
+    publish,
     words,
 )
 
 from dream_accel import DreamAccelError, cli
+from dream_accel.cli.bench import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def test_unknown_benchmark_is_refused(tmp_path, monkeypatch, capsys):
     assert "No such command 'sorting'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", command.BENCHMARKS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_listed_has_a_module_that_runs(name):
     assert callable(importlib.import_module(f"dream_accel.bench.{name}").run)
 
@@ -96,7 +97,7 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path):
         raise DreamAccelError("a peer disagrees")
 
     with pytest.raises(DreamAccelError, match="disagrees"):
-        command.publish(fail(), tmp_path / "out.csv")
+        publish.publish(fail(), tmp_path / "out.csv")
     assert harness.read_csv(tmp_path / "out.csv") == [line("dream-cpu", 2.0)]
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import refused
-from dream_accel.bench import accuracy, command, curve, matching_problem, outer, present, step
+from dream_accel.bench import accuracy, curve, matching_problem, outer, present, publish, step
 from dream_accel.bench.published import Published
 
 from dream_accel import cli, recipe
@@ -129,7 +129,7 @@ class TestAccuracy:
             assert ended.value.code == 0
             assert said in capsys.readouterr().out
         assert len(curve.read_curve(out)) == 4
-        assert out.with_suffix(".md").read_text() == curve.table(curve.read_curve(out)) == command.remake(out)
+        assert out.with_suffix(".md").read_text() == curve.table(curve.read_curve(out)) == publish.remake(out)
         assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -145,8 +145,8 @@ def test_make_gpu_accuracy_stops_when_its_time_is_over(tmp_path):
 
 def points(arm: str, *accuracies: float, seed: int = 0) -> list[curve.Point]:
     given = {"arm", "seed", "iteration", "distill_seconds", "accuracy"}
-    texts = {f.name: "x" for f in curve.fields(curve.Point) if str(f.type) == "str" and f.name not in given}
-    numbers = {f.name: 1 for f in curve.fields(curve.Point) if str(f.type) != "str" and f.name not in given}
+    texts = {f.name: "x" for f in fields(curve.Point) if str(f.type) == "str" and f.name not in given}
+    numbers = {f.name: 1 for f in fields(curve.Point) if str(f.type) != "str" and f.name not in given}
     return [
         curve.Point(
             **{

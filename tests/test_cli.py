@@ -19,10 +19,14 @@ from safetensors.torch import save_file
 
 import dream_accel as da
 from dream_accel import cli
+from dream_accel.cli.main import format_warning
 from dream_accel.data import load_dataset
 from dream_accel.engine.distiller import Distiller
 from dream_accel.errors import DreamAccelWarning
-from dream_accel.recipes import Recipe
+from dream_accel.networks import NETWORKS
+from dream_accel.recipes import PANELS, RECIPES, Recipe
+from dream_accel.sampling.strategies import STRATEGIES
+from dream_accel.synthetic import INITS
 
 
 @pytest.fixture(autouse=True)
@@ -288,8 +292,8 @@ class TestEvaluate:
         assert tuple(line["accuracies"]) == da.evaluate(da.load(finished), device="cpu", epochs=2).accuracies
 
     def test_quick_is_short_unless_told_otherwise(self, run, finished):
-        assert "1 networks, 5 epochs" in run("evaluate", finished, "--quick").out
-        assert "1 networks, 2 epochs" in run("evaluate", finished, "--quick", "--epochs", 2).out
+        assert "1 network, 5 epochs" in run("evaluate", finished, "--quick").out
+        assert "1 network, 2 epochs" in run("evaluate", finished, "--quick", "--epochs", 2).out
 
     @pytest.mark.parametrize("flag", ["networks", "epochs", "width", "depth"])
     def test_zero_is_refused(self, run, finished, flag):
@@ -343,48 +347,80 @@ def test_doctor_ends_with_zero_where_all_is_well(run):
 
 
 def test_doctor_ends_with_one_where_a_result_is_wrong(run, monkeypatch):
-    monkeypatch.setattr("dream_accel.cli.doctor.agrees", lambda name, op, args: name != "reference")
+    monkeypatch.setattr("dream_accel.backends.selftest.agrees", lambda name, op, args: name != "reference")
     assert run("doctor").code == 1
 
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
 
+def plain(text: str) -> str:
+    """Help without frames, on one line."""
+    return " ".join(re.sub(r"[╭╮╰╯│─]", " ", text).split())
+
+
 class TestHelp:
-    @pytest.mark.parametrize("name", COMMANDS)
-    def test_every_flag_is_explained_with_its_default(self, run, name, monkeypatch):
+    @pytest.fixture(autouse=True)
+    def wide(self, monkeypatch):
         monkeypatch.setenv("COLUMNS", "300")
         monkeypatch.setenv("TERMINAL_WIDTH", "300")
-        about, _, options = " ".join(run(name, "--help").out.split()).partition(" Options: ")
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_flag_is_explained_with_its_default(self, run, name):
+        shown = plain(run(name, "--help").out)
         for parameter in COMMANDS[name].params:
-            if parameter.param_type_name == "argument":
-                assert parameter.help in about
-                continue
-            flag = parameter.opts[0]
-            assert f"{flag} " in options
             assert parameter.help
             assert len(parameter.help) > 10
-            explained = re.split(r" --[a-z]", options.partition(f"{flag} ")[2])[0]
+            assert parameter.help in shown
+            if parameter.param_type_name == "argument":
+                continue
+            assert f"{parameter.opts[0]} " in shown
+            explained = re.split(r" (?:\* )?--[a-z]", shown.partition(parameter.help)[2])[0]
             if not parameter.is_flag:
-                assert "[default: " in explained or "[required]" in explained, flag
+                assert "[default: " in explained or "[required]" in explained, parameter.name
 
     @pytest.mark.parametrize("name", ["distill", "select"])
-    def test_every_setting_of_a_recipe_is_a_flag(self, name):
+    def test_every_setting_of_a_recipe_is_a_flag_in_its_panel(self, name):
         flags = {parameter.name: parameter for parameter in COMMANDS[name].params}
         for setting in fields(Recipe):
             assert flags[setting.name].opts == ["--" + setting.name.replace("_", "-")]
+            assert flags[setting.name].rich_help_panel == setting.metadata["panel"].capitalize()
             default = setting.default if setting.default != "" else "none"
-            assert f"[default: {default}" in flags[setting.name].help
+            assert flags[setting.name].show_default.startswith(str(default))
+
+    def test_help_comes_in_panels(self, run):
+        shown = run("distill", "--help").out
+        panels = re.findall(r"╭─ (\w+) ─", shown)
+        assert set(panels) == {"Options", *(panel.capitalize() for panel in PANELS), "Output"}
+        assert COMMANDS["distill"].params[0].rich_help_panel
 
     def test_settings_that_differ_for_digits_are_said(self):
         flags = {parameter.name: parameter for parameter in COMMANDS["distill"].params}
-        assert "[default: 10; digits: 5]" in flags["ipc"].help
-        assert "digits" not in flags["interval"].help
+        assert flags["ipc"].show_default == "10; digits: 5"
+        assert "digits" not in flags["interval"].show_default
+
+    def test_lists_of_names_are_those_of_the_registries(self):
+        flags = {parameter.name: parameter for parameter in COMMANDS["distill"].params}
+        for name, registry in (("recipe", RECIPES), ("strategy", STRATEGIES), ("init", INITS), ("network", NETWORKS)):
+            assert flags[name].help.endswith(f": {', '.join(registry)}.")
 
     def test_the_program_lists_its_commands(self, run):
         found = run("--help")
         assert found.code == 0
         assert all(name in found.out for name in ("distill", "evaluate", "select", "convert", "doctor"))
+
+    def test_version(self, run):
+        assert run("--version").out == f"dream-accel {da.__version__}\n"
+
+    def test_shell_completion_can_be_installed(self, run):
+        assert "--install-completion" in run("--help").out
+
+    def test_the_package_is_the_program(self):
+        program = [sys.executable, "-m", "dream_accel", "--version"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        assert subprocess.run(program, env=environment, capture_output=True, text=True).stdout.startswith(
+            "dream-accel "
+        )
 
 
 class TestRefusals:
@@ -457,8 +493,8 @@ class TestRefusals:
 
 
 def test_notes_are_one_line_and_other_warnings_keep_their_place():
-    assert cli._format_warning("said once", DreamAccelWarning, "file.py", 3) == "note: said once\n"
-    assert cli._format_warning("old", DeprecationWarning, "file.py", 3) == "file.py:3: DeprecationWarning: old\n"
+    assert format_warning("said once", DreamAccelWarning, "file.py", 3) == "note: said once\n"
+    assert format_warning("old", DeprecationWarning, "file.py", 3) == "file.py:3: DeprecationWarning: old\n"
 
 
 def test_a_fresh_process_is_quiet_but_for_the_note_about_small_classes(small, tmp_path):
@@ -488,4 +524,4 @@ def test_fashion_mnist_quick(run):
     result = da.load("out")
     assert (result.recipe.depth, result.recipe.metric, result.synthetic.factor) == (3, "l1", 2)
     assert "Ankle boot" in result.class_names
-    assert "1 networks, 1 epochs" in run("evaluate", "out", "--quick", "--epochs", 1, *data).out
+    assert "1 network, 1 epoch" in run("evaluate", "out", "--quick", "--epochs", 1, *data).out

@@ -18,7 +18,7 @@ from kmeans_problems import offsets_of, problem, whole_numbers
 
 import dream_accel as da
 from dream_accel.backends import DISTANCE_OPERATORS, GRAM_OPERATORS, KMEANS_OPERATORS, _native, cuda, reference
-from dream_accel.cli.doctor import agrees, sample_call
+from dream_accel.backends.selftest import agrees, sample_call
 
 pytestmark = pytest.mark.skipif(emulated_cuda.why_not() is not None, reason=str(emulated_cuda.why_not()))
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import refused
 
-from dream_accel.backends import BACKENDS, GRAM_OPERATORS, KMEANS_OPERATORS, OPERATORS, backend, refusal
+from dream_accel.backends import BACKENDS, GRAM_OPERATORS, KMEANS_OPERATORS, OPERATORS, backend, refusal, selftest
 from dream_accel.cli import doctor
 from dream_accel.runtime.devices import find_device
 
@@ -38,7 +38,7 @@ def spoil(monkeypatch):
 
     def install(op, change):
         module = spoiled(op, change)
-        for place in ("dream_accel.cli.doctor.backend", "dream_accel.backends.backend"):
+        for place in ("dream_accel.backends.selftest.backend", "dream_accel.backends.backend"):
             monkeypatch.setattr(place, lambda name: module if name == "cpu" else backend(name))
         monkeypatch.setattr(doctor, "refusal", lambda name, *call: None if name == "cpu" else refusal(name, *call))
         monkeypatch.setattr(doctor, "BACKENDS", ("cpu", "reference"))
@@ -47,7 +47,7 @@ def spoil(monkeypatch):
 
 
 def test_all_is_well_here(capsys):
-    assert doctor.main() == 0
+    assert doctor.diagnose() == 0
     shown = capsys.readouterr().out
     assert "self-test passed" in shown
     assert f"torch: {torch.__version__.split('+')[0]}" in shown
@@ -56,7 +56,7 @@ def test_all_is_well_here(capsys):
 
 
 def test_every_backend_is_ok_or_says_why_not(capsys):
-    doctor.main()
+    doctor.diagnose()
     lines = capsys.readouterr().out.splitlines()
     for op in OPERATORS:
         begins = next(i for i, line in enumerate(lines) if line.startswith(f"  {op}"))
@@ -66,14 +66,14 @@ def test_every_backend_is_ok_or_says_why_not(capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_says_that_there_is_no_cuda_device(capsys):
-    doctor.main()
+    doctor.diagnose()
     assert "cuda: none found" in capsys.readouterr().out
 
 
 def test_says_how_the_cuda_kernels_came(capsys, monkeypatch):
     monkeypatch.setattr(doctor._cuda_image, "describe", lambda: "CUDA kernels built by nvcc 13.0 for sm_90")
     monkeypatch.setattr(doctor._cuda_image, "loaded", lambda: {0: "CuPy's NVRTC 13.0 for sm_89"})
-    doctor.main()
+    doctor.diagnose()
     shown = capsys.readouterr().out
     assert "  CUDA kernels built by nvcc 13.0 for sm_90\n" in shown
     assert "CUDA kernels on cuda:0: CuPy's NVRTC 13.0 for sm_89" in shown
@@ -81,7 +81,7 @@ def test_says_how_the_cuda_kernels_came(capsys, monkeypatch):
 
 def test_names_the_backend_that_will_run(capsys, monkeypatch):
     monkeypatch.setenv("DREAM_ACCEL_BACKEND", "reference")
-    doctor.main()
+    doctor.diagnose()
     shown = capsys.readouterr().out
     assert "DREAM_ACCEL_BACKEND: reference" in shown
     assert all(f"\n  {op}: reference\n" in shown for op in OPERATORS)
@@ -89,7 +89,7 @@ def test_names_the_backend_that_will_run(capsys, monkeypatch):
 
 def test_packages_that_are_missing_are_said(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
-    doctor.main()
+    doctor.diagnose()
     assert "no-such-package: not installed" in capsys.readouterr().out
 
 
@@ -109,11 +109,11 @@ SPOILT = {
 @pytest.mark.parametrize("op", OPERATORS)
 def test_a_wrong_result_is_found_and_fails(op, spoil, capsys):
     spoil(op, SPOILT[op])
-    assert not doctor.agrees("cpu", op, doctor.sample_call(op, CPU))
-    assert doctor.main() == 1
+    assert not selftest.agrees("cpu", op, selftest.sample_call(op, CPU))
+    assert doctor.diagnose() == 1
     shown = capsys.readouterr().out
     assert shown.count("cpu: WRONG RESULT") == 1
-    assert "self-test FAILED in 1 places" in shown
+    assert "self-test FAILED in 1 place\n" in shown
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_wrong_result_is_found_and_fails(op, spoil, capsys):
 )
 def test_another_type_shape_or_nan_is_a_wrong_result(change, spoil):
     spoil("kmeans_assign", change)
-    assert not doctor.agrees("cpu", "kmeans_assign", doctor.sample_call("kmeans_assign", CPU))
+    assert not selftest.agrees("cpu", "kmeans_assign", selftest.sample_call("kmeans_assign", CPU))
 
 
 def test_a_backend_that_breaks_down_is_reported_with_its_reason(spoil, capsys):
@@ -135,20 +135,20 @@ def test_a_backend_that_breaks_down_is_reported_with_its_reason(spoil, capsys):
         raise RuntimeError("first line\nsecond line")
 
     spoil("kmeans_update", broken)
-    assert doctor.main() == 1
+    assert doctor.diagnose() == 1
     assert "cpu: FAILS, please report this: RuntimeError: first line second line" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("op", OPERATORS)
 def test_the_sample_call_is_the_same_every_time(op):
-    first, second = (doctor._tensors(backend("reference").__dict__[op](*doctor.sample_call(op, CPU))) for _ in "ab")
+    first, second = (selftest._tensors(backend("reference").__dict__[op](*selftest.sample_call(op, CPU))) for _ in "ab")
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("op", [*KMEANS_OPERATORS, *GRAM_OPERATORS])
 def test_the_sample_call_has_an_empty_group(op):
-    offsets = [arg for arg in doctor.sample_call(op, CPU) if getattr(arg, "dtype", None) == torch.int64]
+    offsets = [arg for arg in selftest.sample_call(op, CPU) if getattr(arg, "dtype", None) == torch.int64]
     assert 0 in offsets[-1].diff().tolist()
 
 

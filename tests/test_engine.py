@@ -16,11 +16,12 @@ import dream_accel as da
 from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine import loop
+from dream_accel.engine.assembly import assemble
 from dream_accel.engine.checkpoint import Checkpoint
-from dream_accel.engine.distiller import Distiller
-from dream_accel.engine.loop import distill, load_split
+from dream_accel.engine.loop import distill
+from dream_accel.engine.splits import load_split
 from dream_accel.errors import DreamAccelWarning
-from dream_accel.matching.objective import GradientMatching
+from dream_accel.matching.gradients import GradientMatching
 from dream_accel.matching.pixels import PixelSGD
 from dream_accel.matching.step import MatchingStep
 from dream_accel.networks import make_network
@@ -67,7 +68,8 @@ def toy_recipe(**settings):
         "network_batch": 5,
         "pixel_lr": 0.5,
     }
-    return da.recipe("dream", "toy", **{**small, **settings})
+    plus = {"feature_weight", "pretrain_epochs"} & set(settings)
+    return da.recipe("dream+" if plus else "dream", "toy", **{**small, **dict.fromkeys(plus, 0), **settings})
 
 
 class TestPixelSGD:
@@ -173,11 +175,23 @@ class TestTrainer:
         torch.testing.assert_close(trainer.step(images, labels), expected)
 
 
+class Seen(GradientMatching):
+    """Keeps the images it is given, (real, synthetic) per call."""
+
+    def target(self, network, real, gradients):
+        self.__dict__.setdefault("sides", []).append([real[0]])
+        return super().target(network, real, gradients)
+
+    def match(self, network, target, synthetic, gradients):
+        self.sides[-1].append(synthetic[0])
+        return super().match(network, target, synthetic, gradients)
+
+
 class TestMatchingStep:
     def step(self, **settings) -> tuple[MatchingStep, dict]:
         options = {"augment": "", "normalize": lambda x: x * 2 - 1, "factor": 1, "max_synthetic": 128, **settings}
-        matching = MatchingStep(GradientMatching("mse"), **options)
-        matching.restart(3, CPU, 0)
+        matching = MatchingStep(Seen(), **options, n_classes=3, device=CPU)
+        matching.restart(0)
         draws = torch.Generator().manual_seed(3)
         given = {
             "network": make_network("convnet", (1, 8, 8), 3, 4, 2, 0),
@@ -212,29 +226,16 @@ class TestMatchingStep:
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
     def test_at_most_max_synthetic_decoded_images_are_seen(self):
-        seen = []
-
-        def objective(network, real, synthetic, c):
-            seen.append(len(synthetic))
-            return GradientMatching("mse")(network, real, synthetic, c)
-
         matching, given = self.step(factor=2, max_synthetic=3)
-        matching.objective = objective
         matching(**given)
-        assert seen == [3, 3, 3]
+        assert [len(synthetic) for _, synthetic in matching.objective.sides] == [3, 3, 3]
 
     def test_real_and_synthetic_images_of_a_class_share_one_draw_and_classes_do_not(self):
-        seen = []
-
-        def objective(network, real, synthetic, c):
-            seen.append((real, synthetic))
-            return GradientMatching("mse")(network, real, synthetic, c)
-
         matching, given = self.step(augment="crop_cutout_flip")
-        matching.objective = objective
         given["images"][:] = 255
         given["pixels"][:] = 1
         matching(**given)
+        seen = matching.objective.sides
         for real, synthetic in seen:
             assert torch.equal(real[:1], synthetic[:1].detach())
             assert (real == real[:1]).all()
@@ -277,13 +278,13 @@ class TestDistill:
     def test_matching_brings_the_gradients_together(self):
         """From noise, with one network kept: the distance must fall."""
         settings = toy_recipe(init="noise", network_images=0, inner_steps=15, pixel_lr=0.2, match_augment="")
-        distiller = Distiller(settings, toy_split())
+        distiller = assemble(settings, toy_split())
         losses = [float(distiller.outer_iteration(0)) for _ in range(6)]
         assert losses[-1] < 0.7 * losses[0]
 
     @pytest.mark.parametrize(("strategy", "refreshes"), [("dream", [0, 2, 4]), ("random", [0, 1, 2, 3, 4])])
     def test_every_outer_iteration_has_its_own_network_and_picks_renewed_at_the_interval(self, strategy, refreshes):
-        distiller = Distiller(toy_recipe(strategy=strategy, inner_steps=5, interval=2), toy_split())
+        distiller = assemble(toy_recipe(strategy=strategy, inner_steps=5, interval=2), toy_split())
         refresh, networks, picks, steps = distiller.sampler.refresh, [], [], []
 
         def watch(network):
@@ -382,7 +383,7 @@ class TestDistill:
         assert "'tpu'" in refused(distill, toy_recipe(), toy_split(), device="tpu")
 
     def test_bf16_on_a_processor_without_it_is_refused(self, monkeypatch):
-        monkeypatch.setattr("dream_accel.engine.distiller.bf16_supported", lambda device: False)
+        monkeypatch.setattr("dream_accel.engine.compute.bf16_supported", lambda device: False)
         message = refused(distill, toy_recipe(bf16=True), toy_split(), device="cpu")
         assert "leave bf16 off" in message
 
@@ -447,7 +448,7 @@ def test_nothing_waits_for_the_device_between_two_log_lines(strategy, way):
         pretrain_epochs=1,
         cutmix=0.5,
     )
-    distiller = Distiller(settings, toy_split())
+    distiller = assemble(settings, toy_split())
     distiller.outer_iteration(0)
     with no_host_round_trip(), _LookInside() as inside:
         distiller.outer_iteration(1)
@@ -532,7 +533,8 @@ class TestCheckpoint:
         path = tmp_path / "checkpoint.safetensors"
         self.run(path, iterations=1)
         settings = replace(toy_recipe(), **{setting: value})
-        message = refused(distill, settings, toy_split(), device="cpu", checkpoint=path)
+        split = replace(toy_split(), name=settings.dataset)
+        message = refused(distill, settings, split, device="cpu", checkpoint=path)
         assert f"belongs to a run with {setting} {getattr(toy_recipe(), setting)!r}, not {value!r}" in message
 
     @pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "foreign"])

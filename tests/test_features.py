@@ -9,8 +9,9 @@ from conftest import refused
 from torch import nn
 
 from dream_accel.arrays import converter_like, to_tensor
+from dream_accel.data import to_float
 from dream_accel.networks import ConvNet, features
-from dream_accel.networks.features import embed_rows, embedder_of, to_float
+from dream_accel.networks.features import embed_rows, embedder_of
 
 IMAGES = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

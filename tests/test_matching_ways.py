@@ -11,16 +11,17 @@ from fake_graphs import FakeGraphs
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
-from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.assembly import assemble
 from dream_accel.engine.loop import Run
 from dream_accel.matching import choice
 from dream_accel.matching import step as matching
-from dream_accel.matching.class_gradients import CLASS_GRADIENTS, WAYS, by_loop, why_not
-from dream_accel.matching.objective import GradientMatching
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS, by_loop, refusal
+from dream_accel.matching.gradients import GradientMatching
 from dream_accel.networks import make_network
 from dream_accel.runtime import graphs
 
 SHAPE = (2, 9, 8)
+NAMES = tuple(CLASS_GRADIENTS)
 
 
 def network(**settings) -> nn.Module:
@@ -55,12 +56,13 @@ class TestClassGradients:
         derivatives = []
         for name in ("loop", way):
             pixels = images(4).requires_grad_()
-            match = objective.every_class(net, images(), pixels * 1.5, CLASS_GRADIENTS[name])
+            gradients = CLASS_GRADIENTS[name]
+            match = objective.match(net, objective.target(net, images(), gradients), pixels * 1.5, gradients)
             derivatives.append((match.distance, match.pixel_gradient(pixels)))
             assert all(parameter.grad is None for parameter in net.parameters())
         torch.testing.assert_close(*derivatives)
 
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("way", NAMES)
     def test_in_bfloat16_it_is_the_same_gradient_with_fewer_digits(self, way):
         """Without oneDNN, which has no bfloat16 on some processors."""
         net = network()
@@ -76,26 +78,26 @@ class TestClassGradients:
     def test_a_network_that_mixes_its_batch_is_taken_class_by_class(self):
         net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
         parameters = dict(net.named_parameters())
-        assert why_not("loop", net, parameters) is None
+        assert refusal("loop", net, parameters) is None
         for way in ("vmap", "capture"):
-            assert "BatchNorm2d" in why_not(way, net, parameters)
+            assert "BatchNorm2d" in refusal(way, net, parameters)
 
     def test_capture_says_which_layer_it_has_no_formula_for(self):
         net = nn.Sequential(nn.LayerNorm(4))
-        assert "LayerNorm" in why_not("capture", net, dict(net.named_parameters()))
-        assert why_not("vmap", net, dict(net.named_parameters())) is None
+        assert "LayerNorm" in refusal("capture", net, dict(net.named_parameters()))
+        assert refusal("vmap", net, dict(net.named_parameters())) is None
         padded = nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"))
-        assert "in words" in why_not("capture", padded, {"0.weight": padded[0].weight})
+        assert "in words" in refusal("capture", padded, {"0.weight": padded[0].weight})
 
 
 class TestChoice:
     def test_on_a_cpu_it_is_the_loop_without_measuring(self):
-        assert choice.choose_way(WAYS, torch.device("cpu"), lambda way: pytest.fail("measured")) == "loop"
+        assert choice.choose_implementation(NAMES, torch.device("cpu"), lambda way: pytest.fail("measured")) == "loop"
 
     def test_elsewhere_the_fastest_that_fits(self, monkeypatch):
         seconds = {"loop": 0.3, "vmap": None, "capture": 0.2}
         monkeypatch.setattr(choice, "_seconds", lambda step, device: seconds[step()])
-        assert choice.choose_way(WAYS, torch.device("cuda"), lambda way: lambda: way) == "capture"
+        assert choice.choose_implementation(NAMES, torch.device("cuda"), lambda way: lambda: way) == "capture"
 
     def test_it_is_saved_with_the_result_and_kept_when_continued(self, tmp_path):
         path = tmp_path / "checkpoint.safetensors"
@@ -110,7 +112,7 @@ class TestChoice:
 
 
 def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
-    distiller = Distiller(recipe, toy_split())
+    distiller = assemble(recipe, toy_split())
     for iteration in range(iterations):
         distiller.outer_iteration(iteration)
     return distiller.pixels.pixels
@@ -149,7 +151,7 @@ class Replaying(FakeGraphs):
         return graphs.Recording(replay, kept)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", NAMES)
 def test_a_recorded_run_gives_the_bits_of_a_plain_one(way, monkeypatch):
     """A stand-in records on the CPU: state, inputs and random streams must pass through it unchanged."""
     settings = toy_recipe(class_gradients=way, pretrain_epochs=1, inner_steps=5, feature_weight=1.0)
@@ -167,11 +169,11 @@ def test_a_recorded_run_gives_the_bits_of_a_plain_one(way, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", NAMES)
 def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way):
     found = []
     for recorded in (False, True):
-        distiller = Distiller(toy_recipe(class_gradients=way, inner_steps=6, graphs=recorded), toy_split().to("cuda"))
+        distiller = assemble(toy_recipe(class_gradients=way, inner_steps=6, graphs=recorded), toy_split().to("cuda"))
         for iteration in range(2):
             distiller.outer_iteration(iteration)
         found.append(distiller.pixels.pixels)
@@ -180,7 +182,7 @@ def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way):
 
 @pytest.mark.gpu
 def test_on_a_gpu_nothing_waits_between_two_log_lines():
-    distiller = Distiller(toy_recipe(inner_steps=6, pretrain_epochs=1), toy_split().to("cuda"))
+    distiller = assemble(toy_recipe(inner_steps=6, pretrain_epochs=1), toy_split().to("cuda"))
     distiller.outer_iteration(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -201,7 +203,7 @@ def at_their_turns(published: Published) -> torch.Tensor:
 
 
 class TestAgainstThePublishedLoop:
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("way", NAMES)
     @pytest.mark.parametrize("metric", ["mse", "l1"])
     @pytest.mark.parametrize("sweep", ["per_class", "joint"])
     def test_ten_steps_move_the_pixels_by_the_same(self, sweep, metric, way):
@@ -217,7 +219,7 @@ class TestAgainstThePublishedLoop:
             train_augment="color_crop",
         )
         split = toy_split(per_class=40)
-        ours = Distiller(recipe, split)
+        ours = assemble(recipe, split)
         start = ours.pixels.pixels.clone()
         theirs = Published(recipe, split, start)
         loss = ours.outer_iteration(0)
@@ -229,7 +231,7 @@ class TestAgainstThePublishedLoop:
 
     def test_both_pick_the_same_images(self):
         recipe, split = toy_recipe(), toy_split(per_class=40)
-        ours = Distiller(recipe, split)
+        ours = assemble(recipe, split)
         theirs = Published(recipe, split, ours.pixels.pixels)
         ours.restart(0)
         theirs.restart(0)

@@ -1,11 +1,16 @@
 """The derivative carried to the pixels, against autograd through the plain formulas."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import refused
 
-from dream_accel.matching.objective import FeatureMatching, GradientMatching, Sum
+from dream_accel.matching.class_gradients import by_loop
+from dream_accel.matching.features import FeatureMatching
+from dream_accel.matching.gradients import GradientMatching
+from dream_accel.matching.objective import Match, Sum
 from dream_accel.networks import make_network
 from dream_accel.ops import LAYER_RULES, METRICS
 
@@ -32,6 +37,14 @@ def batches():
     draws = torch.Generator().manual_seed(0)
     real, synthetic = (torch.randn(n, 3, 8, 8, generator=draws, dtype=torch.float64) for n in (7, 3))
     return real, synthetic.requires_grad_()
+
+
+def compare(objective, network, real, synthetic) -> Match:
+    """The objective on images (n, ...) of one class, of label ``LABEL``."""
+    gradients = functools.partial(by_loop, first=LABEL)
+    match = objective.match(network, objective.target(network, real[None], gradients), synthetic[None], gradients)
+    assert match.distance.shape == (1,)
+    return match._replace(distance=match.distance[0])
 
 
 def plain_distance(xs: list[torch.Tensor], ys: list[torch.Tensor], metric: str) -> torch.Tensor:
@@ -68,7 +81,7 @@ def test_gradient_matching_moves_the_pixels_like_autograd_through_the_formula(ne
         plain_gradients(network, real, layers), plain_gradients(network, pixels, layers, create_graph=True), metric
     )
     (expected_gradient,) = torch.autograd.grad(expected, pixels)
-    match = GradientMatching(metric, layers)(network, real, pixels, LABEL)
+    match = compare(GradientMatching(metric, layers), network, real, pixels)
     torch.testing.assert_close(match.distance, expected.detach(), rtol=1e-7, atol=1e-10)
     torch.testing.assert_close(match.pixel_gradient(pixels), expected_gradient, rtol=1e-6, atol=1e-9)
 
@@ -83,7 +96,7 @@ def test_gradient_matching_in_float32_by_every_backend(gradient_backend, metric)
         plain_gradients(net, real, "conv"), plain_gradients(net, pixels, "conv", create_graph=True), metric
     )
     (expected_gradient,) = torch.autograd.grad(expected, pixels)
-    match = GradientMatching(metric)(net, real, pixels, LABEL)
+    match = compare(GradientMatching(metric), net, real, pixels)
     torch.testing.assert_close(match.distance, expected.detach().float(), rtol=1e-4, atol=1e-5)
     scale = float(expected_gradient.abs().max())
     torch.testing.assert_close(match.pixel_gradient(pixels), expected_gradient, rtol=1e-3, atol=1e-4 * scale)
@@ -96,7 +109,7 @@ def test_feature_matching_moves_the_pixels_like_autograd_through_the_formula(net
     difference = network.embed(real).mean(0).detach() - network.embed(pixels).mean(0)
     expected = weight * (difference.square() if metric == "mse" else difference.abs()).sum()
     (expected_gradient,) = torch.autograd.grad(expected, pixels)
-    match = FeatureMatching(metric, weight)(network, real, pixels, LABEL)
+    match = compare(FeatureMatching(metric, weight), network, real, pixels)
     torch.testing.assert_close(match.distance, expected.detach(), rtol=1e-7, atol=1e-10)
     torch.testing.assert_close(match.pixel_gradient(pixels), expected_gradient, rtol=1e-6, atol=1e-9)
 
@@ -104,8 +117,8 @@ def test_feature_matching_moves_the_pixels_like_autograd_through_the_formula(net
 def test_sum_adds_distances_and_pixel_gradients(network, batches):
     real, pixels = batches
     terms = (GradientMatching("mse"), FeatureMatching("mse", 0.5))
-    matches = [term(network, real, pixels, LABEL) for term in terms]
-    both = Sum(terms)(network, real, pixels, LABEL)
+    matches = [compare(term, network, real, pixels) for term in terms]
+    both = compare(Sum(terms), network, real, pixels)
     torch.testing.assert_close(both.distance, sum(match.distance for match in matches))
     expected = sum(match.pixel_gradient(pixels) for match in matches)
     torch.testing.assert_close(both.pixel_gradient(pixels), expected)
@@ -114,14 +127,14 @@ def test_sum_adds_distances_and_pixel_gradients(network, batches):
 def test_the_pixel_gradient_passes_through_what_made_the_images(network, batches):
     real, pixels = batches
     images = (pixels * 2 + 1).detach().requires_grad_()
-    in_images = GradientMatching()(network, real, images, LABEL).pixel_gradient(images)
-    in_pixels = GradientMatching()(network, real, pixels * 2 + 1, LABEL).pixel_gradient(pixels)
+    in_images = compare(GradientMatching(), network, real, images).pixel_gradient(images)
+    in_pixels = compare(GradientMatching(), network, real, pixels * 2 + 1).pixel_gradient(pixels)
     torch.testing.assert_close(in_pixels, 2 * in_images)
 
 
 def test_equal_batches_are_at_distance_zero_and_stay(network, batches):
     _, pixels = batches
-    match = Sum((GradientMatching("mse"), FeatureMatching("mse")))(network, pixels.detach(), pixels, LABEL)
+    match = compare(Sum((GradientMatching("mse"), FeatureMatching("mse"))), network, pixels.detach(), pixels)
     assert float(match.distance) < 1e-24
     assert (match.pixel_gradient(pixels).abs() < 1e-12).all()
 
@@ -129,8 +142,8 @@ def test_equal_batches_are_at_distance_zero_and_stay(network, batches):
 def test_the_network_is_left_without_gradients_and_in_its_mode(network, batches):
     real, pixels = batches
     network.train()
-    GradientMatching()(network, real, pixels, LABEL).pixel_gradient(pixels)
-    FeatureMatching()(network, real, pixels, LABEL).pixel_gradient(pixels)
+    compare(GradientMatching(), network, real, pixels).pixel_gradient(pixels)
+    compare(FeatureMatching(), network, real, pixels).pixel_gradient(pixels)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert network.training
     assert pixels.grad is None
@@ -141,9 +154,9 @@ def test_features_are_the_input_of_the_last_layer_of_a_network_without_embed(bat
     pixels.requires_grad_()
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
     expected = (net[:3](real).mean(0) - net[:3](pixels).mean(0)).square().sum()
-    match = FeatureMatching("mse")(net, real, pixels, LABEL)
+    match = compare(FeatureMatching("mse"), net, real, pixels)
     torch.testing.assert_close(match.distance, expected.detach())
 
 
 def test_unknown_metric_is_refused(network, batches):
-    assert "unknown metric 'cosine'" in refused(GradientMatching("cosine"), network, *batches, LABEL)
+    assert "unknown metric 'cosine'" in refused(compare, GradientMatching("cosine"), network, *batches)

@@ -3,10 +3,12 @@
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
+import torch
 from conftest import refused
 
 import dream_accel as da
-from dream_accel.recipes import RECIPES, Recipe
+from dream_accel.engine.schedules import SCHEDULES
+from dream_accel.recipes import PANELS, RECIPES, SETTINGS, Recipe, setting_help
 
 SHAPES = {
     "digits": (1, 8, 8),
@@ -65,7 +67,7 @@ class TestDream:
 
     def test_idc_differs_in_its_real_batch_and_start_alone(self, dataset):
         dream, idc = (da.recipe(name, dataset=dataset) for name in ("dream", "idc"))
-        assert idc == replace(dream, recipe="idc", strategy="random", init="random", clusters=64, interval=1)
+        assert idc == replace(dream, recipe="idc", strategy="random", init="random", batch=64, interval=1)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +120,74 @@ def test_a_recipe_cannot_be_changed():
 
 def test_every_setting_says_what_it_means():
     for setting in fields(Recipe):
-        assert len(setting.metadata["help"]) > 10
+        assert len(setting_help(setting.name)) > 10
+        assert setting.metadata["panel"] in PANELS
+
+
+class TestMethods:
+    """Every recipe file holds what the registry, the engine and the command line read of it."""
+
+    @pytest.mark.parametrize("method", RECIPES.values(), ids=list(RECIPES))
+    def test_a_method_names_settings_and_a_schedule_that_exist(self, method):
+        named = {*method.USES, *method.DEFAULTS}
+        named |= {key for table in (method.BY_DATASET, method.PACKED) for own in table.values() for key in own}
+        assert named <= SETTINGS
+        assert set(method.DEFAULTS) <= method.USES
+        assert method.SCHEDULE in SCHEDULES
+        assert method.__doc__.count("arXiv") >= 1
+
+    @pytest.mark.parametrize("name", RECIPES)
+    @pytest.mark.parametrize("dataset", [*SHAPES, "imagefolder:x"])
+    def test_every_method_has_valid_settings_for_every_data_set(self, name, dataset):
+        found = da.recipe(name, dataset)
+        method = RECIPES[name]
+        assert found.recipe == name
+        assert {key: getattr(found, key) for key in method.BY_DATASET.get(dataset, {})}.items() <= {
+            **vars(found),
+        }.items()
+        network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(2, 2))
+        assert set(method.objective(found).parameters(network)) == {"0.weight"}
+
+    def test_dream_states_the_published_settings_itself(self):
+        """A reader of the file finds them there, and they are those a run has."""
+        method, found = RECIPES["dream"], da.recipe("dream", "imagefolder:x")
+        assert {key: getattr(found, key) for key in method.DEFAULTS} == method.DEFAULTS
+        assert {"clusters", "interval", "iterations", "inner_steps", "metric", "pixel_lr"} <= set(method.DEFAULTS)
+
+
+class TestBatch:
+    @pytest.mark.parametrize(
+        ("name", "given", "clusters", "images"),
+        [
+            ("dream", {}, 128, 128),
+            ("dream", {"clusters": 32}, 32, 32),
+            ("dream", {"clusters": 32, "per_cluster": 2}, 32, 64),
+            ("dream", {"batch": 64}, 64, 64),
+            ("dream", {"batch": 64, "per_cluster": 4}, 16, 64),
+            ("dream", {"strategy": "random", "batch": 256}, 256, 256),
+            ("idc", {}, 64, 64),
+            ("idc", {"strategy": "dream"}, 64, 64),
+            ("idc", {"clusters": 9}, 9, 9),
+        ],
+    )
+    def test_is_given_itself_or_by_the_clusters(self, name, given, clusters, images):
+        found = da.recipe(name, "cifar10", **given)
+        assert (found.n_clusters, found.n_clusters * found.per_cluster) == (clusters, images)
+
+    def test_both_are_refused(self):
+        assert "leave one out" in refused(da.recipe, "dream", batch=64, clusters=32)
+
+    def test_one_that_the_clusters_cannot_share_is_refused(self):
+        assert "must be a multiple" in refused(da.recipe, "dream", batch=64, per_cluster=3)
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("setting", ["feature_weight", "pretrain_epochs"])
+    @pytest.mark.parametrize("name", ["dream", "idc"])
+    def test_a_setting_the_method_does_not_use_is_named_with_those_that_do(self, name, setting):
+        message = refused(da.recipe, name, "digits", **{setting: 1})
+        assert message == f"recipe {name!r} does not use {setting}: leave it out, or choose dream+"
+
     def test_unknown_recipe_lists_what_exists(self):
         assert refused(da.recipe, "dreem") == f"unknown recipe 'dreem': choose one of {', '.join(RECIPES)}"
 
@@ -154,9 +220,9 @@ class TestRefusals:
     @pytest.mark.parametrize("setting", [s for s in fields(Recipe) if s.metadata["least"] is not None])
     def test_below_the_least_is_refused(self, setting):
         least = setting.metadata["least"]
-        assert getattr(da.recipe("dream", "digits", **{setting.name: least}), setting.name) == least
+        assert getattr(da.recipe("dream+", "digits", **{setting.name: least}), setting.name) == least
         for value in (least - 1, *([float("nan")] if isinstance(setting.default, float) else [])):
-            message = refused(da.recipe, "dream", "digits", **{setting.name: value})
+            message = refused(da.recipe, "dream+", "digits", **{setting.name: value})
             assert message == f"{setting.name} is {value}: it must be at least {least}"
 
     @pytest.mark.parametrize("setting", ["pixel_momentum", "network_momentum", "cutmix"])

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 import dream_accel as da
 from dream_accel.data import Normalization
-from dream_accel.results import Progress, Result, load, versions
+from dream_accel.formats import load
+from dream_accel.results import Progress, Result, versions
 from dream_accel.synthetic import SyntheticSet
 
 HISTORY = [Progress(1, 20, 3.5, 1000.0, 0.25), Progress(2, 40, 2.5, 2000.0, 0.5)]

@@ -7,9 +7,7 @@ sources the module carries, once, and the result is kept on disk. Neither can ha
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import DreamAccelError, DreamAccelWarning
+from ..runtime.files import cache_folder, write_bytes
 from . import _native, _nvrtc
 
 # NVRTC takes generic lambdas for host functions unless it is told that there are none.
@@ -95,13 +94,6 @@ def describe() -> str:
     return f"CUDA kernels compiled at first use by {compiler.name}, kept in {cache_folder()}"
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $DREAM_ACCEL_CACHE, else dream_accel in the user's cache folder."""
-    if os.environ.get("DREAM_ACCEL_CACHE"):
-        return Path(os.environ["DREAM_ACCEL_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dream_accel"
-
-
 def compiled_at_run_time(capability: tuple[int, int]) -> Image:
     """The kernels compiled by NVRTC, or read from the cache. Raises DreamAccelError where that fails."""
     compiler = _nvrtc.find()
@@ -143,12 +135,9 @@ def _candidates(capability: tuple[int, int], reasons: list[str]) -> Iterator[Ima
 
 
 def _keep(path: Path, code: bytes) -> None:
-    """Write under another name and rename, so that nobody reads half a file. A cache that cannot be written is none."""
+    """Write the cache. One that cannot be written is done without."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(code)
-        os.replace(file.name, path)
+        write_bytes(path, code)
     except OSError as error:
         warnings.warn(f"the compiled CUDA kernels cannot be kept ({error})", DreamAccelWarning, 2)
 

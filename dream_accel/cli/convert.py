@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import DreamAccelError, choices
-from ..formats.families import FAMILIES, write
-from .options import Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of
+from ..formats import FAMILIES
+from .options import OUTPUT, Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of, option
 
 TARGETS = ("run", *FAMILIES)
 
@@ -17,7 +17,7 @@ TARGETS = ("run", *FAMILIES)
 def convert(
     source: Annotated[Path, typer.Argument(help="A run's folder, or a file or folder of another program's results.")],
     out: Annotated[Path, typer.Argument(help="File (dc, idc) or folder (run, mtt, folder, ddranking) to write.")],
-    to: Annotated[str, typer.Option(help=f"Layout to write: {', '.join(TARGETS)}.")],
+    to: Annotated[str, option(help=f"Layout to write: {', '.join(TARGETS)}.", panel=OUTPUT)],
     dataset: Dataset = None,
     factor: Factor = None,
     mean: Mean = None,
@@ -29,7 +29,7 @@ def convert(
 
     Reads this program's runs and everything it writes. What a layout cannot keep is said.
     """
-    from ..results import load
+    from ..formats import load, write
 
     if to not in TARGETS:
         raise choices("layout", to, TARGETS)

@@ -1,45 +1,78 @@
-"""Options that several commands of the command line share."""
+"""Options that several commands share, and one option for every setting of a recipe."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..data import Normalization
 from ..errors import DreamAccelError
-from ..recipes import Recipe
-from ..recipes.datasets import dataset_defaults
+from ..recipes import RECIPES, Recipe, defaults, recipe, setting_help
 
-Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1.")]
+DATA, NETWORKS, EVALUATION, OUTPUT = "Data", "Networks", "Evaluation", "Output"
+"""Panels of ``--help`` beside those of the settings (:data:`dream_accel.recipes.PANELS`), which have the same names."""
+
+THE_RUNS = "the run's"
+"""The default of an option that overrides a setting of a run."""
+
+
+def option(*flags: str, help: str, panel: str, default: str | None = None) -> Any:
+    """An option in a panel of ``--help``; ``default`` says in words what leaving it out means."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=True if default is None else default)
+
+
+Device = Annotated[str, option(help="Where to run: auto, cpu, cuda, cuda:1.", panel=NETWORKS)]
 DataDir = Annotated[
     str | None,
-    typer.Option(help="Folder of named data sets. [default: $DREAM_ACCEL_DATA or ~/.cache/dream_accel/data]"),
+    option(
+        help="Folder of named data sets.",
+        panel=DATA,
+        default="the environment variable DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data",
+    ),
 ]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A small form of the command, to see that it runs.")]
+Download = Annotated[bool, option("--download", help="Fetch a named data set that is not there.", panel=DATA)]
+
+OutFolder = Annotated[Path | None, option(help="Folder to write.", panel=OUTPUT, default="a new one under runs/")]
+Overwrite = Annotated[bool, option("--overwrite", help="Write into a folder that is not empty.", panel=OUTPUT)]
+Quick = Annotated[bool, option("--quick", help="A small form of the command, to see that it runs.", panel=OUTPUT)]
 
 Dataset = Annotated[
     str | None,
-    typer.Option(help="Data set a foreign result was made from; its files do not say. [default: the run's]"),
+    option(help="Data set a foreign result was made from; its files do not say.", panel=DATA, default=THE_RUNS),
 ]
 Factor = Annotated[
-    int | None, typer.Option(help="Multi-formation factor of an IDC file, which does not say it. [default: the run's]")
+    int | None,
+    option(help="Multi-formation factor of an IDC file, which does not say it.", panel=DATA, default=THE_RUNS),
 ]
-Experiment = Annotated[int, typer.Option(help="Which experiment of a DC file.")]
+Experiment = Annotated[int, option(help="Experiment to read from a DC file.", panel=DATA)]
 Mean = Annotated[
     str | None,
-    typer.Option(help="Per-channel mean of the images' normalisation, as 0.49,0.48,0.45. [default: DC's constants]"),
+    option(
+        help="Per-channel mean of the images' normalisation, as 0.49,0.48,0.45.", panel=DATA, default="DC's constants"
+    ),
 ]
 Std = Annotated[
     str | None,
-    typer.Option(help="Per-channel standard deviation, to be given beside the mean. [default: DC's constants]"),
+    option(help="Per-channel standard deviation, given beside the mean.", panel=DATA, default="DC's constants"),
 ]
+
+QUICK: dict[str, Any] = {
+    "limit_train": 200,
+    "clusters": 8,
+    "iterations": 1,
+    "inner_steps": 2,
+    "width": 8,
+    "network_images": 64,
+    "eval_epochs": 5,
+    "eval_networks": 1,
+}
+"""The settings of ``--quick``: everything still runs, on little data."""
 
 
 def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
@@ -58,6 +91,19 @@ def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
         raise DreamAccelError(f"--mean {mean} and --std {std} are not numbers per channel ({error})") from None
 
 
+def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of the options given, on little data with ``quick`` (by :data:`QUICK`, or by ``small``)."""
+    given = dict(settings)
+    name, dataset = given.pop("recipe", "dream"), given.pop("dataset", "digits")
+    if quick:
+        known = RECIPES[name].USES if name in RECIPES else ()
+        little = {key: value for key, value in (small or QUICK).items() if key in known}
+        if given.get("batch"):
+            little.pop("clusters", None)
+        given = {**little, **given}
+    return recipe(name, dataset, **given)
+
+
 def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that takes ``settings`` one option for every field of a recipe; those given arrive as a dict."""
     own = inspect.signature(command, eval_str=True).parameters
@@ -68,15 +114,7 @@ def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
         settings = {name: options.pop(name) for name in names}
         command(settings={key: value for key, value in settings.items() if value is not None}, **options)
 
-    parameters = [
-        inspect.Parameter(
-            setting.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[type(setting.default) | None, typer.Option(help=_help(setting), show_default=False)],
-        )
-        for setting in fields(Recipe)
-    ]
+    parameters = [_parameter(setting) for setting in fields(Recipe)]
     parameters += [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "settings"
     ]
@@ -85,9 +123,18 @@ def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _help(setting: Any) -> str:
-    text = setting.metadata["help"]
-    digits = dataset_defaults("digits").get(setting.name, setting.default)
-    beside = "" if digits == setting.default else f"; digits: {digits!r}".replace("'", "")
-    shown = setting.default if setting.default != "" else "none"
-    return f"{text[0].upper()}{text[1:]}. [default: {shown}{beside}]"
+def _parameter(setting: Field[Any]) -> inspect.Parameter:
+    text = setting_help(setting.name)
+    digits = defaults("dream", "digits").get(setting.name, setting.default)
+    beside = "" if digits == setting.default else f"; digits: {digits}"
+    about = option(
+        help=f"{text[0].upper()}{text[1:]}.",
+        panel=setting.metadata["panel"].capitalize(),
+        default=f"{setting.default if setting.default != '' else 'none'}{beside}",
+    )
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[type(setting.default) | None, about],
+    )

@@ -1,4 +1,4 @@
-"""What the command line writes and prints beside a result itself."""
+"""Output folders, and the lines that commands print."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DreamAccelError
+from ..runtime.files import append_lines
 
 EVALUATIONS_FILE = "evaluations.jsonl"
 
@@ -33,7 +34,17 @@ def make_folder(folder: Path) -> None:
         raise DreamAccelError(f"{folder} cannot be made ({error.strerror}): name another folder with --out") from None
 
 
-def say_how_it_went(result: Any, folder: Path) -> None:
+def print_data(split: Any, device: Any) -> None:
+    """Print the data set of a run, and how it was read where that is worth saying."""
+    print(
+        f"{split.name}: {len(split.train)} training and {len(split.test)} test images of "
+        f"{'x'.join(map(str, split.train.shape))}, {split.train.n_classes} classes, on {device}"
+    )
+    if split.note:
+        print(split.note)
+
+
+def print_progress(result: Any, folder: Path) -> None:
     """Print how far a run came and how fast."""
     if result.interrupted:
         print(f"interrupted: the result of the iterations completed is kept; `--out {folder} --resume` continues")
@@ -48,14 +59,25 @@ def say_how_it_went(result: Any, folder: Path) -> None:
 def print_table(rows: list[Any], ipc: int) -> None:
     """Print the accuracies of a result and its baselines."""
     protocol = rows[-1].evaluation.protocol
-    print(
-        f"\ntest accuracy, percent; {ipc} images per class, {protocol.networks} networks each, {protocol.epochs} epochs"
-    )
+    each = f"{counted(ipc, 'image')} per class, {counted(protocol.networks, 'network')} each"
+    print(f"\ntest accuracy, percent; {each}, {counted(protocol.epochs, 'epoch')}")
     width = max(len(row.name) for row in rows)
     for row in rows:
         seconds = f"   distilled in {row.seconds:.1f} s" if row.seconds else ""
         print(f"  {row.name:<{width}}  {row.evaluation}{seconds}")
     print()
+
+
+def print_accuracy(evaluation: Any) -> None:
+    """Print the accuracy of one evaluation."""
+    protocol = evaluation.protocol
+    how = f"mean ± std of {counted(protocol.networks, 'network')}, {counted(protocol.epochs, 'epoch')}"
+    print(f"test accuracy {evaluation} % ({how})")
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 network``, ``2 networks``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def as_dict(evaluation: Any) -> dict[str, Any]:
@@ -70,5 +92,4 @@ def as_dict(evaluation: Any) -> dict[str, Any]:
 
 def write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Add lines to the folder's evaluations.jsonl."""
-    with open(folder / EVALUATIONS_FILE, "a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    append_lines(folder / EVALUATIONS_FILE, map(json.dumps, lines))

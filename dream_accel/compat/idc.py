@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..arrays import to_tensor
 from ..backends.formulas import plain_distance
+from ..data import to_float
 from ..errors import DreamAccelError, choices
-from ..networks.features import Embedder, embed_rows, embedder_of, to_float, unwrap
+from ..networks.features import Embedder, embed_rows, embedder_of, unwrap
 from ..ops import gradient_distance
 from ..sampling import RepresentativeSampler, select
 

@@ -1,4 +1,4 @@
-"""Image files to one uint8 array."""
+"""Image files decoded into one uint8 array."""
 
 from __future__ import annotations
 
@@ -12,31 +12,38 @@ from typing import Any
 import numpy as np
 
 from ..errors import DreamAccelError
+from .items import DEEP_MODES, GREY_MODES
 from .sources import require
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-_GREY_MODES = frozenset(("1", "L", "LA"))
-_DEEP_MODES = ("I", "F")  # prefixes: 16 and 32 bits a channel
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files in ``folder`` with an image's suffix, sorted by name; hidden files are passed over."""
+    """Files in ``folder`` with the suffix of an image, sorted by name, without hidden files."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def common_form(files: Sequence[Path], any_size: bool) -> str:
-    """The mode that suits all files, from their headers: "L" where every one is grey, else "RGB".
+    """The mode that suits all files, read from their headers.
 
-    Mixed sizes are refused here, before anything is decoded, unless any_size.
+    Args:
+        files: at least one.
+        any_size: accept images of several sizes.
+
+    Returns:
+        ``"L"`` where every image is grey, else ``"RGB"``.
+
+    Raises:
+        DreamAccelError: mixed sizes, unless ``any_size``, found before anything is decoded; an unreadable file.
     """
     pil = require("PIL.Image", "pillow", "reading image files")
     headers: list[tuple[tuple[int, int], bool]] = [((0, 0), True)] * len(files)
 
     def read_header(i: int) -> None:
         with _opened(pil, files[i]) as image:
-            headers[i] = (_upright_size(image), image.mode in _GREY_MODES)
+            headers[i] = (_upright_size(image), image.mode in GREY_MODES)
 
     _for_each(read_header, len(files))
     odd = next((i for i, (size, _) in enumerate(headers) if size != headers[0][0]), None)
@@ -46,10 +53,21 @@ def common_form(files: Sequence[Path], any_size: bool) -> str:
 
 
 def decode(files: Sequence[Path], mode: str, size: int | None) -> np.ndarray:
-    """(N, C, H, W) uint8 of files of one size, or of any size scaled and centre-cropped to size x size.
+    """Decode files on up to eight threads.
 
-    Scaling is bilinear and antialiased. Photos are turned upright by their EXIF orientation, transparency is
-    dropped, and of an animation the first frame is read.
+    Scaling is bilinear and antialiased. Photos are turned upright by their EXIF orientation, transparency is dropped,
+    and of an animation the first frame is read.
+
+    Args:
+        files: at least one.
+        mode: ``"L"`` or ``"RGB"``.
+        size: scale and centre-crop every image to size x size; None: images as they are, all of one size.
+
+    Returns:
+        uint8 (N, C, H, W).
+
+    Raises:
+        DreamAccelError: an unreadable file, or one of another size.
     """
     pil = require("PIL.Image", "pillow", "reading image files")
     ops = require("PIL.ImageOps", "pillow", "reading image files")
@@ -74,7 +92,7 @@ def decode(files: Sequence[Path], mode: str, size: int | None) -> np.ndarray:
 def _opened(pil: Any, path: Path) -> Iterator[Any]:
     try:
         with pil.open(path) as image:
-            if image.mode.startswith(_DEEP_MODES):
+            if image.mode.startswith(DEEP_MODES):
                 raise DreamAccelError(
                     f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
                 )
@@ -105,7 +123,7 @@ def _mixed(a: Path, a_size: tuple[int, int], b: Path, b_size: tuple[int, int]) -
 
 
 def _for_each(work: Callable[[int], None], n: int) -> None:
-    # Threads suffice: Pillow lets go of the interpreter while it decodes.
+    # Threads suffice: Pillow releases the interpreter lock while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in pool.map(work, range(n)):
             pass

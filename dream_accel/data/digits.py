@@ -16,8 +16,16 @@ N_TEST = 500
 def load_digits(data_dir: Path, download: bool = False, size: int | None = None) -> DataSplit:
     """1x8x8 images, 10 classes.
 
-    There is no official split: 500 stratified test images are drawn with seed 0, always the same; 1,297
-    train.
+    There is no official split: 500 stratified test images are drawn with seed 0, always the same; 1,297 images are the
+    training set.
+
+    Args:
+        data_dir: not read.
+        download: has no effect; the images are inside the library.
+        size: applied later, by :func:`load_dataset`.
+
+    Raises:
+        DreamAccelError: scikit-learn cannot be imported.
     """
     bunch = require("sklearn.datasets", "scikit-learn", "the digits data set").load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 0..16

@@ -1,4 +1,4 @@
-"""Folders of images, one folder per class."""
+"""Data sets in folders: one folder of image files per class."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from pathlib import Path
 from ..errors import DreamAccelError
 from .decode import common_form, decode, image_files
 from .image_set import DataSplit, ImageSet
-from .splits import train_test_split
-
-TEST_SHARE = 0.2
+from .splits import hold_out_test_set
 
 
 def load_imagefolder(path: Path, download: bool = False, size: int | None = None) -> DataSplit:
-    """PATH/train/CLASS/* with PATH/test/CLASS/* (or val), or PATH/CLASS/* alone.
+    """Read PATH/train/CLASS/* with PATH/test/CLASS/* (or val), or PATH/CLASS/* alone.
 
-    Without train/, a fifth of the images becomes the test set, stratified by class and drawn with seed 0 over
-    the sorted paths, at least one per class. Classes are the folder names, sorted. The set is grey (C = 1)
-    where every file is, else RGB. A test folder may lack some of the classes.
+    Without train/, a fifth of the images becomes the test set, stratified by class and drawn with seed 0 over the
+    sorted paths, at least one per class. Classes are the folder names, sorted. The set is grey (C = 1) where every file
+    is, else RGB. A test folder may lack some of the classes.
+
+    Args:
+        path: PATH.
+        download: has no effect; there is nothing to fetch.
+        size: scale and centre-crop every image to size x size; default: images as they are, all of one size.
+
+    Raises:
+        DreamAccelError: a folder that is missing or empty, an unreadable file, images of mixed sizes without ``size``,
+            or a class with a single image where a test set is cut off.
     """
     if not path.is_dir():
         raise DreamAccelError(
@@ -36,7 +43,9 @@ def load_imagefolder(path: Path, download: bool = False, size: int | None = None
                 "or folders train/ and test/"
             )
         images = ImageSet.from_arrays(decode(files, mode, size), labels, class_names=names, layout="nchw")
-        return DataSplit(name, *train_test_split(images, max(len(names), round(TEST_SHARE * len(images)))))
+        train, test = hold_out_test_set(images)
+        note = f"{len(test):,} of {len(images):,} images, stratified by class with seed 0, are the test set"
+        return DataSplit(name, train, test, note)
 
     test_path = next((path / part for part in ("test", "val") if class_folders(path / part)), None)
     if test_path is None:
@@ -60,15 +69,14 @@ def load_imagefolder(path: Path, download: bool = False, size: int | None = None
 
 
 def class_folders(path: Path) -> list[Path]:
-    """The folders in ``path``, sorted by name; hidden ones are passed over."""
-    """The folders in ``path``, sorted by name; hidden ones are passed over."""
+    """The folders in ``path``, sorted by name, without hidden ones."""
     if not path.is_dir():
         return []
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def class_listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
-    """Class names, and the files of all classes with their labels."""
+    """Names of the class folders, the image files of all classes, and the label of each file."""
     folders = class_folders(root)
     if not folders:
         raise DreamAccelError(

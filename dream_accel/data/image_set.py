@@ -1,4 +1,4 @@
-"""The set of images in memory that everything reads, and the pair of a training and a test set."""
+"""Labelled images in memory, and the pair of a training and a test set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DreamAccelError
-from .convert import to_labels, to_uint8_images
+from .convert import to_uint8_images
+from .items import holds_pil, read_images
+from .labels import to_labels
 from .normalization import Normalization
 
 
@@ -19,12 +21,21 @@ from .normalization import Normalization
 class ImageSet:
     """Labelled images of one size, all on one device.
 
-    ``from_arrays`` is the way in for outside data: it checks every value. The plain constructor takes tensors
-    in the final form and checks only that form.
+    :meth:`from_arrays` makes one from outside data and checks every value. The plain constructor takes tensors in the
+    final form and checks only that form.
+
+    Args:
+        images: uint8 (N, C, H, W), contiguous.
+        labels: int64 (N,), each in 0..n_classes-1, on the device of the images.
+        n_classes: C.
+        class_names: one name per class.
+
+    Raises:
+        DreamAccelError: tensors of another form, or names that differ in number from the classes.
     """
 
-    images: Tensor  # (N, C, H, W) uint8, contiguous
-    labels: Tensor  # (N,) int64, each in 0..n_classes-1
+    images: Tensor
+    labels: Tensor
     n_classes: int
     class_names: tuple[str, ...]
 
@@ -57,25 +68,31 @@ class ImageSet:
         layout: str = "auto",
         allow_empty: bool = False,
     ) -> ImageSet:
-        """An ImageSet from NumPy or PyTorch arrays (or CuPy, or lists of equally shaped images).
+        """Make an ImageSet from NumPy, PyTorch or CuPy arrays, or from lists of images of one size.
 
-        images: (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floating point in [0, 1], which becomes
-        round(255 x). A uint8 array that already is contiguous (N, C, H, W) is shared, not copied.
-        labels: (N,) or (N, 1) integers 0..n_classes-1.
-        n_classes: taken from class_names, else from the highest label.
-        layout: "auto" takes the axis of length 1 or 3 for the channels. Where both axis 1 and axis 3 have
-        such a length, PyTorch tensors are read as (N, C, H, W) and other arrays as (N, H, W, C). "nchw" and
-        "nhwc" say it outright and allow any number of channels.
-        allow_empty: accept classes without an image, as a test set may have; needs n_classes or class_names.
+        Args:
+            images: (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floating point in [0, 1], which becomes
+                round(255 x). A uint8 array that already is contiguous (N, C, H, W) is shared, not copied. A list may
+                hold PIL images.
+            labels: (N,) or (N, 1) integers 0..n_classes-1.
+            n_classes: default: the number of class names, else the highest label + 1.
+            class_names: one name per class; default: ``"0"``, ``"1"``, ...
+            layout: ``"auto"`` takes the axis of length 1 or 3 for the channels. Where both axis 1 and axis 3 have such
+                a length, PyTorch tensors are read as (N, C, H, W) and other arrays as (N, H, W, C). ``"nchw"`` and
+                ``"nhwc"`` say it outright and allow any number of channels.
+            allow_empty: accept classes without an image, as a test set may have; needs n_classes or class_names.
 
-        Raises DreamAccelError for zero images, mixed sizes, NaN or Inf pixels, float pixels outside [0, 1],
-        other pixel types, labels that are not integers 0..n_classes-1 or differ in number from the images,
-        and (without allow_empty) a class without an image.
+        Raises:
+            DreamAccelError: zero images, mixed sizes, NaN or Inf pixels, float pixels outside [0, 1], other pixel
+                types, labels that are strings, one-hot, not integers 0..n_classes-1 or differ in number from the
+                images, or (without ``allow_empty``) a class without an image.
         """
         if allow_empty and n_classes is None and class_names is None:
             raise DreamAccelError(
                 "allow_empty=True needs n_classes or class_names: labels alone do not show an empty class"
             )
+        if holds_pil(images):
+            images, layout = read_images(images, len(images)), "nchw"
         pixels = to_uint8_images(images, layout)
         targets, names = to_labels(labels, len(pixels), n_classes, class_names, allow_empty)
         return cls(pixels, targets.to(pixels.device), len(names), names)
@@ -95,27 +112,38 @@ class ImageSet:
 
     @property
     def device(self) -> torch.device:
-        """Where both tensors lie."""
+        """The device of both tensors."""
         return self.images.device
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on ``device``; itself where it is already there."""
+        """The same set on ``device``; the set itself where it is already there."""
         images = self.images.to(device)
         if images is self.images:
             return self
         return replace(self, images=images, labels=self.labels.to(images.device))
 
     def batch(self, indices: Any) -> Tensor:
-        """float32 images in [0, 1] at integer ``indices`` of any shape, as (*indices.shape, C, H, W).
+        """Gather images as floats.
 
-        Indices that are a tensor on the set's device cost no host round trip.
+        Args:
+            indices: integers 0..N-1, of any shape. A tensor on the set's device costs no host round trip.
+
+        Returns:
+            float32 (*indices.shape, C, H, W) in [0, 1].
+
+        Raises:
+            DreamAccelError: indices that are not integers, such as a mask.
         """
         index = self._rows(indices)
         gathered = self.images.index_select(0, index.reshape(-1)).to(torch.float32).div_(255)
         return gathered.reshape(*index.shape, *self.shape)
 
     def take(self, indices: Any) -> ImageSet:
-        """The set of the images at ``indices`` (n,), with the same classes."""
+        """The set of the images at ``indices`` (n,), with the same classes.
+
+        Raises:
+            DreamAccelError: indices that are not integers, such as a mask.
+        """
         index = self._rows(indices)
         return replace(self, images=self.images.index_select(0, index), labels=self.labels.index_select(0, index))
 
@@ -124,10 +152,11 @@ class ImageSet:
         return self.by_class()[1].diff()
 
     def by_class(self) -> tuple[Tensor, Tensor]:
-        """Rows sorted by class, ``order`` (N,) int64, and where each class begins, ``offsets`` (C+1,) int64.
+        """Rows sorted by class, as the K-Means operators take them.
 
-        Class c holds the rows order[offsets[c]:offsets[c+1]], in ascending order; the K-Means operators take
-        the features of ``order`` and these ``offsets``.
+        Returns:
+            ``order`` (N,) int64 and ``offsets`` (C+1,) int64. Class c has the rows ``order[offsets[c]:offsets[c+1]]``,
+            in ascending order.
         """
         ordered, order = torch.sort(self.labels, stable=True)
         offsets = torch.searchsorted(ordered, torch.arange(self.n_classes + 1, device=ordered.device))
@@ -142,18 +171,28 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class DataSplit:
-    """A training set and the test set it is judged on: same image shape, same classes."""
+    """A training set and a test set of the same image shape and classes.
+
+    Args:
+        name: of the data set, for messages and reports.
+        train: the training set.
+        test: the test set.
+        note: one line about how the set was read, such as the keys of a .npz file; may be empty.
+
+    Raises:
+        DreamAccelError: the two sets differ in image shape or in class names.
+    """
 
     name: str
     train: ImageSet
     test: ImageSet
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.train.shape != self.test.shape:
             raise DreamAccelError(
                 f"{self.name}: training images are {self.train.shape} and test images {self.test.shape} "
-                "(channels, height, width); both must have one shape, and --size N (size=N) makes "
-                "them N x N"
+                "(channels, height, width); both must have one shape, so resize them alike"
             )
         if self.train.class_names != self.test.class_names:
             raise DreamAccelError(
@@ -161,6 +200,60 @@ class DataSplit:
                 f"{self.test.n_classes}, or their names differ; both must have the same class names in the "
                 "same order"
             )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: Any,
+        test: Any = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        name: str = "own data",
+        layout: str = "auto",
+    ) -> DataSplit:
+        """Make a data set from arrays or tensors: NumPy, PyTorch, CuPy, or lists of images.
+
+        Args:
+            train: a pair (images, labels) as :meth:`ImageSet.from_arrays` takes them: images (N, H, W), (N, H, W, C) or
+                (N, C, H, W), uint8 or floating point in [0, 1]; labels (N,) or (N, 1) integers 0..C-1.
+            test: such a pair, which may lack some of the classes; default: a fifth of ``train``, stratified by class
+                and drawn with seed 0, at least one image per class.
+            class_names: one name per class; default: ``"0"``, ``"1"``, ...
+            name: of the data set, for messages and reports.
+            layout: of the images, ``"auto"``, ``"nchw"`` or ``"nhwc"``, as in :meth:`ImageSet.from_arrays`.
+
+        Raises:
+            DreamAccelError: arrays that :meth:`ImageSet.from_arrays` refuses, a test set of other classes or another
+                image shape, or a class with a single image where a test set is cut off.
+        """
+        from .own import split_from_arrays  # builds on this module
+
+        return split_from_arrays(train, test, class_names=class_names, name=name, layout=layout)
+
+    @classmethod
+    def from_datasets(
+        cls, train: Any, test: Any = None, *, class_names: Sequence[str] | None = None, name: str = "own data"
+    ) -> DataSplit:
+        """Make a data set from map-style torch Datasets, each read once, in order, into memory.
+
+        Args:
+            train: a map-style Dataset, Subset or ConcatDataset of pairs (image, label). Images are PIL images of 8 bits
+                per channel, or arrays or tensors (H, W), (H, W, C) or (C, H, W) of uint8 or of floats in [0, 1], as
+                torchvision's ToTensor makes them; all of one size. Labels are integers, or arrays or tensors of one.
+            test: such a Dataset; default: a fifth of ``train``, stratified by class and drawn with seed 0, at least one
+                image per class.
+            class_names: one name per class; default: ``train.classes`` where it has them and no ``target_transform``,
+                else ``"0"``, ``"1"``, ...
+            name: of the data set, for messages and reports.
+
+        Raises:
+            DreamAccelError: an iterable-style or empty Dataset, an item that is no pair or whose image or label has
+                another form (named by its index), images of several sizes, labels that are not 0..C-1, a test set of
+                other classes or another image shape, or a class with a single image where a test set is cut off.
+        """
+        from .own import split_from_datasets  # builds on this module
+
+        return split_from_datasets(train, test, class_names=class_names, name=name)
 
     @cached_property
     def normalization(self) -> Normalization:

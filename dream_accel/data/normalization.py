@@ -16,7 +16,15 @@ from .convert import rows_per_chunk
 
 @dataclass(frozen=True)
 class Normalization:
-    """(x - mean) / std per channel, for images in [0, 1]."""
+    """``(x - mean) / std`` per channel, for images in [0, 1].
+
+    Args:
+        mean: one number per channel.
+        std: one positive number per channel.
+
+    Raises:
+        DreamAccelError: numbers that are not finite, not positive, or not one of each per channel.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -37,10 +45,16 @@ class Normalization:
 
     @classmethod
     def from_images(cls, images: Tensor) -> Normalization:
-        """Mean and standard deviation (1/n) of uint8 images (N, C, H, W) taken as values in [0, 1].
+        """Compute mean and standard deviation (1/n) of images taken as values in [0, 1].
 
-        Computed from one histogram per channel in exact integers, so neither chunking nor device shows in the
-        result, and no float copy of the set exists. A constant channel gets std 1, which maps it to zero.
+        Computed from one histogram per channel in exact integers, so the result depends neither on chunks nor on the
+        device, and no float copy of the set exists. A constant channel gets std 1, which maps it to zero.
+
+        Args:
+            images: uint8 (N, C, H, W), at least one pixel.
+
+        Raises:
+            DreamAccelError: images of another form.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.numel() == 0:
             raise DreamAccelError(
@@ -57,9 +71,18 @@ class Normalization:
         return cls(tuple(mean for mean, _ in moments), tuple(std for _, std in moments))
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Normalised float images, (..., C, H, W) like ``batch``; differentiable.
+        """Normalise images, differentiably.
 
         The first call on a device copies the two vectors there; later calls cost no host round trip.
+
+        Args:
+            batch: floating point (..., C, H, W) in [0, 1].
+
+        Returns:
+            a tensor of the same shape and dtype.
+
+        Raises:
+            DreamAccelError: a batch of another dtype or number of channels.
         """
         mean, std = self._vectors(batch)
         return (batch - mean) / std
@@ -70,12 +93,12 @@ class Normalization:
         return batch * std + mean
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Two lists, for JSON."""
+        """``{"mean": [...], "std": [...]}``, for JSON."""
         return {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Sequence[float]]) -> Normalization:
-        """What ``to_dict`` wrote."""
+        """The normalisation that :meth:`to_dict` described."""
         return cls(tuple(float(value) for value in values["mean"]), tuple(float(value) for value in values["std"]))
 
     def _vectors(self, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +113,7 @@ class Normalization:
             # could not meet autograd later.
             with torch.inference_mode(False):
                 pair = self._tensor(self.mean, batch), self._tensor(self.std, batch)
-            if type(pair[0]) is not Tensor:  # a tracer's stand-in, not to be kept
+            if type(pair[0]) is not Tensor:  # a tracer's stand-in, not to be cached
                 return pair
             self._on_device[key] = pair
         return self._on_device[key]
@@ -103,7 +126,7 @@ class Normalization:
 
 
 def _mean_and_std(counts: list[int]) -> tuple[float, float]:
-    """Of the values 0..255 counted in ``counts``, divided by 255."""
+    """Mean and standard deviation of the values 0..255, counted in ``counts``, divided by 255."""
     n = sum(counts)
     total = sum(value * count for value, count in enumerate(counts))
     squares = sum(value * value * count for value, count in enumerate(counts))

@@ -1,7 +1,6 @@
 """The data sets by name.
 
-To add one, write its loader, (where, download, size) -> DataSplit, and give it a line in one of the two
-tables.
+To add one, write its loader, (where, download, size) -> DataSplit, and a line for it in one of the two tables.
 """
 
 from __future__ import annotations
@@ -9,24 +8,23 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import DreamAccelError
-from .convert import resize_and_crop
 from .digits import load_digits
 from .folders import load_imagefolder
-from .image_set import DataSplit, ImageSet
+from .image_set import DataSplit
 from .npz import load_npz
 from .sources import default_data_dir
+from .splits import resize
 from .tiny_imagenet import load_tiny_imagenet
 from .torchvision_sets import load_torchvision
 
 Loader = Callable[[Path, bool, int | None], DataSplit]
 
-# Found in the data folder.
+# In the data folder.
 _NAMED: dict[str, tuple[str, Loader]] = {
     "digits": (
         "scikit-learn's handwritten digits: 1x8x8, 10 classes, 1,297 + 500 images, no download",
@@ -54,34 +52,42 @@ _NAMED: dict[str, tuple[str, Loader]] = {
     ),
     "tiny-imagenet": ("ImageNet at 3x64x64, 200 classes, 100,000 + 10,000 images", load_tiny_imagenet),
 }
-# Named with the path they lie at, as KIND:PATH.
+# At a path, named KIND:PATH.
 _AT_PATH: dict[str, tuple[str, Loader]] = {
     "imagefolder": (
         "a folder PATH/train/CLASS/* with PATH/test/CLASS/*, or PATH/CLASS/* (a fifth becomes the test set)",
         load_imagefolder,
     ),
-    "npz": ("a .npz file with the keys x_train, y_train, x_test, y_test", load_npz),
+    "npz": (
+        "a .npz file with the keys x_train, y_train, x_test, y_test, or train_images, train_labels, ... as MedMNIST",
+        load_npz,
+    ),
 }
 
 DATASETS: Mapping[str, str] = MappingProxyType(
     {name: text for name, (text, _) in _NAMED.items()} | {f"{kind}:PATH": text for kind, (text, _) in _AT_PATH.items()}
 )
-"""Every name ``load_dataset`` takes, with a line about each (images are train + test)."""
+"""Every name that :func:`load_dataset` takes, with a line about each (images are train + test)."""
 
 
 def load_dataset(
     name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = False, size: int | None = None
 ) -> DataSplit:
-    """The training and test set called ``name``, on the CPU as uint8.
+    """Load a data set by name.
 
-    name: a key of DATASETS, with a real path for PATH. Upper and lower case, "-" and "_" are the same.
-    data_dir: where named sets lie; default $DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data.
-    download: fetch a named set that is not there. Sets given by path, and digits, have nothing to fetch.
-    size: scale every image so that its shorter side has ``size`` pixels and cut out the centre, size x size;
-    default: images as they are.
+    Args:
+        name: a key of ``DATASETS``, with a real path for PATH. Upper and lower case, "-" and "_" are the same.
+        data_dir: the folder of named sets; default: $DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data.
+        download: fetch a named set that is not there. Sets given by path, and digits, have nothing to fetch.
+        size: scale every image so that its shorter side has ``size`` pixels and cut out the centre, size x size;
+            default: images as they are.
 
-    Raises DreamAccelError for an unknown name, a set that is not there, an unreadable file (named), images of
-    mixed sizes without ``size``, and whatever ImageSet.from_arrays refuses.
+    Returns:
+        the training and the test set, on the CPU as uint8.
+
+    Raises:
+        DreamAccelError: an unknown name, a set that is not there, an unreadable file (named), images of mixed sizes
+            without ``size``, or arrays that :meth:`ImageSet.from_arrays` refuses.
     """
     if size is not None and size < 1:
         raise DreamAccelError(f"size is {size}; it must be a number of pixels, 1 or more")
@@ -94,14 +100,7 @@ def load_dataset(
         where, load = Path(path).expanduser(), _AT_PATH[kind][1]
     else:
         raise DreamAccelError(_unknown(name, kind))
-    split = load(where, download, size)
-    if size is None:
-        return split
-    return replace(split, train=_resized(split.train, size), test=_resized(split.test, size))
-
-
-def _resized(images: ImageSet, size: int) -> ImageSet:
-    return replace(images, images=resize_and_crop(images.images, size))
+    return resize(load(where, download, size), size)
 
 
 def _unknown(name: str, kind: str) -> str:
@@ -114,4 +113,4 @@ def _unknown(name: str, kind: str) -> str:
         return f"{name!r} is a path, not a data set: write {remedy}, or {known}"
     close = difflib.get_close_matches(kind, [*_NAMED, *_AT_PATH], n=1)
     hint = f" (did you mean {close[0] if close[0] in _NAMED else close[0] + ':PATH'}?)" if close else ""
-    return f"unknown data set {name!r}{hint}: {known}"
+    return f"unknown data set {name!r}{hint}: {known}, or pass your own data, as in evaluate(result, data)"

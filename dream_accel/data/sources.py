@@ -1,10 +1,9 @@
-"""What the sources of data sets share: where data lie, what they need, and how their refusals read."""
+"""Parts shared by the sources of data sets: the data folder, optional imports, and refusals."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DreamAccelError
+from ..runtime.files import replacing
 
 
 def default_data_dir() -> Path:
@@ -21,7 +21,16 @@ def default_data_dir() -> Path:
 
 
 def require(module: str, package: str, purpose: str) -> Any:
-    """The imported module, or a refusal that says what it is for and how to install it."""
+    """Import a module that only some sources need.
+
+    Args:
+        module: the name to import.
+        package: the name to install.
+        purpose: what needs it, the beginning of the refusal.
+
+    Raises:
+        DreamAccelError: it cannot be imported; the message says how to install it.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -32,7 +41,7 @@ def require(module: str, package: str, purpose: str) -> Any:
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Refusals raised inside begin with the file or data set they are about."""
+    """Begin the refusals raised inside with the file or data set they are about."""
     try:
         yield
     except DreamAccelError as error:
@@ -40,7 +49,7 @@ def naming(source: object) -> Iterator[None]:
 
 
 def not_found(name: str, data_dir: Path, missing: Path) -> DreamAccelError:
-    """The refusal for a set whose file ``missing`` is not in ``data_dir``."""
+    """The refusal of a set whose file ``missing`` is not in ``data_dir``."""
     return DreamAccelError(
         f"{name} was not found in {data_dir} ({missing.relative_to(data_dir)} is missing); fetch it with "
         "--download (download=True), or name the folder that has it with data_dir= or the environment "
@@ -49,11 +58,6 @@ def not_found(name: str, data_dir: Path, missing: Path) -> DreamAccelError:
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write a .npz under a temporary name and rename it: no reader and no interruption meets half a file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a .npz atomically."""
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

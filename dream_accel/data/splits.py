@@ -1,4 +1,4 @@
-"""Stratified choices of rows: subsets of a set, and the train/test cut of sets that come without one."""
+"""Stratified choices of rows: subsets of a set, and test sets cut off sets that come without one."""
 
 from __future__ import annotations
 
@@ -11,25 +11,56 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from ..random import hash_rows
+from .convert import resize_and_crop
 from .image_set import DataSplit, ImageSet
 
 SetOrSplit = TypeVar("SetOrSplit", ImageSet, DataSplit)
 
+TEST_SHARE = 0.2
+"""Part of a set without a test set that becomes one."""
+
 
 def subset(data: SetOrSplit, n: int, seed: int = 0) -> SetOrSplit:
-    """A seeded stratified subset of n images; of a DataSplit, n training images beside the whole test set.
+    """A seeded stratified subset.
 
-    Class shares stay as near to the full set's as whole images allow, every class keeps at least one image,
-    and the images keep their order. The same seed gives the same subset on every device and in every version
-    of PyTorch and NumPy. Raises DreamAccelError unless n_classes <= n <= len(set).
+    Class shares stay as near to the full set's as whole images allow, every class keeps at least one image, and the
+    images keep their order. The same seed gives the same subset on every device and in every version of PyTorch and
+    NumPy.
+
+    Args:
+        data: the set to choose from.
+        n: images to keep, n_classes <= n <= len(set).
+        seed: names the draw.
+
+    Returns:
+        the set of n images; of a DataSplit, n training images and the whole test set.
+
+    Raises:
+        DreamAccelError: n is out of range.
     """
     if isinstance(data, DataSplit):
         return replace(data, train=subset(data.train, n, seed))
     return data.take(stratified_rows(data, n, int(seed)))
 
 
+def resize(split: DataSplit, size: int | None) -> DataSplit:
+    """Scale and centre-crop every image, antialiased and bilinear.
+
+    Args:
+        split: the data set.
+        size: the shorter side is scaled to ``size`` pixels and the centre cut out; None changes nothing.
+
+    Returns:
+        a split of size x size images.
+    """
+    if size is None:
+        return split
+    train, test = (replace(images, images=resize_and_crop(images.images, size)) for images in (split.train, split.test))
+    return replace(split, train=train, test=test)
+
+
 def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
-    """The rows ``subset`` keeps, ascending, (n,) int64 on the CPU."""
+    """The rows that :func:`subset` keeps, ascending, (n,) int64 on the CPU."""
     if not images.n_classes <= n <= len(images):
         raise DreamAccelError(
             f"a subset of {n} images was asked for; allowed is {images.n_classes} (one per class) to "
@@ -45,9 +76,16 @@ def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
 
 
 def allocate(counts: np.ndarray, n: int) -> np.ndarray:
-    """n split over the classes in proportion to ``counts`` (C,), each getting 1..counts[c].
+    """Split n over the classes in proportion to their sizes.
 
     Remainders go to the classes furthest below their share, ties to the lowest class.
+
+    Args:
+        counts: (C,) images per class, each at least 1.
+        n: C <= n <= sum(counts).
+
+    Returns:
+        (C,) integers 1..counts[c] that sum to n.
     """
     total = int(counts.sum())
     keep = np.minimum(np.maximum(counts * n // total, 1), counts)
@@ -59,8 +97,31 @@ def allocate(counts: np.ndarray, n: int) -> np.ndarray:
 
 
 def train_test_split(images: ImageSet, n_test: int) -> tuple[ImageSet, ImageSet]:
-    """(train, test) of a set that has no split: subset(images, n_test, seed=0) tests, the rest trains."""
+    """Cut a test set off a set that comes without one.
+
+    Returns:
+        (train, test): the test set is ``subset(images, n_test, seed=0)``, the rest is the training set.
+    """
     test = stratified_rows(images, n_test, seed=0)
     train = torch.ones(len(images), dtype=torch.bool)
     train[test] = False
     return images.take(train.nonzero()[:, 0]), images.take(test)
+
+
+def hold_out_test_set(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Cut off a stratified fifth, at least one image per class, drawn with seed 0.
+
+    Returns:
+        (train, test).
+
+    Raises:
+        DreamAccelError: a class with a single image, which cannot be in both.
+    """
+    counts = images.class_counts().tolist()
+    lonely = next((c for c, count in enumerate(counts) if count < 2), None)
+    if lonely is not None:
+        raise DreamAccelError(
+            f"class {lonely} ({images.class_names[lonely]!r}) has {counts[lonely]} image; cutting off a test set needs "
+            "at least 2 per class, so give more images or a test set"
+        )
+    return train_test_split(images, max(images.n_classes, round(TEST_SHARE * len(images))))

@@ -11,10 +11,11 @@ import numpy as np
 from ..errors import DreamAccelError, DreamAccelWarning
 from .decode import decode, image_files
 from .image_set import DataSplit, ImageSet
-from .npz import KEYS, read_npz
+from .npz import read_npz
 from .sources import naming, not_found, require, write_npz
 
 FOLDER = "tiny-imagenet-200"
+KEYS = ("x_train", "y_train", "x_test", "y_test")
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
@@ -22,12 +23,20 @@ MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 def load_tiny_imagenet(data_dir: Path, download: bool = False, size: int | None = None) -> DataSplit:
     """200 classes, 3x64x64, 100,000 training images; the official validation images are the test set.
 
-    (The official test images have no labels.) Classes are the WordNet ids, sorted, named by the first word
-    that words.txt gives for them, where that file exists.
+    The official test images have no labels. Classes are the WordNet ids, sorted, named by the first word that words.txt
+    gives for them, where that file exists.
+
+    Args:
+        data_dir: contains the folder ``tiny-imagenet-200``, or its cache ``tiny-imagenet-200.npz``.
+        download: fetch and unpack the official zip where neither is there.
+        size: applied later, by :func:`load_dataset`.
+
+    Raises:
+        DreamAccelError: the folder is missing or incomplete, a file is damaged (named), or the download failed.
     """
     folder, cache = data_dir / FOLDER, data_dir / f"{FOLDER}.npz"
     if cache.is_file():
-        arrays = read_npz(cache)
+        arrays = read_npz(cache, (*KEYS, "class_names"))
     else:
         if not folder.is_dir() and download:
             _fetch(data_dir)
@@ -55,7 +64,7 @@ def load_tiny_imagenet(data_dir: Path, download: bool = False, size: int | None 
 
 
 def _decode_folder(folder: Path) -> dict[str, np.ndarray]:
-    """What the cache holds. A folder with files missing, as a broken-off unzip leaves it, is refused."""
+    """The arrays of the cache. A folder with files missing, as an interrupted unzip leaves it, is refused."""
     train_folder, annotations = folder / "train", folder / "val" / "val_annotations.txt"
     if (folder / "wnids.txt").is_file():
         wnids = sorted(_lines(folder / "wnids.txt"))
@@ -112,7 +121,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _fetch(data_dir: Path) -> None:
-    """Download, check and unpack. The folder appears under its name only when it is whole."""
+    """Download, check and unpack. The folder gets its name only when it is complete."""
     utils = require("torchvision.datasets.utils", "torchvision", "downloading tiny-imagenet")
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The sets torchvision fetches. Its classes are asked for their arrays; samples are never iterated."""
+"""Data sets in torchvision's folder layouts, read through the arrays of its classes without iterating over samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CIFAR10_PARTS = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batc
 class _Set:
     class_name: str  # in torchvision.datasets
     files: tuple[str, ...]  # what torchvision reads, relative to the data folder
-    names: tuple[str, ...] | None  # None: torchvision has them
+    names: tuple[str, ...] | None  # None: torchvision's own
 
 
 def _idx_files(folder: str) -> tuple[str, ...]:
@@ -41,7 +41,17 @@ _SETS = {
 
 
 def load_torchvision(name: str, data_dir: Path, download: bool = False, size: int | None = None) -> DataSplit:
-    """One of the sets above, in torchvision's folder layout, official order and official split."""
+    """MNIST, FashionMNIST, SVHN, CIFAR-10 or CIFAR-100 in the official order and split.
+
+    Args:
+        name: a key of the table above.
+        data_dir: torchvision's ``root``.
+        download: fetch files that are missing.
+        size: applied later, by :func:`load_dataset`.
+
+    Raises:
+        DreamAccelError: torchvision or a file is missing, a file is damaged (named), or the download failed.
+    """
     known = _SETS[name]
     datasets = require("torchvision.datasets", "torchvision", f"the {name} data set")
     missing = next((path for path in (data_dir / file for file in known.files) if not path.exists()), None)
@@ -52,7 +62,10 @@ def load_torchvision(name: str, data_dir: Path, download: bool = False, size: in
     )
     names = known.names or tuple(train.classes)
     with naming(f"{name} in {data_dir}"):
-        return DataSplit(name, *(ImageSet.from_arrays(s.data, _labels(s), class_names=names) for s in (train, test)))
+        train_set, test_set = (
+            ImageSet.from_arrays(part.data, _labels(part), class_names=names) for part in (train, test)
+        )
+        return DataSplit(name, train_set, test_set)
 
 
 def _read(name: str, dataset: Any, data_dir: Path, train: bool, download: bool) -> Any:

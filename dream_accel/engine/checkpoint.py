@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
 from ..results import Progress
+from ..runtime.files import write_bytes
 
 FORMAT = "dream_accel.checkpoint/1"
 FREE_TO_CHANGE = ("iterations", "graphs", "eval_epochs", "eval_batch", "eval_networks")
@@ -28,19 +29,16 @@ class Checkpoint:
     """how the gradients per class were had, which a continued run keeps to"""
 
     def save(self, path: Path, recipe: Recipe) -> None:
-        """Write a safetensors file: to a temporary name first, then renamed."""
+        """Write a safetensors file atomically."""
         from safetensors.torch import save
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
         header = {
             "format": FORMAT,
             "recipe": json.dumps(asdict(recipe)),
             "history": json.dumps([asdict(line) for line in self.history]),
         }
         tensors = {"pixels": self.pixels.cpu().contiguous(), "velocity": self.velocity.cpu().contiguous()}
-        part.write_bytes(save(tensors, metadata=header))
-        part.replace(path)
+        write_bytes(path, save(tensors, metadata=header))
 
     @classmethod
     def load(cls, path: Path, recipe: Recipe) -> Checkpoint:

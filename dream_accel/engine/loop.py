@@ -7,27 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..data import DataSplit, load_dataset, subset
+from ..data import DataSplit
 from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
 from ..runtime.devices import find_device
 from ..synthetic import SyntheticSet
+from .assembly import assemble
 from .checkpoint import Checkpoint
-from .distiller import Distiller
+from .splits import load_split
 
 CHECKPOINT_SECONDS = 60.0
-
-
-def load_split(recipe: Recipe, device: torch.device, data_dir: str | None = None, download: bool = False) -> DataSplit:
-    """The data set a recipe names, cut to ``limit_train`` images, on ``device``."""
-    split = load_dataset(recipe.dataset, data_dir, download, recipe.size or None)
-    if recipe.limit_train:
-        split = subset(split, recipe.limit_train, recipe.seed)
-    return split.to(device)
 
 
 class Run:
@@ -58,7 +52,7 @@ class Run:
                     f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set asks for "
                     f"{expected}: continue the run on its own data set"
                 )
-        self._distiller = Distiller(self.recipe, split, state)
+        self._distiller = assemble(self.recipe, split, state)
         self.recipe = self._distiller.recipe
         self._state = self._distiller.state() if state is None else state
         self._saved = time.perf_counter()
@@ -104,7 +98,7 @@ class Run:
 
 def distill(
     recipe: Recipe,
-    data: DataSplit | None = None,
+    data: Any = None,
     *,
     device: str | torch.device | None = None,
     data_dir: str | None = None,
@@ -117,7 +111,8 @@ def distill(
 
     Args:
         recipe: from :func:`dream_accel.recipe`.
-        data: the data set; default: the one the recipe names.
+        data: the data set: a :class:`dream_accel.data.DataSplit`, or arrays or a map-style Dataset as
+            :func:`dream_accel.data.as_split` takes them. Default: the one the recipe names.
         device: where to run; default: a GPU if there is one.
         data_dir: where named data sets lie.
         download: fetch a named data set that is not there.
@@ -133,7 +128,10 @@ def distill(
         DreamAccelError: a data set, device or setting that cannot be used, features or pixels that became NaN or Inf.
     """
     where = find_device(device)
-    split = load_split(recipe, where, data_dir, download) if data is None else data.to(where)
+    split = load_split(recipe, where, data_dir, download, data)
+    if data is not None:
+        # The result shall say what it was made from.
+        recipe = replace(recipe, dataset=split.name)
     run = Run(recipe, split, checkpoint)
     interrupted = False
     try:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import DataSplit, ImageSet, Normalization
-from ..engine.loop import load_split
+from ..data import ImageSet, Normalization
+from ..engine.splits import load_split
 from ..errors import DreamAccelError
 from ..networks import make_network
 from ..networks.features import images_at_a_time
@@ -93,7 +93,7 @@ class Evaluation:
 
 def evaluate(
     result: Result,
-    data: DataSplit | None = None,
+    data: Any = None,
     *,
     networks: int | None = None,
     epochs: int | None = None,
@@ -108,7 +108,7 @@ def evaluate(
 
     Args:
         result: from :func:`dream_accel.distill` or :func:`dream_accel.load`.
-        data: the data set; default: the one the recipe names.
+        data: the data set, in any form :func:`dream_accel.data.as_split` takes. Default: the one the recipe names.
         networks, epochs, seed: override the recipe's.
         device: where to run; default: a GPU if there is one.
         data_dir: where named data sets lie.
@@ -123,7 +123,8 @@ def evaluate(
         DreamAccelError: the data set cannot be had, does not fit the images, or a protocol field is unknown.
     """
     where = find_device(device)
-    split = load_split(result.recipe, where, data_dir, download) if data is None else data.to(where)
+    # The size of the training set does not matter here.
+    split = load_split(replace(result.recipe, limit_train=0), where, data_dir, download, data)
     if tuple(result.images.shape[1:]) != split.test.shape:
         raise DreamAccelError(
             f"the distilled images are {tuple(result.images.shape[1:])} and {split.name}'s are {split.test.shape} "

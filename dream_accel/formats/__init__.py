@@ -18,5 +18,6 @@ Nothing is unpickled: files of tensors are read with ``weights_only=True``.
 
 from .families import FAMILIES, WRITERS, read, write
 from .foreign import Foreign
+from .loading import load
 
-__all__ = ["FAMILIES", "WRITERS", "Foreign", "read", "write"]
+__all__ = ["FAMILIES", "WRITERS", "Foreign", "load", "read", "write"]

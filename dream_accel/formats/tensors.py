@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import DreamAccelError
+from ..runtime.files import replacing
 
 _NUMBERS = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
 
@@ -47,8 +48,6 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def save_tensors(value: Any, path: Path) -> None:
-    """``torch.save`` under a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(value, part)
-    part.replace(path)
+    """``torch.save``, atomically."""
+    with replacing(path) as file:
+        torch.save(value, file)

@@ -1,15 +1,15 @@
-"""Gradients in the weights for every class of one batch: the ways to have them.
+"""Per-class weight gradients: three implementations.
 
 The classes share the weights, so activations and their gradients are those of one large batch; only the weight
-gradients must be kept apart. Which way is fastest depends on the device (``choice.py`` measures):
+gradients must be kept apart. The fastest implementation depends on the device (:mod:`dream_accel.matching.choice`):
 
 ``loop``
-    one forward and backward pass per class. Least memory; wins on CPUs.
+    one forward and backward pass per class. Least memory; fastest on CPUs.
 ``vmap``
     ``torch.func.vmap`` over ``grad``: all classes in every launch; weight gradients become grouped convolutions.
 ``capture``
-    one forward and backward pass of all classes that notes what goes into each matched layer and the gradient of what
-    comes out; the weight gradients of each class are formed from these.
+    one forward and backward pass of all classes that keeps the input of each matched layer and the gradient of its
+    output; the weight gradients of each class are computed from these.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-WAYS = ("loop", "vmap", "capture")
-
 
 def by_loop(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
-    """Class after class."""
+    """One forward and backward pass per class."""
     wanted = list(parameters.values())
     per_class = []
     for c, own in enumerate(images, first):
         labels = torch.full((len(own),), c, dtype=torch.int64, device=own.device)
         loss = F.cross_entropy(network(own), labels)
         per_class.append(torch.autograd.grad(loss, wanted, create_graph=create_graph))
-    return [torch.stack(own) for own in zip(*per_class, strict=True)]
+    # Of one class a view: a copy would cost time and change the memory format.
+    return [torch.stack(own) if len(own) > 1 else own[0].unsqueeze(0) for own in zip(*per_class, strict=True)]
 
 
 def by_vmap(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
-    """All classes in every operator."""
+    """All classes in every operator, by ``torch.func.vmap``."""
     fixed = {
         name: tensor.detach()
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
@@ -61,15 +60,15 @@ def by_vmap(
 def by_capture(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
-    """From what goes into each matched layer and the gradient of what comes out."""
+    """Gradients computed from the input of each matched layer and the gradient of its output."""
     owners = _owners(network, parameters)
     into: dict[nn.Module, Tensor] = {}
     out: dict[nn.Module, Tensor] = {}
 
-    def note(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         into[layer], out[layer] = args[0], output
 
-    handles = [layer.register_forward_hook(note) for layer in {layer for layer, _ in owners}]
+    handles = [layer.register_forward_hook(keep) for layer in {layer for layer, _ in owners}]
     try:
         logits = network(images.flatten(0, 1))
     finally:
@@ -93,18 +92,18 @@ def by_capture(
 
 
 CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
-"""The functions by name: ``(network, parameters, images (C, n, ...), create_graph, first)``, where ``first`` is the
-label of the first class; the others follow."""
+"""The implementations by name: ``(network, parameters, images (C, n, ...), create_graph, first)``, where ``first`` is
+the label of the first class; the labels of the others follow it."""
 
 
-def why_not(way: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
-    """Why a way cannot serve a network, or None where it can."""
-    if way == "loop":
+def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
+    """The reason an implementation cannot serve a network; None where it can."""
+    if name == "loop":
         return None
     mixing = next((m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
     if mixing is not None:
         return f"its {type(mixing).__name__} would mix the classes, or update statistics inside vmap"
-    if way == "vmap":
+    if name == "vmap":
         return None
     for layer, name in _owners(network, parameters):
         if (type(layer), name) not in _FORMULAS or getattr(layer, "padding_mode", "zeros") != "zeros":

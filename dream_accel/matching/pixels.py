@@ -24,12 +24,15 @@ class PixelSGD:
         lr: learning rate.
         momentum: 0 to 1.
         sweep: ``"per_class"`` or ``"joint"``.
+        velocity: shaped like ``pixels``, changed in place; default: zeros.
     """
 
-    def __init__(self, pixels: Tensor, lr: float, momentum: float, sweep: str = "per_class") -> None:
+    def __init__(
+        self, pixels: Tensor, lr: float, momentum: float, sweep: str = "per_class", velocity: Tensor | None = None
+    ) -> None:
         turns = len(pixels) if sweep == "per_class" else 1
         self.pixels = pixels
-        self.velocity = torch.zeros_like(pixels)
+        self.velocity = torch.zeros_like(pixels) if velocity is None else velocity
         self.decay = momentum**turns
         self.rate = lr * sum(momentum**j for j in range(turns))
 

@@ -21,7 +21,7 @@ class ConvNet(nn.Module):
         depth: number of blocks; each halves the image.
 
     Raises:
-        DreamAccelError: the image vanishes before the last block.
+        DreamAccelError: the image has no pixel left before the last block.
     """
 
     def __init__(self, shape: tuple[int, int, int], n_classes: int, width: int = 128, depth: int = 3) -> None:
@@ -48,9 +48,9 @@ class ConvNet(nn.Module):
         self.classifier = nn.Linear(width * rows * columns, n_classes)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(n, D) the flattened last feature map of (n, channels, height, width) images."""
+        """The flattened last feature map (n, D) of images (n, channels, height, width)."""
         return torch.flatten(self.features(images), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, n_classes) logits."""
+        """Logits (n, n_classes) of images (n, channels, height, width)."""
         return self.classifier(self.embed(images))

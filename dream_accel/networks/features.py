@@ -1,4 +1,4 @@
-"""Embedding images with whatever network the caller has, in chunks of bounded memory."""
+"""Features of images by any network or callable, in chunks of bounded memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..data import to_float
 from ..errors import DreamAccelError
 from ..runtime.heap import retained_heap
 
 Embedder = Callable[[Tensor], Tensor]
 
 ALL_FEATURES = 1 << 16
-"""An ``idx_to`` past every layer: ``get_feature`` then returns all it has, the last feature map last."""
+"""An ``idx_to`` past every layer, for which ``get_feature`` returns all feature maps, the last one last."""
 
 
 def embedder_of(source: nn.Module | Embedder) -> Embedder:
     """The function from images (n, ...) to features (n, ...) of a network or callable.
 
-    A network is asked for its ``embed`` method (DC, DM, DREAM), then for the last entry of ``get_feature(images,
-    idx_from, idx_to)`` (IDC, DANCE); else the input of the last ``nn.Linear`` it runs is read off a forward pass. The
-    network is looked for behind DataParallel, DistributedDataParallel and torch.compile, whose own forward a hook would
-    not survive. Anything else is called as it is.
+    The features are those of the first of these that the network has: its ``embed(images)`` (DC, DM, DREAM); the last
+    entry of its ``get_feature(images, idx_from, idx_to)`` (IDC, DANCE); the input of the last ``nn.Linear`` that runs
+    in a forward pass, read by a hook. DataParallel, DistributedDataParallel and torch.compile are unwrapped first,
+    since hooks do not work through them. A callable is returned unchanged.
+
+    Args:
+        source: a network, or a callable from images (n, ...) to features (n, ...).
 
     Raises:
         DreamAccelError: neither a network nor a callable, or a network with none of the three.
@@ -46,7 +50,7 @@ def embedder_of(source: nn.Module | Embedder) -> Embedder:
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel, torch.compile and whatever else only passes it on."""
+    """The network inside DataParallel, DistributedDataParallel, torch.compile and other wrappers of a single module."""
     while True:
         if isinstance(getattr(network, "_orig_mod", None), nn.Module):
             network = network._orig_mod  # type: ignore[assignment]
@@ -57,7 +61,7 @@ def unwrap(network: nn.Module) -> nn.Module:
 
 
 def _input_of_last(layers: list[nn.Linear], network: nn.Module, images: Tensor) -> Tensor:
-    """What the layer that runs last is given: the order of definition does not tell which that is."""
+    """The input of the layer that runs last, which the order of definition does not tell."""
     seen: list[Tensor] = []
 
     def remember(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -82,15 +86,11 @@ def _no_features(network: nn.Module) -> DreamAccelError:
     )
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1]; float images as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
 def images_at_a_time(device: torch.device) -> int:
-    """How many images go forward together where nothing is learned from them.
+    """Images of one forward pass without gradients.
 
-    On a CPU few enough for caches, and for the allocator to reuse their memory; on a GPU enough to fill it.
+    On a CPU 64: few enough for its caches, and for the allocator to reuse their memory. Elsewhere 512: enough to fill a
+    GPU.
     """
     return 64 if device.type == "cpu" else 512
 
@@ -103,9 +103,20 @@ def embed_rows(
     normalize: Embedder | None = None,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """(len(rows), D) features of the chosen images; ``chunk_size`` images are in floating point at a time.
+    """Compute the features of chosen images, in evaluation mode and without gradients.
 
-    By default as many as :func:`images_at_a_time` says.
+    Args:
+        images: (N, ...) uint8, or floating point.
+        rows: (n,) int64, indices into ``images``, at least one.
+        source: a network or callable, as :func:`embedder_of` takes it.
+        normalize: applied to floating-point images before the network; default: nothing.
+        chunk_size: images in floating point at a time; default: :func:`images_at_a_time`.
+
+    Returns:
+        (n, D) features, of the dtype and on the device that the network gives.
+
+    Raises:
+        DreamAccelError: no rows, a source without features, or features that are not (n, ...).
     """
     if len(rows) == 0:
         raise DreamAccelError("no images to embed")
@@ -124,7 +135,7 @@ def embed_rows(
 
 
 def _embed_chunk(images: Tensor, embed: Embedder, normalize: Embedder | None) -> Tensor:
-    """(n, D). A function of its own, so that one chunk of images is gone before the next is made."""
+    """(n, D) features. A function of its own, so that one chunk of images is freed before the next is made."""
     chunk = to_float(images)
     out = embed(chunk if normalize is None else normalize(chunk))
     if not isinstance(out, Tensor) or out.dim() < 2 or len(out) != len(chunk):
@@ -135,7 +146,7 @@ def _embed_chunk(images: Tensor, embed: Embedder, normalize: Embedder | None) ->
 
 @contextmanager
 def _evaluation_mode(source: object) -> Iterator[None]:
-    """Features must not move running statistics or depend on dropout."""
+    """Keep features from moving running statistics and from depending on dropout."""
     training = [module for module in source.modules() if module.training] if isinstance(source, nn.Module) else []
     for module in training:
         module.training = False

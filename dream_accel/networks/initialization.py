@@ -1,4 +1,4 @@
-"""Drawing the weights of a network from a stream of its own."""
+"""Weights of a network drawn from a random stream of their own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def initialize(network: Network, seed: int) -> Network:
-    """Redraw every parameter in place: PyTorch's default distributions, without the global generator.
+    """Redraw the parameters in place: PyTorch's default distributions, without the global generator.
 
     Weights and biases of convolutions and linear layers are uniform in ±1/sqrt(fan_in); norms become the identity.
+    Parameters of other layers are left as they are.
+
+    Args:
+        network: changed in place.
+        seed: of a generator on the CPU, so that a seed gives the same weights on every device.
+
+    Returns:
+        ``network``.
     """
     draw = torch.Generator().manual_seed(seed)
     for module in network.modules():

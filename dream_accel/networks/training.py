@@ -1,4 +1,4 @@
-"""Training a network on images, as the matching loop and the evaluation both do."""
+"""SGD training of a network on augmented images, shared by the matching loop and the evaluation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..augment import Augmentation, cutmix
+from ..data import to_float
 from ..random import derive_seed
-from .features import to_float
 
 
 class Rows:
     """Row numbers 0..n-1 in random order, drawn anew whenever they are used up.
 
     Args:
-        n: how many rows there are.
-        draws: where the orders are drawn from; the rows live on its device.
+        n: number of rows.
+        draws: the generator of the orders; the rows are on its device.
     """
 
     def __init__(self, n: int, draws: torch.Generator) -> None:
@@ -27,7 +27,7 @@ class Rows:
         self._rest = torch.empty(0, dtype=torch.int64, device=draws.device)
 
     def batches(self, count: int, size: int) -> Iterator[Tensor]:
-        """The next ``count`` rows, at most ``size`` at a time."""
+        """The next ``count`` rows in batches of at most ``size``."""
         while count > 0:
             yield self.take(min(size, count))
             count -= size
@@ -44,18 +44,24 @@ class Rows:
 class Trainer:
     """SGD steps on augmented, CutMixed, normalised batches.
 
-    Functions of tensors that ask the host nothing and change parameters and velocities in place, so that they can be
-    recorded; the random stream is ``draws``.
+    The steps are functions of tensors that never wait for the device and change parameters and velocities in place, so
+    that they can be recorded in CUDA graphs.
 
     Args:
         network: trained in place.
         normalize: applied after augmentation, which works on pixels in [0, 1].
-        lr, momentum, weight_decay: of SGD, as in ``torch.optim.SGD``.
+        lr: learning rate, as in ``torch.optim.SGD``.
+        momentum: as in ``torch.optim.SGD``, 0 to 1.
+        weight_decay: as in ``torch.optim.SGD``.
         augment: names for :class:`dream_accel.augment.Augmentation`, one draw per image.
-        cutmix_probability: per batch.
+        cutmix_probability: per batch, 0 to 1.
         device: of the network and of the draws.
         seed: together with ``keys`` names the random stream.
+        keys: numbers and strings, such as the outer iteration.
         channels_last: memory format of the images.
+
+    Attributes:
+        draws: the generator of all random numbers of the steps, which a recording has to register.
     """
 
     def __init__(
@@ -85,12 +91,20 @@ class Trainer:
         self.restart(seed, *keys)
 
     def restart(self, seed: int, *keys: object) -> None:
-        """Forget the velocity, and begin the random stream that seed and keys name."""
+        """Set the velocity to zero and begin the random stream that ``seed`` and ``keys`` name."""
         self.draws.manual_seed(derive_seed(seed, "training", *keys))
         torch._foreach_zero_(self._velocity)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step on images (n, C, H, W) in [0, 1] and labels (n,); the loss, detached."""
+        """Take one step.
+
+        Args:
+            images: (n, C, H, W) floating point in [0, 1].
+            labels: (n,) int64.
+
+        Returns:
+            the loss (), detached.
+        """
         images = self.augment(images, self.draws)
         images, partners, weight = cutmix(images, labels, self.cutmix_probability, self.draws)
         images = self.normalize(images)
@@ -107,14 +121,17 @@ class Trainer:
         return loss.detach()
 
     def steps(self, rows: Tensor, *, images: Tensor, labels: Tensor, batch: int, lr: float) -> Tensor:
-        """Steps on the given rows of a data set in turn; the last loss.
+        """Take steps on the given rows of a data set in turn.
 
         Args:
             rows: (n,) int64, at least one.
             images: (N, C, H, W) uint8, or float in [0, 1].
             labels: (N,) int64.
             batch: rows of a step at most.
-            lr: learning rate of these steps; an argument, so that a recording is made for each.
+            lr: learning rate of these steps; an argument, so that each has its own recording.
+
+        Returns:
+            the loss () of the last step, detached.
         """
         self.lr = lr
         for some in rows.split(batch):

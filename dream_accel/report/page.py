@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation import Row
-from ..results import Progress, Result, versions, write_text
+from ..results import Progress, Result, versions
+from ..runtime.files import write_bytes, write_text
 
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
@@ -38,11 +39,15 @@ def write_report(result: Result, folder: Path, rows: Sequence[Row] = ()) -> None
         folder: where they go; must exist.
         rows: the accuracy table; may be empty.
     """
-    preview = render_grid(result.images, result.labels, result.class_names)
-    part = folder / (PREVIEW_FILE + ".part")
-    part.write_bytes(preview)
-    part.replace(folder / PREVIEW_FILE)
+    preview = write_preview(result.images, result.labels, result.class_names, folder)
     write_text(folder / REPORT_FILE, _page(result, preview, rows))
+
+
+def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], folder: Path) -> bytes:
+    """Write preview.png, the grid of :func:`render_grid`; its bytes."""
+    preview = render_grid(images, labels, class_names)
+    write_bytes(folder / PREVIEW_FILE, preview)
+    return preview
 
 
 def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""Where to run."""
+"""Devices: the one to run on, and what it can do."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from ..errors import DreamAccelError
 
 
 def reading_waits(tensor: torch.Tensor) -> bool:
-    """Whether looking at the values makes the host wait: everywhere but in its own memory."""
+    """Whether reading the values makes the host wait: on every device but the CPU."""
     return tensor.device.type != "cpu"
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, else the CUDA device if there is one, else the CPU.
 
+    Args:
+        name: as ``torch.device`` takes it, or ``"auto"``, which is the default.
+
     Raises:
-        DreamAccelError: no such device here.
+        DreamAccelError: this machine has no such device, or its driver does not work.
     """
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -33,7 +36,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def bf16_supported(device: torch.device) -> bool:
-    """Whether networks can be trained in bfloat16 there; on CPUs that takes AVX-512."""
+    """Whether networks can be trained in bfloat16 on a device; a CPU needs AVX-512 for that."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:

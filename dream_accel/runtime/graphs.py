@@ -1,11 +1,11 @@
 """CUDA graphs: a function of tensors recorded once for every kind of input, and replayed with a single launch.
 
     step = GraphedFunction(update, in_place=("pixels",), generators=(draws,))
-    loss = step(indices, pixels=pixels)     # first call of a kind: as it is; second: recorded; then replayed
+    loss = step(indices, pixels=pixels)     # first call of a kind: eager; second: recorded; then replayed
 
-Every call runs the function exactly once, so it may change state: the first call of a kind is also the warm-up that
+Every call runs the function exactly once, so it may change state: the first call of a kind is also the warm-up, which
 compiles kernels and lets libraries allocate, and recording runs nothing by itself. On a CPU, or while an outer graph is
-being recorded, the function is simply called.
+being recorded, the function is called eagerly.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from torch import Tensor
 from ..errors import DreamAccelError
 
 MAX_KINDS = 256
-"""Kinds of input a function remembers to have seen once."""
+"""Kinds of input that a function remembers after their first call."""
 
 
 class Recording(NamedTuple):
-    """What a backend hands back for a recorded function."""
+    """A recorded function: how to replay it, and the outputs each replay overwrites."""
 
     replay: Callable[[], None]
     outputs: Any
 
 
 class GraphBackend(Protocol):
-    """What records and replays; the tests put one in that needs no GPU."""
+    """Records and replays functions; the tests use one that needs no GPU."""
 
     def serves(self, device: torch.device) -> bool:
         """Whether functions of tensors on ``device`` can be recorded at this moment."""
         ...
 
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Run the function once, as a recording needs it."""
+        """Run the function once, so that a recording can follow."""
         ...
 
     def record(self, call: Callable[[], Any], device: torch.device, generators: Sequence[torch.Generator]) -> Recording:
@@ -55,11 +55,11 @@ class CudaGraphs:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def serves(self, device: torch.device) -> bool:
-        """On CUDA devices, unless the current stream is being recorded already."""
+        """Whether this is a CUDA device and the current stream is not being recorded already."""
         return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
 
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """On a side stream, where recording will happen too: autograd and cuBLAS keep state for every stream."""
+        """Run on the side stream that records too, since autograd and cuBLAS keep state for every stream."""
         with torch.cuda.device(device):
             current = torch.cuda.current_stream()
             side = self._side_stream(device)
@@ -72,11 +72,11 @@ class CudaGraphs:
         return outputs
 
     def record(self, call: Callable[[], Any], device: torch.device, generators: Sequence[torch.Generator]) -> Recording:
-        """Recording into memory of the graph's own. Draws of registered generators move on with every replay."""
+        """Record into memory of the graph's own. Registered generators advance with every replay."""
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        # Other threads, such as those that load data, may go on calling CUDA meanwhile.
+        # thread_local: other threads, such as those that load data, may call CUDA meanwhile.
         recording = torch.cuda.graph(graph, stream=self._side_stream(device), capture_error_mode="thread_local")
         with torch.cuda.device(device), recording:
             outputs = call()
@@ -96,23 +96,23 @@ class GraphedFunction:
     has its own graph, input buffers and outputs; the least recently used one is dropped beyond ``max_graphs``.
 
     Inputs are copied into the graph's buffers, so the function must not write to them. Tensors named ``in_place`` are
-    read and written where they lie instead: for state, and for inputs too large to copy. Their address belongs to
-    the kind, so a graph is replayed only for a tensor that lies where the recorded one lay; it keeps no tensor alive.
+    read and written at their own address instead: for state, and for inputs too large to copy. The address belongs to
+    the kind, so a graph is replayed only for a tensor at the address of the recorded one; it keeps no tensor alive.
     State the function reaches in other ways, such as the parameters of a module, must stay at its address as well.
 
-    The function must not ask the host (``.item()``, ``nonzero``), nor draw from CUDA generators that are not listed
-    (the default one always is), and must be called on one stream at a time.
+    The function must not wait for the device (``.item()``, ``nonzero``), nor draw from CUDA generators that are not
+    listed (the default one always is), and must be called on one stream at a time.
 
     Args:
         function: called with positional and keyword arguments that are tensors, lists or tuples of tensors, or
             hashable; returns a tensor or a (nested) tuple, list or named tuple of tensors and constants.
         in_place: names of keyword arguments that are not copied.
-        generators: CUDA generators the function draws from. Reseed them as you like; keep the objects.
+        generators: CUDA generators the function draws from. They may be reseeded, but not replaced.
         copy_outputs: return copies. Otherwise the outputs **belong to the graph and the next call of the same kind
             overwrites them**: read or copy them before. Either way they carry no autograd history.
         max_graphs: graphs kept at most, at least 1.
-        enabled: False calls the function as it is, always.
-        backend: what records; for tests.
+        enabled: False always calls the function eagerly.
+        backend: records and replays; default: CUDA graphs. For tests.
     """
 
     def __init__(
@@ -151,7 +151,12 @@ class GraphedFunction:
         self._seen.clear()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """``function(*args, **kwargs)``, replayed where it can be."""
+        """Compute ``function(*args, **kwargs)``, by replay where there is a recording.
+
+        Raises:
+            DreamAccelError: an argument is neither a tensor, a list of them nor hashable, or the function cannot be
+                recorded.
+        """
         device = next((tensor.device for tensor in _tensors((args, kwargs))), None)
         if not self.enabled or device is None or not self.backend.serves(device):
             return self.function(*args, **kwargs)
@@ -182,11 +187,7 @@ class GraphedFunction:
 
 
 class Graph:
-    """One recorded call: its input buffers, its outputs, and the means to run it again.
-
-    Raises:
-        DreamAccelError: called with other shapes, dtypes, devices, addresses or constants than it was recorded with.
-    """
+    """One recorded call: its input buffers, its outputs and its replay. Arguments as of :class:`GraphedFunction`."""
 
     def __init__(
         self,
@@ -202,14 +203,18 @@ class Graph:
         self.signature = _signature(args, kwargs, self.in_place)
         copied = {name: value for name, value in kwargs.items() if name not in self.in_place}
         static_args, static_kwargs = _map_tensors(_buffer_like, (args, copied))
-        # Only what is copied into is kept; tensors taken in place stay the caller's.
+        # Only the buffers are kept; tensors used in place stay the caller's.
         self._buffers = list(_tensors((static_args, static_kwargs)))
         call = functools.partial(function, *static_args, **{**kwargs, **static_kwargs})
         self._replay, outputs = (backend or CudaGraphs()).record(call, device, generators)
         self.outputs = _map_tensors(Tensor.detach, outputs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Copy the inputs, run, and return the outputs, which the next call overwrites."""
+        """Copy the inputs, replay, and return the outputs, which the next call overwrites.
+
+        Raises:
+            DreamAccelError: other shapes, dtypes, devices, addresses or constants than those recorded.
+        """
         signature = _signature(args, kwargs, self.in_place)
         if signature != self.signature:
             raise DreamAccelError(
@@ -245,7 +250,7 @@ def _describe(value: Any, by_address: bool) -> Hashable:
 
 
 def _settings() -> Hashable:
-    """What chooses kernels beside the arguments."""
+    """Global settings that choose kernels, as the arguments do."""
     return (
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
@@ -257,7 +262,7 @@ def _settings() -> Hashable:
 
 
 def _buffer_like(tensor: Tensor) -> Tensor:
-    """With the values in it: whatever looks at them while recording sees sensible ones."""
+    """A copy with the values, so that code that reads them while recording sees sensible ones."""
     return tensor.detach().clone()
 
 

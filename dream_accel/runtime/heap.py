@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process while a CPU works through the same large tensors again and again."""
+"""Freed memory kept in the process while a CPU allocates the same large tensors again and again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def retained_heap() -> Iterator[None]:
 
     PyTorch has no cache for CPU memory: an activation of a few MB is freed, its pages go back, and the next step has
     them zeroed and mapped again, which takes up to half the time of a training step. Inside, glibc's allocator keeps
-    them (one setting for the process; blocks above 32 MB are not affected). At the end what is unused is given back,
-    and the thresholds are set to where glibc's own adaptation ends for a program with tensors of this size. Elsewhere
-    than on glibc nothing happens. May be nested.
+    them (one setting for the process; blocks above 32 MB are not affected). At the end unused memory is given back, and
+    the thresholds are set to where glibc's own adaptation ends for a program with tensors of this size. Without glibc
+    nothing happens. May be nested.
     """
     global _depth
     libc = _glibc()
@@ -52,7 +52,7 @@ def _glibc() -> Any:
     """The C library where it is glibc, else None."""
     try:
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018 (asks whether the symbol is there)
+        libc.gnu_get_libc_version  # noqa: B018 (raises where the symbol is missing)
     except (OSError, AttributeError, TypeError):
         return None
     return libc

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from ..arrays import to_tensor
 from ..clustering import check_finite, finite_rows
+from ..data import to_float
 from ..errors import DreamAccelError, DreamAccelWarning
-from ..networks.features import Embedder, embed_rows, to_float
+from ..networks.features import Embedder, embed_rows
 from ..random import derive_seed, generator
 from .classes import class_order, fill_picks, labels_beside
 from .strategies import find_strategy
+
+Embedding = Callable[[nn.Module | Embedder, Tensor, Tensor], Tensor]
 
 
 class RepresentativeSampler:
@@ -36,12 +39,12 @@ class RepresentativeSampler:
         normalize: applied to floating point images before they are embedded; batches are returned without it.
         max_iter: K-Means iterations per refresh at most.
         chunk_size: images embedded at a time; default: 64 on a CPU, else 512.
+        embed: computes features, ``(network or callable, images, rows) -> (len(rows), D)``; the engine passes its
+            graphed version. Default: :func:`dream_accel.networks.features.embed_rows`.
 
     Attributes:
         indices: (C, n) int64, the current picks as indices into ``images``.
         labels: (C, n) int64, their classes.
-        embed: ``(network or callable, images, rows) -> (len(rows), D)``, how features are had; may be replaced by a
-            recorded form of itself.
 
     Raises:
         DreamAccelError: images and labels that do not belong together, an unknown strategy, NaN or Inf pixels.
@@ -61,6 +64,7 @@ class RepresentativeSampler:
         normalize: Embedder | None = None,
         max_iter: int = 20,
         chunk_size: int | None = None,
+        embed: Embedding | None = None,
     ) -> None:
         if min(n_clusters, per_cluster, interval, 1 if chunk_size is None else chunk_size) < 1:
             raise DreamAccelError(
@@ -82,7 +86,7 @@ class RepresentativeSampler:
 
         if self.images.is_floating_point():
             check_finite(self.images.flatten(1), "images")
-        self.embed: Callable[[nn.Module | Embedder, Tensor, Tensor], Tensor] = self._embed_rows
+        self._embed: Embedding = self._embed_rows if embed is None else embed
         self._order, self._offsets = class_order(self.images, labels_beside(self.images, labels))
         self._sizes = self._offsets.diff().tolist()
         self._announce_small_classes()
@@ -132,7 +136,7 @@ class RepresentativeSampler:
             source = self.features if self.features is not None else network
             if source is None:
                 raise DreamAccelError("no network to embed with: pass one to update(net), or features= to the sampler")
-            x = self.embed(source, self.images, self._order)
+            x = self._embed(source, self.images, self._order)
             self._finite &= finite_rows(x).all()
         seed = derive_seed(self.seed, "picks", *self._keys, self._step)
         picks = self.strategy.pick(x, self._offsets, self.n_clusters, self.per_cluster, seed, self.max_iter)

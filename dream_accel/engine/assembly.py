@@ -1,0 +1,190 @@
+"""The assembly of a run: every part built from the recipe, in the order in which they need each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..data import DataSplit
+from ..errors import DreamAccelError
+from ..groups import first_rows
+from ..matching.choice import choose_implementation
+from ..matching.class_gradients import CLASS_GRADIENTS, refusal
+from ..matching.objective import Objective
+from ..matching.pixels import PixelSGD
+from ..matching.step import MatchingStep
+from ..networks import initialize, make_network
+from ..networks.features import embed_rows
+from ..networks.training import Trainer
+from ..random import derive_seed
+from ..recipes import RECIPES, Recipe
+from ..sampling import RepresentativeSampler
+from ..sampling.classes import fill_picks
+from ..synthetic import check_packing, initial_images
+from .checkpoint import Checkpoint
+from .compute import Compute
+from .distiller import Distiller
+from .schedules import SCHEDULES
+
+
+def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> Distiller:
+    """Build a distillation.
+
+    Args:
+        recipe: the settings.
+        split: the data set, on the device where everything shall run.
+        state: where to continue; default: at the beginning, from the recipe's initial images.
+
+    Returns:
+        the distiller; its ``recipe`` has the implementation of the class gradients decided.
+
+    Raises:
+        DreamAccelError: settings that do not fit the data set or the device.
+    """
+    check_packing(recipe.ipc, recipe.factor, split.train.shape[1:])
+    method = RECIPES[recipe.recipe]
+    compute = Compute.of(recipe, split)
+    objective = method.objective(recipe)
+    network = build_network(recipe, split, compute)
+    sampler = build_sampler(recipe, split, compute, network)
+    pixels = build_pixels(recipe, split, compute, network, state)
+    recipe = decide_class_gradients(recipe, split, compute, objective, network, sampler, pixels, state)
+    return Distiller(
+        recipe,
+        split,
+        compute,
+        network=network,
+        trainer=build_trainer(recipe, compute, network),
+        sampler=sampler,
+        matching=build_matching(recipe, split, compute, objective),
+        pixels=pixels,
+        schedule=SCHEDULES[method.SCHEDULE],
+    )
+
+
+def build_network(recipe: Recipe, split: DataSplit, compute: Compute) -> nn.Module:
+    """The network that every outer iteration draws anew."""
+    shape, n_classes = split.train.shape, split.train.n_classes
+    return compute.placed(make_network(recipe.network, shape, n_classes, recipe.width, recipe.depth_for(shape), 0))
+
+
+def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Trainer:
+    """The network's own training on real images."""
+    return Trainer(
+        network,
+        compute.normalization,
+        lr=recipe.network_lr,
+        momentum=recipe.network_momentum,
+        weight_decay=recipe.weight_decay,
+        augment=recipe.train_augment,
+        cutmix_probability=recipe.cutmix,
+        device=compute.device,
+        seed=recipe.seed,
+        keys=("init",),
+        channels_last=compute.channels_last,
+    )
+
+
+def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> RepresentativeSampler:
+    """The choice of real images, embedding by a recorded function."""
+
+    def embed(rows: Tensor, *, images: Tensor) -> Tensor:
+        with compute.autocast():
+            return embed_rows(images, rows, network, compute.prepared)
+
+    recorded = compute.recorded(embed, ("images",))
+    return RepresentativeSampler(
+        split.train.images,
+        split.train.labels,
+        recipe.n_clusters,
+        recipe.per_cluster,
+        recipe.interval,
+        recipe.strategy,
+        seed=recipe.seed,
+        max_iter=recipe.kmeans_iterations,
+        embed=lambda _, images, rows: recorded(rows, images=images),
+    )
+
+
+def build_pixels(
+    recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module, state: Checkpoint | None
+) -> PixelSGD:
+    """The synthetic images with their optimiser: as a checkpoint has them, or as the recipe begins."""
+    if state is None:
+        start, velocity = _initial_images(recipe, split, compute, network), None
+    else:
+        start, velocity = (kept.to(compute.device, copy=True) for kept in (state.pixels, state.velocity))
+    lr = recipe.pixel_lr_for(split.train.shape)
+    return PixelSGD(start, lr, recipe.pixel_momentum, recipe.pixel_sweep, velocity)
+
+
+def build_matching(recipe: Recipe, split: DataSplit, compute: Compute, objective: Objective) -> MatchingStep:
+    """The comparison of real and synthetic images."""
+    return MatchingStep(
+        objective,
+        recipe.match_augment,
+        compute.normalization,
+        recipe.factor,
+        recipe.max_synthetic,
+        split.train.n_classes,
+        compute.device,
+        recipe.class_gradients,
+        compute.channels_last,
+    )
+
+
+def decide_class_gradients(
+    recipe: Recipe,
+    split: DataSplit,
+    compute: Compute,
+    objective: Objective,
+    network: nn.Module,
+    sampler: RepresentativeSampler,
+    pixels: PixelSGD,
+    state: Checkpoint | None,
+) -> Recipe:
+    """The recipe with its implementation of the class gradients: as given, as the run began with, or the fastest.
+
+    Raises:
+        DreamAccelError: the one given cannot serve the network.
+    """
+    parameters = objective.parameters(network)
+    name = recipe.class_gradients if state is None or recipe.class_gradients != "auto" else state.class_gradients
+    if name != "auto":
+        if (reason := refusal(name, network, parameters)) is not None:
+            raise DreamAccelError(f"class_gradients is {name!r}, which cannot serve this network: {reason}; use loop")
+        return replace(recipe, class_gradients=name)
+
+    # Any rows do for timing; fill_picks repeats those of small classes.
+    indices = fill_picks(first_rows(*split.train.by_class(), sampler.batch_size))
+
+    def step_of(candidate: str) -> Callable[[], Any]:
+        step = build_matching(replace(recipe, class_gradients=candidate), split, compute, objective)
+        step.restart(recipe.seed, "init")
+
+        def call(indices: Tensor, *, images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            with compute.autocast():
+                return step(network, images, indices, pixels)
+
+        recorded = compute.recorded(call, ("images", "pixels"), step.generators)
+        return lambda: recorded(indices, images=sampler.images, pixels=pixels.pixels)
+
+    able = [candidate for candidate in CLASS_GRADIENTS if refusal(candidate, network, parameters) is None]
+    return replace(recipe, class_gradients=choose_implementation(able, compute.device, step_of))
+
+
+def _initial_images(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> Tensor:
+    initialize(network, derive_seed(recipe.seed, "network", "init"))
+    return initial_images(
+        recipe.init,
+        split.train.images,
+        split.train.labels,
+        recipe.ipc,
+        recipe.factor,
+        network=network,
+        normalize=compute.prepared,
+        seed=derive_seed(recipe.seed, "init"),
+    )

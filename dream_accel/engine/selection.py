@@ -1,0 +1,91 @@
+"""Real images of every class chosen by a recipe's strategy, in the features of a random network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import ImageSet
+from ..data.splits import stratified_rows
+from ..networks import make_network
+from ..networks.features import embed_rows
+from ..recipes.settings import Recipe
+from ..runtime.devices import find_device
+from ..runtime.files import write_text
+from ..sampling import select
+from .splits import load_split
+
+SELECTION_FILE = "selected.csv"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of a training set.
+
+    Attributes:
+        rows: (C, k) int64, distinct rows of the whole training set for every class, on the CPU.
+        train: that training set.
+    """
+
+    rows: Tensor
+    train: ImageSet
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name per class."""
+        return self.train.class_names
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """The images (C * k, channels, H, W) float32 in [0, 1] and their classes (C * k,) int64, on the CPU."""
+        n_classes, k = self.rows.shape
+        return self.train.batch(self.rows.flatten()).cpu(), torch.arange(n_classes).repeat_interleave(k)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write selected.csv: class, class name, rank within the class, row of the training set."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["class", "class_name", "rank", "index"])
+        for c, rows in enumerate(self.rows.tolist()):
+            writer.writerows([c, self.class_names[c], rank, row] for rank, row in enumerate(rows))
+        path = Path(folder) / SELECTION_FILE
+        write_text(path, table.getvalue())
+        return path
+
+
+def select_real(
+    recipe: Recipe,
+    data: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    data_dir: str | None = None,
+    download: bool = False,
+) -> Selection:
+    """Choose ``ipc`` real images of every class.
+
+    Args:
+        recipe: strategy, IPC, network, seed and data set; ``limit_train`` restricts the search to a seeded subset.
+        data: the data set; default: the one the recipe names.
+        device: where to run; default: a GPU if there is one.
+        data_dir, download: of a named data set, as in :func:`dream_accel.load_dataset`.
+
+    Raises:
+        DreamAccelError: the data set cannot be read, or a class has fewer images than ``ipc``.
+    """
+    split = load_split(replace(recipe, limit_train=0), find_device(device), data_dir, download, data)
+    searched = stratified_rows(split.train, recipe.limit_train or len(split.train), recipe.seed)
+    train = split.train.take(searched)
+    network = make_network(
+        recipe.network, train.shape, train.n_classes, recipe.width, recipe.depth_for(train.shape), recipe.seed, "select"
+    ).to(train.device)
+    features = embed_rows(train.images, torch.arange(len(train), device=train.device), network, split.normalization)
+    picks = select(
+        features, train.labels, recipe.ipc, recipe.strategy, seed=recipe.seed, max_iter=recipe.kmeans_iterations
+    )
+    return Selection(searched[picks.cpu()], split.train)

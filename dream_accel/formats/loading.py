@@ -1,0 +1,108 @@
+"""Loading: a run of this program, or the result of another one."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..data import Normalization
+from ..errors import DreamAccelError
+from ..recipes import Recipe, recipe
+from ..results import IMAGES_FILE, METRICS_FILE, Progress, Result
+from ..synthetic import SyntheticSet
+from .constants import DC_CONSTANTS
+from .families import read
+
+
+def load(
+    path: str | os.PathLike[str],
+    dataset: str | None = None,
+    *,
+    factor: int | None = None,
+    normalization: Normalization | None = None,
+    experiment: int = 0,
+) -> Result:
+    """Read a run, or the result of another program.
+
+    Args:
+        path: a run's folder or its distilled.safetensors; or what :mod:`dream_accel.formats` lists: a file of DC, DSA,
+            DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD or DATM, a folder of image files per class.
+        dataset: the data set a foreign result was made from, by the name of :func:`dream_accel.load_dataset`. Foreign
+            files do not say it.
+        factor: the multi-formation factor of an IDC file, which does not say it: 1 for whole images, else what the
+            program was run with (2; 3 for ImageNet).
+        normalization: what the images of a foreign file went through, where it is not the constants DC's code has for
+            the data set. Whitened images (ZCA) cannot be brought back: do not read them as normalised ones.
+        experiment: which experiment of a DC file.
+
+    Returns:
+        the result; a foreign one has the settings of the recipe ``dream`` for the data set, which is how
+        :func:`dream_accel.evaluate` trains on it.
+
+    Raises:
+        DreamAccelError: nothing is there, it is damaged or of no known family, or a foreign file leaves open what an
+            argument must say.
+    """
+    path = Path(path)
+    own = path / IMAGES_FILE if path.is_dir() else path
+    if own.suffix == ".safetensors" and (own == path or own.exists()):
+        return _load_own(own)
+    return _load_foreign(path, dataset, factor, normalization, experiment)
+
+
+def _load_own(file: Path) -> Result:
+    synthetic = SyntheticSet.load(file)
+    about = synthetic.metadata
+    try:
+        known = {setting.name for setting in fields(Recipe)}
+        settings = Recipe(**{key: value for key, value in about["recipe"].items() if key in known})
+        constants = about["normalization"]
+        normalization = None if constants is None else Normalization.from_dict(constants)
+        names = tuple(about["class_names"])
+        interrupted = bool(about["interrupted"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DreamAccelError(
+            f"{file} does not describe its run ({error}): it was not written by Result.save"
+        ) from None
+    return Result(synthetic, settings, normalization, names, _read_history(file.with_name(METRICS_FILE)), interrupted)
+
+
+def _load_foreign(
+    path: Path, dataset: str | None, factor: int | None, normalization: Normalization | None, experiment: int
+) -> Result:
+    found = read(path, experiment)
+    if dataset is None:
+        raise DreamAccelError(f"{path} does not say which data set it was made from: pass dataset= (--dataset)")
+    if found.packed and factor is None:
+        raise DreamAccelError(
+            f"{path} does not say whether its images are packed: pass factor=1 (--factor 1) for whole images, or the "
+            "factor the program was run with, 2 as a rule"
+        )
+    constants = normalization or DC_CONSTANTS.get(dataset)
+    if found.normalised and constants is None:
+        raise DreamAccelError(
+            f"{path} holds normalised images, and no constants are known for {dataset}: pass normalization= (--mean "
+            f"and --std); known are those of {', '.join(DC_CONSTANTS)}"
+        )
+    rows, soft = found.by_class(path)
+    settings: dict[str, Any] = {"ipc": rows.shape[1], "factor": factor or 1}
+    if found.lr is not None and found.lr > 0:
+        settings["network_lr"] = found.lr
+    source = {"source": f"{found.family}: {path.name}"}
+    synthetic = SyntheticSet(found.pixels(constants)[rows], factor or 1, source, soft)
+    names = found.class_names or tuple(str(c) for c in range(len(rows)))
+    return Result(synthetic, recipe("dream", dataset, **settings), constants, names)
+
+
+def _read_history(file: Path) -> list[Progress]:
+    if not file.exists():
+        return []
+    try:
+        return [Progress(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (ValueError, TypeError) as error:
+        raise DreamAccelError(
+            f"{file} cannot be read ({error}): remove it to load the images without history"
+        ) from None

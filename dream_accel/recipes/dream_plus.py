@@ -1,0 +1,35 @@
+"""DREAM+: DREAM with the distance of mean features, on networks that have begun to learn.
+
+Liu, Gu, Wang, Zhu, Zhang, Jiang and You, *DREAM+: Efficient Dataset Distillation by Bidirectional Representative
+Matching*, arXiv 2310.15052. Each new network is trained for one epoch before its first matching step, and::
+
+    loss_c = DREAM's loss_c + feature_weight * d(mean f(augment(real_c)), mean f(augment(synthetic_c)))
+
+with ``d`` the metric of the gradients as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..matching.features import FeatureMatching
+from ..matching.objective import Objective, Sum
+from . import dream
+from .dream import BY_DATASET, PACKED, SCHEDULE
+from .settings import SETTINGS, Recipe
+
+__all__ = ["BY_DATASET", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+
+NAME = "dream+"
+
+DEFAULTS: dict[str, Any] = {**dream.DEFAULTS, "feature_weight": 1.0, "pretrain_epochs": 1}
+
+USES = SETTINGS
+
+
+def objective(settings: Recipe) -> Objective:
+    """DREAM's objective, and the distance of mean features where it has a weight."""
+    gradients = dream.objective(settings)
+    if settings.feature_weight == 0:
+        return gradients
+    return Sum((gradients, FeatureMatching(settings.metric, settings.feature_weight)))
