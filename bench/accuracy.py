@@ -31,7 +31,7 @@ ARMS: dict[str, dict[str, str]] = {
     "kmeans-init": {"init": "kmeans", "strategy": "random"},
     "dream": {"init": "kmeans", "strategy": "dream"},
 }
-"""What each arm changes of a recipe. ``mix`` packs random images as ``kmeans`` packs the chosen ones."""
+"""Changes of a recipe by each arm. ``mix`` packs random images as ``kmeans`` packs the chosen ones."""
 
 
 QUICK = {
@@ -49,7 +49,7 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run, and where accuracies are measured."""
+    """The arms and seeds to run, and the iterations at which accuracies are measured."""
 
     recipe: Recipe
     """its init, strategy, iterations and seed are set by arm and seed"""
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def points(self) -> tuple[int, ...]:
-        """The iterations in order, 0 first: it holds the seconds of the initialisation."""
+        """The iterations in order, 0 first, because it records the seconds of the initialisation."""
         return tuple(sorted({0, *self.at}))
 
 
@@ -85,18 +85,18 @@ def run(
     seconds: float = float("inf"),
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Add points to the curve in ``out`` until it is complete or the time is over; call again to continue.
+    """Add points to the curve in ``out`` until it is complete or the time is over. A later call continues.
 
-    Runs are kept beside the curve, in a folder with the ending ``.runs``; they stop after an outer iteration. The arms
-    of a seed advance together, so that a curve cut short still compares.
+    Checkpoints are written beside the curve, in a folder with the suffix ``.runs``; a run stops after an outer
+    iteration. The arms of a seed advance together, so that an incomplete curve still compares them.
 
     Args:
         plan: what to run; continuing needs the same plan.
         out: CSV file of :class:`bench.curve.Point`.
         device: where to run.
         data_dir, download: of the data set, as in :func:`dream_accel.distill`.
-        seconds: stop and save after so long.
-        say: takes a line for every point.
+        seconds: stop and save after this time.
+        say: called with a line of text for every point.
 
     Returns:
         whether the curve is complete.
@@ -127,7 +127,7 @@ def run(
 
 
 class Arm:
-    """One distillation, made when it is first needed."""
+    """One distillation, constructed when first needed."""
 
     def __init__(self, plan: Plan, name: str, seed: int, split: DataSplit, checkpoint: Path) -> None:
         self.plan, self.name, self.seed, self._split, self._checkpoint = plan, name, seed, split, checkpoint
@@ -136,7 +136,7 @@ class Arm:
         self._began = 0.0
 
     def reach(self, iteration: int, deadline: float) -> bool:
-        """Distil until so many iterations are done; False where the time was over first."""
+        """Distil until ``iteration`` outer iterations are done; False if the time was over first."""
         run = self._started()
         while len(run.history) < iteration:
             if time.perf_counter() > deadline:
@@ -145,10 +145,10 @@ class Arm:
         return True
 
     def measure(self, initial_seconds: float | None) -> Point:
-        """Train networks on the set as it is.
+        """Train networks on the set in its present state and test them.
 
         Args:
-            initial_seconds: what the initialisation took, where it was measured before.
+            initial_seconds: seconds of the initialisation, where an earlier call measured them.
         """
         run, split = self._started(), self._split
         history, settings = run.history, run.recipe
@@ -191,7 +191,7 @@ class Arm:
         )
 
     def save(self) -> None:
-        """Write the checkpoint of what was begun."""
+        """Write the checkpoint of a run that has started."""
         if self._run is not None:
             self._run.save()
 
@@ -205,7 +205,7 @@ class Arm:
 
 
 def _warm_up(recipe: Recipe, split: DataSplit) -> None:
-    """Load and compile what is needed, so that the first arm does not pay for all."""
+    """Load and compile everything once, so that its time is not counted in the first arm."""
     Run(replace(recipe, inner_steps=1, network_images=recipe.network_batch), split).advance()
 
 

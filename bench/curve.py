@@ -12,6 +12,7 @@ from dream_accel.errors import DreamAccelError
 from dream_accel.runtime.files import write_text
 
 from .rows import columns, read_rows, write_rows
+from .words import count, number
 
 REFERENCE = "random"
 """The arm whose final accuracy the others are timed to."""
@@ -95,7 +96,7 @@ def holds_curve(path: Path) -> bool:
 
 
 def publish(path: Path) -> str:
-    """Write table (.md) and figure (.png) beside a curve's CSV; the table."""
+    """Write the table (.md) and the figure (.png) beside a curve's CSV, and return the table."""
     points = read_curve(path)
     write_text(path.with_suffix(".md"), table(points))
     figure(points, path.with_suffix(".png"))
@@ -103,7 +104,7 @@ def publish(path: Path) -> str:
 
 
 def levels(points: Sequence[Point]) -> dict[str, list[Level]]:
-    """The curve of every arm over its seeds, as far as all of them have come."""
+    """The curve of every arm: mean and deviation over its seeds, at the iterations that all of them reached."""
     curves: dict[str, list[Level]] = {}
     for arm in dict.fromkeys(point.arm for point in points):
         own = [point for point in points if point.arm == arm]
@@ -125,19 +126,20 @@ def reaches(curve: Sequence[Level], accuracy: float) -> Level | None:
 
 
 def table(points: Sequence[Point]) -> str:
-    """Markdown: settings, accuracies by iteration, and what it takes to reach random sampling's final level."""
+    """Render Markdown: settings, accuracies by iteration, and the cost of reaching random sampling's final level."""
     if not points:
         return "Nothing was measured.\n"
     first, curves = points[0], levels(points)
     iterations = sorted({level.iteration for curve in curves.values() for level in curve})
     rows = [
-        f"{first.dataset}, {first.images} training images, {first.network}, IPC {first.ipc}, factor {first.factor}, "
-        f"real batch {first.clusters} x {first.per_cluster} per class, {first.inner_steps} inner steps per iteration, "
+        f"{first.dataset}, {first.images:,} training images, {first.network}, IPC {first.ipc}, factor {first.factor}, "
+        f"real batch {first.clusters} x {first.per_cluster} per class, "
+        f"{count(first.inner_steps, 'inner step')} per iteration, "
         f"interval {first.interval}, {first.metric} at pixel_lr {first.pixel_lr:g}, {first.network_images} images of "
         f"network training per step, augmentation {first.match_augment or 'none'}.",
-        f"Accuracy on the {first.evaluated_on}, percent, mean ± std over {_seeds(points)} seeds, {first.networks} "
-        f"networks each, {first.epochs} epochs. {first.device}, {first.threads} threads, {first.versions}, commit "
-        f"{first.commit}.",
+        f"Accuracy on the {first.evaluated_on}, percent, mean ± std over {_seeds(points)}, "
+        f"{count(first.networks, 'network')} each, {count(first.epochs, 'epoch')}. {first.device}, "
+        f"{count(first.threads, 'thread')}, {first.versions}, commit {first.commit}.",
         "",
         "| outer iterations | " + " | ".join(map(str, iterations)) + " | seconds in all |",
         "|---" * (len(iterations) + 2) + "|",
@@ -147,20 +149,20 @@ def table(points: Sequence[Point]) -> str:
         cells = [
             f"{by_iteration[i].mean:.2f} ± {by_iteration[i].std:.2f}" if i in by_iteration else "–" for i in iterations
         ]
-        rows.append(f"| {arm} | " + " | ".join(cells) + f" | {curve[-1].seconds:.1f} |")
+        rows.append(f"| {arm} | " + " | ".join(cells) + f" | {curve[-1].seconds:,.1f} |")
     return "\n".join([*rows, "", *_speedups(curves)]) + "\n"
 
 
-def _seeds(points: Sequence[Point]) -> int:
-    return len({point.seed for point in points})
+def _seeds(points: Sequence[Point]) -> str:
+    return count(len({point.seed for point in points}), "seed")
 
 
 def _speedups(curves: dict[str, list[Level]]) -> list[str]:
-    """A line per arm: when it first is at least where random sampling ends."""
+    """A line per arm: the first point at or above the final accuracy of random sampling."""
     if REFERENCE not in curves:
         return []
     end = curves[REFERENCE][-1]
-    lines = [f"Random sampling ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:.1f} s)."]
+    lines = [f"Random sampling ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:,.1f} s)."]
     for arm, curve in curves.items():
         if arm == REFERENCE:
             continue
@@ -168,16 +170,25 @@ def _speedups(curves: dict[str, list[Level]]) -> list[str]:
         if level is None:
             lines.append(f"{arm} does not reach it by iteration {curve[-1].iteration}.")
             continue
-        iterations = f"{end.iteration / level.iteration:.1f}x fewer iterations, " if level.iteration else ""
+        savings = [_saving("iterations", end.iteration, level.iteration)] if level.iteration else []
+        savings.append(_saving("seconds", end.seconds, level.seconds))
         lines.append(
-            f"{arm} is there ({level.mean:.2f} %) at iteration {level.iteration}, {level.seconds:.1f} s: {iterations}"
-            f"{end.seconds / max(level.seconds, 1e-3):.1f}x fewer seconds."
+            f"{arm} is there ({level.mean:.2f} %) at iteration {level.iteration}, {level.seconds:,.1f} s: "
+            f"{', '.join(savings)}."
         )
     return lines
 
 
+def _saving(unit: str, random: float, arm: float) -> str:
+    """How many times fewer (or more) than random sampling an arm took; measured seconds are at least a millisecond."""
+    ratio = random / max(arm, 1e-3)
+    if 0.95 < ratio < 1.05:
+        return f"as many {unit}"
+    return f"{number(ratio)} times fewer {unit}" if ratio > 1 else f"{number(1 / ratio)} times as many {unit}"
+
+
 def figure(points: Sequence[Point], path: Path) -> None:
-    """Accuracy against iterations and against seconds, a band of ± std over seeds."""
+    """Plot accuracy against iterations and against seconds, with a band of ± std over seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -197,9 +208,12 @@ def figure(points: Sequence[Point], path: Path) -> None:
         first = points[0]
         left.set(xlabel="outer iterations", ylabel="accuracy, %", xscale="symlog")
         right.set(xlabel="seconds of distillation", xscale="symlog")
+        left.set_xticks(sorted({point.iteration for point in points}))
+        for axis in (left, right):
+            axis.xaxis.set_major_formatter(lambda along, _: number(along))
         left.legend()
         plot.suptitle(
-            f"{first.dataset}, {first.images} images, {first.network}, IPC {first.ipc}; {_seeds(points)} seeds; "
-            f"{first.device}, {first.threads} threads"
+            f"{first.dataset}, {first.images:,} images, {first.network}, IPC {first.ipc}; {_seeds(points)}; "
+            f"{first.device}, {count(first.threads, 'thread')}"
         )
     plot.savefig(path)

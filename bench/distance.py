@@ -1,7 +1,7 @@
-"""The distance of gradients, forward and backward: ours beside eager PyTorch, written as IDC and DC write it.
+"""Benchmark of the gradient distance, forward and backward: ours beside eager PyTorch, written as IDC and DC write it.
 
-Every provider gives the distance of all classes and its derivative in the synthetic gradients. What is compared are
-convolution weights alone, as IDC and DREAM do. All are checked against each other before they are timed.
+Every provider computes the distance of all classes and its derivative in the synthetic gradients, of convolution
+weights alone, as IDC and DREAM do. All are checked against each other before they are timed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ QUICK_NETWORKS = {"tiny": _convnet(2, 8)}
 METRICS = ("mse", "l1", "cos", "global_cos")
 CLASSES = (1, 10, 100)
 COMPILED = {"cpu": ("ConvNet-3",), "cuda": tuple(NETWORKS)}
-"""Networks torch.compile is timed on: on the CPU a minute of compilation would stand for every other one."""
+"""Networks torch.compile is timed on. On the CPU one network alone, because every other takes a minute to compile."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Problem:
 
     @property
     def n_bytes(self) -> int:
-        """Read twice and written once."""
+        """Bytes a distance moves: both sides are read and the derivative is written."""
         return 3 * sum(x.numel() * x.element_size() for x in self.real)
 
 
@@ -151,7 +151,7 @@ def _quantiles(values: list[float], scale: float) -> dict[str, Any]:
 
 
 def _contestants(problem: Problem, device: torch.device) -> dict[tuple[str, str], Call]:
-    """Calls by provider and mode, of those that can run and agree."""
+    """Calls by provider and mode: those that run here and agree with ours."""
     calls: dict[tuple[str, str], Call] = {}
     for backend in ("cpu",) if device.type == "cpu" else ("cuda", "triton"):
         args = (problem.real, problem.synthetic, problem.metric, True, True)
@@ -223,7 +223,7 @@ def _forced(backend: str) -> Iterator[None]:
 
 
 def _one_by_one(problem: Problem, distance: Callable[[list[Tensor], list[Tensor], str], Tensor]) -> Call:
-    """One class after another, as the published loops do; gives their distances."""
+    """A call that takes one class after another, as the published loops do, and returns their distances."""
     real = [[x[c] for x in problem.real] for c in range(problem.n_classes)]
     leaves = [[y[c].clone().requires_grad_() for y in problem.synthetic] for c in range(problem.n_classes)]
 
@@ -239,7 +239,7 @@ def _one_by_one(problem: Problem, distance: Callable[[list[Tensor], list[Tensor]
 
 
 def eager_distance(real: list[Tensor], synthetic: list[Tensor], metric: str) -> Tensor:
-    """Of one class: IDC's sum over layers, and DC's of one vector."""
+    """Distance of one class: IDC's sum over layers, or DC's of one concatenated vector."""
     if metric.startswith("global_"):
         x, y = (torch.cat([g.reshape(-1) for g in side]) for side in (real, synthetic))
         if metric == "global_mse":
@@ -286,7 +286,7 @@ class _Operators(TorchDispatchMode):
 
 
 def _launches(call: Call, device: torch.device) -> int:
-    """Kernels one call launches; on the CPU the operators it runs."""
+    """Number of kernels a call launches; on the CPU, of operators it runs."""
     if device.type == "cpu":
         with _Operators() as operators:
             call()

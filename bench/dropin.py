@@ -1,4 +1,4 @@
-"""The drop-ins beside what they replace, called as existing code calls it.
+"""Benchmark of the drop-ins beside what they replace, called as existing code calls it.
 
 ``KMeans`` beside fast_pytorch_kmeans; the sampler, on features it is given, beside DREAM's query of one class after
 another; ``match_loss`` with its backward pass beside the formula of the DC family. Both sides do the same iterations
@@ -29,7 +29,7 @@ PEER = "fast-pytorch-kmeans"
 
 @dataclass(frozen=True)
 class Contest:
-    """One call, and who answers it."""
+    """One call and its contestants."""
 
     what: str
     groups: int

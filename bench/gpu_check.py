@@ -1,8 +1,8 @@
-"""Everything one GPU is needed for, one command: ``make gpu-check OUT=folder``.
+"""The GPU check: self-test, tests, sanitizer and benchmarks in one command, ``make gpu-check OUT=folder``.
 
-Self-test, tests, sanitizer, then the benchmarks with their peers, each with a time limit of its own, nine minutes in
-all. A part that overruns is cut off and the others still run; what a benchmark has measured by then is kept. The exit
-status is 0 if self-test, tests and sanitizer passed.
+Each part has its own time limit, nine minutes in total. A part that overruns is stopped and the others still run;
+measurements that a benchmark has already written are kept. The exit status is 0 if self-test, tests and sanitizer
+passed.
 
     python -m dream_accel.bench.gpu_check --out gpu-check [--device cpu --quick]
 """
@@ -46,17 +46,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part went."""
+    """Result of a part."""
 
     name: str
     result: str
-    """``passed``, or how it did not"""
+    """``passed``, or the reason it did not pass"""
     seconds: float
     decides: bool
 
 
 def parts(device: str, quick: bool, out: Path) -> list[Part]:
-    """What to run on the device."""
+    """The parts to run on a device."""
     python = [sys.executable, "-m"]
     doctor = [*python, "dream_accel", "doctor"]
     tests = ROOT / "tests"
@@ -85,7 +85,7 @@ def parts(device: str, quick: bool, out: Path) -> list[Part]:
 
 
 def run(part: Part, log: Path) -> Outcome:
-    """Run a part, its output into the log, and stop it and its children when its time is over."""
+    """Run a part with its output in the log; stop it and its children when its time is over."""
     if not part.command:
         return Outcome(part.name, f"not run: {part.missing}", 0.0, part.decides)
     began = time.monotonic()
@@ -104,13 +104,13 @@ def run(part: Part, log: Path) -> Outcome:
 
 
 def summary(outcomes: Sequence[Outcome], out: Path) -> str:
-    """A line per part, and where the rest is."""
+    """A line per part, and the folder of the rest."""
     lines = [f"  {o.name:<10} {o.seconds:6.1f} s  {o.result}" for o in outcomes]
     return "\n".join([*lines, f"logs, CSV files, tables and figures are in {out}/"])
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run all parts; the exit status."""
+    """Run all parts and return the exit status."""
     parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for logs, CSV files, tables and figures")
     parser.add_argument("--device", default="cuda")

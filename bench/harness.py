@@ -23,10 +23,10 @@ class Measurement:
     kernel: str
     """kmeans, distance, refresh, step or outer"""
     provider: str
-    """who computes; ours begin with ``dream``"""
+    """library or implementation that computes; ours begin with ``dream``"""
     mode: str
-    """phrases set apart by commas: first what the problem is, then how this provider takes it, such as ``one fit per
-    group``, ``padded``, ``graph`` or ``tf32``"""
+    """phrases separated by commas: first the problem, then how this provider takes it, such as ``one fit per group``,
+    ``padded``, ``graph`` or ``tf32``"""
     groups: int
     rows: int
     features: int
@@ -48,13 +48,16 @@ class Measurement:
 def time_interleaved(
     contestants: Mapping[str, Callable[[], Any]], device: torch.device, rounds: int, seconds: float = 1e9
 ) -> dict[str, list[float]]:
-    """Seconds per call of each contestant, taken in turn so that a busy machine slows all alike.
+    """Time contestants in turn, so that other work on the machine slows all of them alike.
 
     Args:
         contestants: callables by name; each is called once to warm up.
         device: where they run; calls on CUDA are timed with events.
         rounds: timed calls of each.
-        seconds: a contestant that has taken so long is not called again, after at least one timed call.
+        seconds: a contestant that has taken this long in total is not called again, after at least one timed call.
+
+    Returns:
+        seconds of every call, by contestant.
     """
     for call in contestants.values():
         call()
@@ -67,7 +70,7 @@ def time_interleaved(
 
 
 def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
-    """The call so many times in a row."""
+    """A function that makes the call ``times`` times in a row."""
 
     def calls() -> None:
         for _ in range(times):
@@ -131,7 +134,7 @@ def versions(*packages: str) -> str:
 
 
 def commit() -> str:
-    """The commit of the source tree this file lies in, ``+`` where it was changed since; unknown elsewhere."""
+    """The commit of the source tree of this file, with ``+`` after changes; ``unknown`` outside a repository."""
     folder = Path(__file__).resolve().parent
     try:
         name = _git(folder, "rev-parse", "--short", "HEAD")

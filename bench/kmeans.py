@@ -1,7 +1,8 @@
-"""Lloyd iterations of many groups: ours beside every peer that is installed.
+"""Benchmark of Lloyd iterations of many groups: ours beside every peer that is installed.
 
 All start from the same centroids, are allowed the same number of iterations, and must reach the same inertia before
-they are timed. Times per iteration are per iteration done: some, ours among them, stop a group at its fixpoint.
+they are timed. Times are divided by the iterations done, because some providers, ours among them, stop a group at its
+fixpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RECORDED_AFTER = 3  # fits of a kind, the last of which is a graph's
 
 @dataclass(frozen=True)
 class Contestant:
-    """A provider that computes what ours does."""
+    """A provider that computes the same result as ours."""
 
     name: str
     mode: str
@@ -96,7 +97,7 @@ def _measure(shape: Shape, problem: Problem, rounds: int) -> Iterator[Measuremen
 
 
 def _ours(problem: Problem, shape: Shape, fitted: Fitted) -> list[Contestant]:
-    """One way on CPUs; on CUDA a recorded graph, and the same launches one by one."""
+    """Our contestants: one on CPUs; on CUDA a recorded graph, and the same launches one by one."""
     kind = problem.x.device.type
     ways = {"graph": True, "eager": False} if kind == "cuda" else {"": True}
     found = []
@@ -110,7 +111,7 @@ def _ours(problem: Problem, shape: Shape, fitted: Fitted) -> list[Contestant]:
 
 
 def _peers(problem: Problem, shape: Shape, expected: Tensor) -> Iterator[Contestant]:
-    """The providers whose inertia agrees with ours; why the others are left out is printed."""
+    """The providers whose inertia agrees with ours. The reason is printed for each of the others."""
     for provider in PROVIDERS:
         if problem.x.device.type not in provider.devices:
             continue
@@ -133,7 +134,7 @@ def _peers(problem: Problem, shape: Shape, expected: Tensor) -> Iterator[Contest
 
 
 def _warm(problem: Problem, shape: Shape, rounds: int, line: Callable[..., Measurement]) -> Iterator[Measurement]:
-    """Refreshes: a few iterations from the labels of a fit before; and the waits for the device of one."""
+    """Time a refresh, a few iterations from the labels of an earlier fit, and count its waits for the device."""
     km = _estimator(problem)
     km.fit(problem.x, problem.offsets, check=False)
     km.max_iter = WARM_ITERATIONS
@@ -152,7 +153,7 @@ def _warm(problem: Problem, shape: Shape, rounds: int, line: Callable[..., Measu
 
 
 def count_waits(call: Callable[[], object]) -> int:
-    """How often the call makes the host wait for a CUDA device, as PyTorch reports it."""
+    """Number of times the call makes the host wait for a CUDA device, as PyTorch reports it."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("warn")
     try:

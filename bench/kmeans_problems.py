@@ -1,4 +1,4 @@
-"""What the K-Means benchmark clusters: shapes by device, and data of a shape with a start common to all providers."""
+"""Problems of the K-Means benchmark: shapes by device, and data with a start common to all providers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shape:
 
     @property
     def mode(self) -> str:
-        """Whether all groups have one size."""
+        """``equal`` if all groups have one size, else ``ragged``."""
         return "equal" if len(set(self.sizes)) == 1 else "ragged"
 
 
@@ -64,11 +64,11 @@ class Problem:
     start: Tensor
     """(G, K, D) these rows; NaN where there is none."""
     iterations: int
-    """Lloyd iterations everybody may do."""
+    """Lloyd iterations every provider may do."""
 
 
 def make_problem(shape: Shape, device: torch.device, iterations: int) -> Problem:
-    """Rows near a 16-dimensional subspace, as features are, so that no one reaches the fixpoint at once."""
+    """Draw rows near a 16-dimensional subspace, as features are, so that no provider is at its fixpoint at once."""
     draws = generator(0, "bench", shape.features, *shape.sizes, device=device)
     n_rows = sum(shape.sizes)
     latent = torch.randn(n_rows, 16, generator=draws, device=device)

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class Fitted(NamedTuple):
-    """What one whole fit came to."""
+    """Result of one whole fit."""
 
     centroids: Tensor
     """(G, K, D)."""
     iterations: float
-    """Lloyd iterations done, mean over rows: some stop a group at its fixpoint."""
+    """Lloyd iterations done, mean over rows, because some providers stop a group at its fixpoint."""
 
 
 Fit = Callable[[], Fitted]
 
 
 class Unable(Exception):  # noqa: N818 (an answer, not an error)
-    """Why a provider cannot take a problem."""
+    """The reason a provider cannot take a problem."""
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A peer, and how it is called; the same peer may be called in several ways."""
+    """A peer and one way to call it. The same peer may be listed with several ways."""
 
     name: str
     packages: tuple[str, ...]
@@ -43,7 +43,7 @@ class Provider:
 
 
 MOST_IN_A_LOOP = 200
-"""Groups that peers which take one problem at a time are asked to do on a GPU: more take longer than they tell."""
+"""Largest number of groups for which peers that take one problem at a time are timed on a GPU."""
 
 
 def _need(module: str) -> None:
@@ -52,7 +52,7 @@ def _need(module: str) -> None:
 
 
 def _groups(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows and start of every group that can be clustered as it is."""
+    """Rows and start of every group. Raises Unable if a group cannot be clustered as it is."""
     bounds = problem.offsets.tolist()
     if problem.x.is_cuda and len(problem.start) > MOST_IN_A_LOOP:
         raise Unable(f"{len(problem.start)} fits one after another")
@@ -65,7 +65,7 @@ def _groups(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
 def _one_by_one(
     problem: Problem, fit_one: Callable[[Any, Any], tuple[Any, int]], convert: Callable[[Tensor], Any]
 ) -> Fit:
-    """A provider that takes one group at a time and returns its centroids and iterations; conversion is not timed."""
+    """A fit by a provider that takes one group at a time. Conversion of the data is not timed."""
     groups = [(convert(x), convert(start)) for x, start in _groups(problem)]
 
     def fit() -> Fitted:
@@ -133,7 +133,7 @@ def _fastkmeans(problem: Problem) -> Fit:
     seed, n_clusters = 0, problem.start.shape[1]
 
     def rearranged(x: Tensor) -> Any:
-        """The rows in an order in which those it draws as its start, from its seed, are the common start."""
+        """Reorder the rows so that those it draws as its start, from its seed, are the common start."""
         first = next(starts)
         places = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         others = torch.ones(len(x), dtype=torch.bool).index_fill_(0, first, False)
@@ -165,7 +165,7 @@ def _fastkmeans(problem: Problem) -> Fit:
 
 
 class Batch(NamedTuple):
-    """Groups as peers that take equal sizes only are given them."""
+    """Groups of one size, for peers that take no other."""
 
     x: Tensor
     """(G, n, D)."""
@@ -174,7 +174,7 @@ class Batch(NamedTuple):
 
 
 def equal_batch(problem: Problem) -> Batch:
-    """The groups as they are, where they have one size."""
+    """The groups unchanged. Raises Unable if their sizes differ."""
     sizes = problem.offsets.diff()
     if int(sizes.min()) != int(sizes.max()):
         raise Unable("it takes groups of one size only")
@@ -182,9 +182,9 @@ def equal_batch(problem: Problem) -> Batch:
 
 
 def padded_batch(problem: Problem) -> Batch:
-    """Every group filled up to one more than the largest with one point far from its rows, which gets a centroid.
+    """Pad every group to one row more than the largest with a point far from its rows, which gets its own centroid.
 
-    So the padding changes no other cluster, at the price of one cluster more.
+    The padding changes no other cluster, at the cost of one cluster more.
     """
     sizes = problem.offsets.diff().tolist()
     if min(sizes) == max(sizes):

@@ -21,14 +21,14 @@ from .harness import Measurement, commit, device_name, quantiles, versions
 from .published import Published
 
 TOLERANCE = 1e-3
-"""Relative difference of the first matching distances beyond which the two do not compute the same."""
+"""Largest relative difference of the first matching distances at which both sides compute the same."""
 
 PROBLEMS: dict[str, dict[str, Any]] = {
     "cpu": {"dataset": "fashion-mnist", "limit_train": 10000, "width": 32, "clusters": 64},
     "cuda": {"dataset": "cifar10", "width": 128, "clusters": 128},
 }
 COMMON: dict[str, Any] = {"ipc": 10, "factor": 2, "inner_steps": 10, "interval": 10}
-"""An outer iteration of the benchmarks is one refresh and ten inner steps; the published one of 100 has ten of each."""
+"""An outer iteration of the benchmarks is one refresh and ten inner steps; the published one has ten times as many."""
 
 SHAPES = {"fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 QUICK: dict[str, Any] = {
@@ -45,7 +45,7 @@ QUICK: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """Both sides, at the beginning of the same outer iteration, after their first refresh."""
+    """Both sides at the beginning of the same outer iteration, after their first refresh."""
 
     ours: Distiller
     theirs: Published
@@ -62,7 +62,7 @@ class Problem:
         return len(self.ours.split.train)
 
     def other_ways(self) -> dict[str, Distiller]:
-        """Ours with the gradients per class had in the ways that were not chosen, on the same picks."""
+        """Our side by the class-gradient implementations that were not chosen, on the same picks."""
         others = {}
         for way in CLASS_GRADIENTS:
             if way != self.recipe.class_gradients:
@@ -109,12 +109,12 @@ class Problem:
 
 
 def make_problem(device: torch.device, quick: bool, data_dir: str | None = None) -> Problem:
-    """Both sides with the same settings, data and start.
+    """Construct both sides with the same settings, data and start.
 
     Args:
         device: where to run; decides the size.
         quick: a tiny problem.
-        data_dir: where the data set lies; made-up images of its shape take its place where it is not found.
+        data_dir: folder of the data set. If it is not found, made-up images of the same shape replace it.
 
     Raises:
         DreamAccelError: the first matching distances differ.
@@ -145,7 +145,7 @@ def make_problem(device: torch.device, quick: bool, data_dir: str | None = None)
 
 
 def made_up(chosen: Recipe, device: torch.device) -> DataSplit:
-    """Noise of a mean of its own for every class, shaped like the data set."""
+    """Noise with a different mean for every class, in the shape of the data set."""
     shape, draws = SHAPES[chosen.dataset], generator(0, "made-up images")
     labels = torch.arange(chosen.limit_train or 50000) % 10
     level = torch.randint(60, 196, (10, *shape), generator=draws)
@@ -155,16 +155,16 @@ def made_up(chosen: Recipe, device: torch.device) -> DataSplit:
 
 
 def times(seconds: list[float], repeats: int = 1) -> dict[str, float]:
-    """Milliseconds of one of ``repeats`` calls."""
+    """Quantiles of the milliseconds per call, of ``repeats`` calls timed together."""
     return quantiles(seconds, 1e3 / repeats)
 
 
 def rates(seconds: list[float], items: float) -> dict[str, float]:
-    """Items per second; p20 is that of the slow calls."""
+    """Quantiles of the items per second; p20 belongs to the slow calls."""
     by_time = quantiles(seconds, 1.0)
     return {name: float(f"{items / by_time[of]:.4g}") for name, of in (("p20", "p80"), ("p50", "p50"), ("p80", "p20"))}
 
 
 def once(value: float) -> dict[str, float]:
-    """A count, which has no spread."""
+    """A count as quantiles that are all equal."""
     return {"p20": value, "p50": value, "p80": value}

@@ -1,4 +1,4 @@
-"""The most memory a call takes beside what is there before it."""
+"""Peak memory of a call above what was in use before it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> float | None:
-    """Megabytes (1e6 bytes), what the call returns included; None where this system cannot tell.
+    """Measure the peak in megabytes (1e6 bytes), including what the call returns; None where this system cannot tell.
 
-    On CUDA what PyTorch's allocator handed out, on Linux CPUs the resident memory of the process.
+    On CUDA it is memory allocated by PyTorch, on Linux CPUs resident memory of the process.
     """
     gc.collect()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""A whole outer iteration: one refresh and ten inner steps with a fresh network; ours and published."""
+"""Benchmark of a whole outer iteration, one refresh and ten inner steps with a fresh network: ours and published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(device: torch.device, quick: bool, data_dir: str | None = None) -> Itera
     Args:
         device: CPU or CUDA.
         quick: a tiny problem.
-        data_dir: where the data set lies.
+        data_dir: folder of the data set.
     """
     problem = make_problem(device, quick, data_dir)
     ours, theirs = problem.ours, problem.theirs

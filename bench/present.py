@@ -1,7 +1,7 @@
 """Tables and figures made from a benchmark's CSV.
 
-A row of a table is a problem: what the fields of the lines and the first phrase of their mode say. A column is a
-provider with the rest of its mode, that is, how it was given the problem.
+A row of a table is a problem, described by the fields of the lines and the first phrase of their mode. A column is a
+provider with the rest of its mode, which says how it was given the problem.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dream_accel import DreamAccelError
 
 from . import curve
 from .harness import Measurement, read_csv
+from .words import count, number
 
 _SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LOGARITHMIC = 20.0
-"""Ratio of the highest bar to the lowest beyond which an axis is logarithmic; below it, heights shall compare."""
+"""Ratio of the highest bar to the lowest above which an axis is logarithmic. Below it heights can be compared."""
 
 
 def table(lines: Sequence[Measurement]) -> str:
-    """Markdown: where and with what it was measured, then one table per metric, medians with the ratio to ours."""
+    """Render Markdown: device and versions, then one table per metric with medians and their ratio to ours."""
     if not lines:
         return "Nothing was measured.\n"
     first = lines[0]
-    where = f"{first.device}, {first.threads} threads, {first.versions}, commit {first.commit}."
+    where = f"{first.device}, {count(first.threads, 'thread')}, {first.versions}, commit {first.commit}."
     metrics = dict.fromkeys(line.metric for line in lines)
     return "\n".join([where, *(_table_of([line for line in lines if line.metric == m]) for m in metrics)])
 
@@ -39,24 +40,27 @@ def _table_of(lines: Sequence[Measurement]) -> str:
     floors = any(line.floor for line in lines)
     names = ", ".join(f"`{name}`" for name in dict.fromkeys(base.provider for base in bases.values()))
     ratio = f"; in brackets the ratio to {names}" if names else ""
+    shared = _shared_by_peers(lines)
+    peers = f"; the others: {shared}" if shared else ""
+    heads = [column.removesuffix(f", {shared}") for column in columns]
     rows = [
         "",
-        f"{lines[0].metric}, {lines[0].unit}, median{ratio}",
+        f"{lines[0].metric}, {lines[0].unit}, median{ratio}{peers}",
         "",
-        "| problem | " + " | ".join(columns) + (" | floor |" if floors else " |"),
+        "| problem | " + " | ".join(heads) + (" | floor |" if floors else " |"),
         "|---" * (len(columns) + 1 + floors) + "|",
     ]
     for problem in dict.fromkeys(_problem(line, lines) for line in lines):
         own = [by_cell.get((problem, column)) for column in columns]
         cells = [_cell(line, bases.get(problem)) for line in own]
         if floors:
-            cells.append(f"{max(line.floor for line in own if line):.3g}")
+            cells.append(number(max(line.floor for line in own if line)))
         rows.append(" | ".join([f"| {problem}", *cells]) + " |")
     return "\n".join(rows) + "\n"
 
 
 def figure(lines: Sequence[Measurement], path: Path) -> None:
-    """A bar chart per metric, p20 to p80 as error bars."""
+    """Plot a bar chart per metric, with p20 to p80 as error bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,6 +76,8 @@ def figure(lines: Sequence[Measurement], path: Path) -> None:
 
 
 def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     columns = list(dict.fromkeys(map(_column, lines)))
     problems = list(dict.fromkeys(_problem(line, lines) for line in lines))
     for i, column in enumerate(columns):
@@ -82,6 +88,10 @@ def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
     heights = [line.p50 for line in lines]
     logarithmic = min(heights) > 0 and max(heights) > LOGARITHMIC * min(heights)
     axis.set(yscale="log" if logarithmic else "linear", ylabel=f"{lines[0].metric}, {lines[0].unit}")
+    if logarithmic:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(lambda height, _: number(height))
     axis.set_xticks(
         [i + 0.4 - 0.4 / len(columns) for i in range(len(problems))], [name.replace(", ", "\n") for name in problems]
     )
@@ -89,11 +99,14 @@ def _bars(axis: Any, lines: Sequence[Measurement]) -> None:
 
 
 def fill_in(document: str, folder: Path) -> str:
-    """The document with every section ``<!-- bench: FILE.csv -->`` to ``<!-- end -->`` renewed from its CSV.
+    """Renew every section ``<!-- bench: FILE.csv -->`` to ``<!-- end -->`` of a document from its CSV.
 
     Args:
         document: Markdown; ``<!-- bench: FILE.csv: METRIC -->`` takes the lines of one metric.
-        folder: what the file names are relative to.
+        folder: folder the file names are relative to.
+
+    Returns:
+        the document with new sections.
 
     Raises:
         DreamAccelError: a CSV is missing, or has no line of the metric.
@@ -114,24 +127,39 @@ def fill_in(document: str, folder: Path) -> str:
 
 
 def _bases(lines: Sequence[Measurement]) -> dict[str, Measurement]:
-    """Our line for every problem, the first where there are several."""
-    ours = (line for line in lines if line.provider.startswith("dream"))
+    """Our line for every problem; the first if there are several."""
+    ours = filter(_is_ours, lines)
     return {_problem(line, lines): line for line in reversed(list(ours))}
 
 
 def _column(line: Measurement) -> str:
-    how = line.mode.partition(", ")[2]
+    how = _how(line)
     return f"{line.provider}, {how}" if how else line.provider
 
 
+def _how(line: Measurement) -> str:
+    return line.mode.partition(", ")[2]
+
+
+def _shared_by_peers(lines: Sequence[Measurement]) -> str:
+    """The way in which all of several peers were given the problem, to be said once; empty if they differ."""
+    peers = {(line.provider, _how(line)) for line in lines if not _is_ours(line)}
+    ways = {how for _, how in peers}
+    return ways.pop() if len(peers) > 1 and len(ways) == 1 else ""
+
+
+def _is_ours(line: Measurement) -> bool:
+    return line.provider.startswith("dream")
+
+
 def _problem(line: Measurement, beside: Sequence[Measurement]) -> str:
-    """What sets a problem apart, in words; kernel and dtype where they differ between lines."""
+    """Name of a problem: its mode and sizes, with kernel and dtype where they differ between lines."""
     words = [
         line.kernel if len({other.kernel for other in beside}) > 1 else "",
         line.mode.partition(", ")[0],
-        f"{line.groups} groups" if line.groups else "",
-        f"{line.rows} x {line.features}" if line.rows and line.features else "",
-        f"K {line.clusters}" if line.clusters else "",
+        count(line.groups, "group") if line.groups else "",
+        f"{line.rows:,} x {line.features:,}" if line.rows and line.features else "",
+        f"K {line.clusters:,}" if line.clusters else "",
         line.dtype if len({other.dtype for other in beside}) > 1 else "",
     ]
     return ", ".join(word for word in words if word)
@@ -141,4 +169,4 @@ def _cell(line: Measurement | None, base: Measurement | None) -> str:
     if line is None:
         return "–"
     ratio = "" if base is None or line is base or not base.p50 else f" ({line.p50 / base.p50:.2f}x)"
-    return f"{line.p50:.3g}{ratio}"
+    return f"{number(line.p50)}{ratio}"

@@ -1,13 +1,13 @@
-"""The published loop, written plainly: what a distillation costs without this package.
+"""The published loop, written plainly: the cost of a distillation without this package.
 
-After the descriptions in DREAM (Liu et al., ICCV 2023) and IDC (Kim et al., ICML 2022): images lie as single float
-tensors and are stacked; a class is embedded in one pass, clustered from a cold start by a K-Means that asks the host at
-every iteration whether to stop, and the image nearest each centre is sought in the whole class; classes are matched one
-after another, layers one after another, labels are made in NumPy, every loss is read by the host, and parameter
-gradients that nobody needs are computed. It uses no kernel of ours.
+It follows the descriptions in DREAM (Liu et al., ICCV 2023) and IDC (Kim et al., ICML 2022). Images are stored as
+single float tensors and stacked. A class is embedded in one pass, clustered from a cold start by a K-Means that asks
+the host at every iteration whether to stop, and the image nearest each centre is sought in the whole class. Classes are
+matched one after another, layers one after another, labels are made in NumPy, every loss is read by the host, and
+parameter gradients that are not needed are computed. No kernel of this package is used.
 
-The algorithm is the same as ours, and so are the draws: started from the same seed, both make the same images, up to
-rounding (the tests compare them). The augmentations and the network are shared.
+The algorithm and the random draws are ours: from the same seed both compute the same images, up to rounding (the tests
+compare them). The augmentations and the network are shared.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Published:
 
     Args:
         recipe: of the method ``dream`` with the metric ``mse`` or ``l1`` over ``conv`` layers.
-        split: the data set, on the device where everything shall run.
+        split: the data set, on the device to run on.
         pixels: (C, IPC, channels, H, W) the first synthetic images.
         kmeans: ``(features, rows to start from, iterations) -> centroids`` of one class.
     """

@@ -1,4 +1,4 @@
-"""The parts of an outer iteration: refresh and its clustering, matching step, network update; ours and published."""
+"""Benchmark of the parts of an outer iteration (refresh, clustering, matching, network update): ours and published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .matching_problem import Problem, make_problem, once, rates, times
 from .published import Published, fast_pytorch_kmeans
 
 REPEATS = 3
-"""Calls per timing, in memory that is kept from one to the next, as a run keeps it."""
+"""Calls per timing. Freed memory is kept between them, as in a run."""
 
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
 SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
@@ -31,7 +31,7 @@ def run(
     Args:
         device: CPU or CUDA.
         quick: a tiny problem.
-        data_dir: where the data set lies.
+        data_dir: folder of the data set.
         trace: file to write our inner step to, for chrome://tracing.
     """
     problem = make_problem(device, quick, data_dir)
@@ -71,7 +71,7 @@ def run(
 
 
 def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
-    """What a refresh does with the features."""
+    """Time the clustering of a refresh, on features that are given."""
     ours, theirs, recipe = problem.ours, problem.theirs, problem.recipe
     theirs.embed()
     x = torch.cat(theirs.features)
@@ -110,7 +110,7 @@ def _inner_step(side: Any, images: int) -> Callable[[], None]:
 
 
 def counts(step: Callable[[], None], device: torch.device, trace: Path | None = None) -> tuple[int, int]:
-    """Launches and host round trips of one call: kernels and waits on CUDA, operators and values read on a CPU."""
+    """Count launches and host round trips of a call: kernels and waits on CUDA, operators and values read on a CPU."""
     cuda = device.type == "cuda"
     for _ in range(3 if cuda else 1):
         step()

@@ -2,7 +2,8 @@
 
     python examples/compiled.py [--backend inductor]
 
-The sampler looks behind the compiled network for its features; the distance is an operator that a graph may hold.
+The sampler finds the network behind the compiled one for its features; the distance is an operator, which a compiled
+graph can contain.
 """
 
 import argparse

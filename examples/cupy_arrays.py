@@ -1,4 +1,4 @@
-"""CuPy arrays in and out, without a copy; where there is no CuPy or no GPU, the script says so and ends.
+"""CuPy arrays in and out, without a copy. Without CuPy or a GPU the script prints the reason and ends.
 
 python examples/cupy_arrays.py
 """
@@ -11,7 +11,7 @@ def main() -> None:
         import cupy
 
         cupy.cuda.runtime.getDeviceCount()
-    except Exception as reason:  # an absent package, driver or device, each with an error of its own
+    except Exception as reason:  # an absent package, driver or device, each raises another error
         print(f"skipped: {type(reason).__name__}: {str(reason).splitlines()[0]}")
         return
     draws = cupy.random.RandomState(0)

@@ -1,9 +1,9 @@
-"""DC's loop, with its random real batches and with representatives in their place.
+"""DC's loop, with its random real batches and with representatives instead.
 
     python examples/dc.py [--iterations 10] [--dis-metric ours]
 
-The loop has the shape of DC's and DSA's ``main.py``: ``get_images(c, n)`` gives real images of class c, three times for
-three purposes. Lines that change are marked; without them the loop is the original's.
+The loop has the structure of ``main.py`` of DC and DSA: ``get_images(c, n)`` returns real images of class c for three
+purposes. The lines that change are marked; without them the loop is the original's.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""DM's loop, with its random real batches and with representatives in their place.
+"""DM's loop, with its random real batches and with representatives instead.
 
     python examples/dm.py [--iterations 20]
 
-The loop has the shape of DM's ``main_DM.py``, which DataDAM and CAFE share: a fresh network each time, and the distance
-of mean embeddings. IDM also calls ``get_images(None, n)`` for a mixed batch with labels. Lines that change are marked.
+The loop has the structure of DM's ``main_DM.py``, which DataDAM and CAFE share: a new network in every iteration, and
+the distance of mean embeddings. IDM also calls ``get_images(None, n)`` for a mixed batch with labels. The lines that
+change are marked.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""DREAM's query of every class, as published and as it is here.
+"""DREAM's query of every class, as published and by the drop-in.
 
     python examples/dream.py [--clusters 64]
 
-DREAM's code queries each class by itself: embed its images, K-Means, the image nearest each centre. Changing two
-imports is all; this script counts what changes with them.
+DREAM's code queries each class separately: it embeds the images, runs K-Means and takes the image nearest each centre.
+Two imports are the only change. This script counts the distinct images that each version picks.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""IDC's loop, with its random real batches and with representatives in their place.
+"""IDC's loop, with its random real batches and with representatives instead.
 
     python examples/idc.py [--outer 2 --inner 5]
 
-The loop has the shape of IDC's ``condense.py``, which NCFM and DANCE share: a loader with ``class_sample(c)`` for one
-class and ``sample()`` for all, pixels in [0, 1], one pixel step per class, and a network that learns meanwhile. Lines
-that change are marked.
+The loop has the structure of IDC's ``condense.py``, which NCFM and DANCE share: a loader with ``class_sample(c)`` for
+one class and ``sample()`` for all, pixels in [0, 1], one pixel step per class, and a network that is trained at the
+same time. The lines that change are marked.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from dream_accel.networks import make_network
 
 
 class ClassMemDataLoader:
-    """What IDC calls this: the images in memory, drawn by class or all together."""
+    """The loader of that name in IDC: images in memory, drawn by class or from all classes."""
 
     def __init__(self, images: torch.Tensor, targets: torch.Tensor, batch_size: int) -> None:
         self.data, self.targets, self.batch_size = list(images), targets, batch_size

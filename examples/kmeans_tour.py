@@ -20,7 +20,7 @@ x = torch.randn(int(sizes.sum()), 64, generator=draws)
 print(f"rows {tuple(x.shape)}, offsets {offsets.tolist()}")
 
 # %% [markdown]
-# One call clusters every group; on a GPU, one launch. What it returns belongs together.
+# One call clusters every group. Labels, centroids, counts and inertia that it returns are consistent with each other.
 
 # %%
 km = da.BatchedKMeans(n_clusters=16, max_iter=50, seed=0).fit(x, offsets)
@@ -35,7 +35,7 @@ alone = da.BatchedKMeans(n_clusters=16, max_iter=50, seed=0).fit(x[900:1250])
 print(f"group 1 alone is the same: {torch.equal(alone.labels_, km.labels_[900:1250])}")
 
 # %% [markdown]
-# The real rows that stand for each cluster, nearest first, never the same twice.
+# The real rows nearest each cluster's centre, nearest first, all distinct.
 
 # %%
 picks = km.representatives(n=2)

@@ -2,9 +2,9 @@
 
     python examples/mtt.py [--iterations 3]
 
-The loop has the shape of MTT's ``distill.py``: an expert's trajectory is matched by a network trained on the synthetic
-images. Real images are used to initialise and nowhere else, so a list of row numbers is all that changes; TESLA, FTD
-and DATM keep the same list, RDED and D4M choose images once as well.
+The loop has the structure of MTT's ``distill.py``: the trajectory of an expert is matched by a network trained on the
+synthetic images. Real images only initialise the synthetic set, so that a list of row numbers is the only change.
+TESLA, FTD and DATM keep the same list; RDED and D4M choose images once as well.
 """
 
 import argparse

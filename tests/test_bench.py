@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from dream_accel.bench import distance, harness, kmeans, kmeans_problems, kmeans_providers, memory, present, publish
+from dream_accel.bench import (
+    distance,
+    harness,
+    kmeans,
+    kmeans_problems,
+    kmeans_providers,
+    memory,
+    present,
+    publish,
+    words,
+)
 
 from dream_accel import DreamAccelError, cli
 from dream_accel.cli.bench import BENCHMARKS
@@ -199,6 +209,49 @@ def test_table_gives_ratios_to_ours():
     assert "| equal, 2 groups, 10 x 3, K 4 | 2 | 6 (3.00x) | 0.5 |" in text
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0, "0"),
+        (0.0001, "0.0001"),
+        (0.00099999, "0.001"),
+        (0.6149, "0.615"),
+        (2.0, "2"),
+        (61.74, "61.7"),
+        (410.2, "410"),
+        (999.4, "999"),
+        (999.6, "1,000"),
+        (1700, "1,700"),
+        (14432.1, "14,400"),
+        (123456, "123,000"),
+        (1e9, "1,000,000,000"),
+        (-1700, "-1,700"),
+        (2.5e9, "2.5e+09"),
+        (0.00002, "2e-05"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_have_three_digits_and_no_exponent_that_people_would_not_write(value, written):
+    assert words.number(value) == written
+
+
+def test_one_thing_is_not_called_things():
+    assert [words.count(n, "group") for n in (0, 1, 2, 1000)] == ["0 groups", "1 group", "2 groups", "1,000 groups"]
+    text = present.table([line("dream-cpu", 1700.0, groups=1, rows=50000, features=2048, clusters=1024, threads=1)])
+    assert text.startswith("cpu, 1 thread, v, commit c.")
+    assert "| equal, 1 group, 50,000 x 2,048, K 1,024 | 1,700 | 0.5 |" in text
+
+
+def test_what_all_peers_share_is_said_once():
+    lines = [line("dream-cpu", 2.0), line("a", 6.0, "equal, one by one"), line("b", 8.0, "equal, one by one")]
+    text = present.table(lines)
+    assert "in brackets the ratio to `dream-cpu`; the others: one by one" in text
+    assert "| problem | dream-cpu | a | b | floor |" in text
+    assert "| problem | dream-cpu | a, one by one | b, padded | floor |" in present.table(
+        [*lines[:2], line("b", 8.0, "equal, padded")]
+    )
+
+
 def test_table_has_a_part_per_metric_and_a_column_per_mode():
     lines = [
         line("dream-cuda", 2.0, "ConvNet-3 cos, graph", kernel="distance", clusters=0),
@@ -216,7 +269,7 @@ def test_sections_of_a_document_are_renewed_from_their_csv(tmp_path):
     harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0), line("dream-cpu", 9.0, metric="peak memory")])
     document = "before\n<!-- bench: a.csv: peak memory -->\nold\n<!-- end -->\nafter\n"
     renewed = present.fill_in(document, tmp_path)
-    assert renewed.startswith("before\n<!-- bench: a.csv: peak memory -->\ncpu, 1 threads")
+    assert renewed.startswith("before\n<!-- bench: a.csv: peak memory -->\ncpu, 1 thread,")
     assert "| 9 |" in renewed
     assert "| 2 |" not in renewed
     assert "old" not in renewed
@@ -236,8 +289,8 @@ def test_section_without_numbers_is_refused(tmp_path, marker, reason):
 def test_render_command_remakes_table_figure_and_document(tmp_path, monkeypatch, capsys):
     harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
     (tmp_path / "doc.md").write_text("<!-- bench: a.csv -->\n<!-- end -->\n")
-    words = ["bench", "render", str(tmp_path / "a.csv"), "--readme", str(tmp_path / "doc.md")]
-    monkeypatch.setattr("sys.argv", ["dream-accel", *words])
+    arguments = ["bench", "render", str(tmp_path / "a.csv"), "--readme", str(tmp_path / "doc.md")]
+    monkeypatch.setattr("sys.argv", ["dream-accel", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
@@ -252,7 +305,7 @@ def test_committed_tables_are_those_of_the_csv(file):
     assert file.with_suffix(".md").read_text() == present.table(harness.read_csv(file))
 
 
-@pytest.mark.parametrize("name", ["README.md", "bench/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/accuracy.md", "docs/benchmarks.md"])
 def test_committed_documents_show_the_numbers_of_the_csv(name):
     document = (ROOT / name).read_text()
     assert present.fill_in(document, (ROOT / name).parent) == document

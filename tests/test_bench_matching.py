@@ -188,11 +188,26 @@ class TestCurve:
         text = curve.table(self.both)
         assert "| random | 42.00 ± 2.00 | 51.00 ± 1.00 | 61.00 ± 1.00 | 3.0 |" in text
         assert "Random sampling ends at 61.00 % after 4 iterations (3.0 s)." in text
-        assert "dream is there (61.00 %) at iteration 2, 2.0 s: 2.0x fewer iterations, 1.5x fewer seconds." in text
+        assert (
+            "dream is there (61.00 %) at iteration 2, 2.0 s: 2 times fewer iterations, 1.5 times fewer seconds." in text
+        )
 
     def test_an_arm_that_stays_below_is_said_to(self):
         lines = curve.table([*points("random", 40, 60), *points("dream", 41, 59)])
         assert "dream does not reach it by iteration 2." in lines
+
+    def test_an_arm_that_takes_longer_is_said_to(self):
+        text = curve.table([*points("random", 40, 60), *points("dream", 41, 59, 60), *points("slow", 41, 60)])
+        assert "dream is there (60.00 %) at iteration 4, 3.0 s: 2 times as many iterations, 1.5 times as many s" in text
+        assert "slow is there (60.00 %) at iteration 2, 2.0 s: as many iterations, as many seconds." in text
+
+    def test_settings_and_counts_are_written_as_people_write_them(self):
+        (line,) = {curve.table(points("random", 40)).splitlines()[1]}
+        assert "over 1 seed, " in line
+        text = curve.table([replace(point, images=10000, networks=1, threads=1) for point in self.both])
+        assert "10,000 training images" in text
+        assert "over 2 seeds, 1 network each" in text
+        assert ", 1 thread, " in text
 
     def test_a_document_takes_curves_as_it_takes_tables(self, tmp_path):
         curve.write_curve(tmp_path / "c.csv", self.both)
