@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused
 from dream_accel.bench import curve, overview
+from support.refusals import refused
 
 from dream_accel import Result, SyntheticSet, recipe
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
