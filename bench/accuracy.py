@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dream_accel.data import DataSplit
-from dream_accel.data.splits import train_test_split
+from dream_accel.data.stratified import train_test_split
 from dream_accel.engine.loop import Run
 from dream_accel.engine.splits import load_split
 from dream_accel.errors import DreamAccelError

@@ -15,7 +15,7 @@ from PIL import Image
 
 import dream_accel.data as data
 from dream_accel.data import DataSplit, ImageSet, Normalization, load_dataset, subset
-from dream_accel.data.splits import allocate
+from dream_accel.data.stratified import allocate
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
 
 RNG = np.random.RandomState(0)

@@ -11,11 +11,11 @@ reading a batch is one gather: no loader, no worker processes, no per-sample Pyt
 """
 
 from .convert import to_float
-from .image_set import DataSplit, ImageSet
+from .image_set import ImageSet
 from .normalization import Normalization
 from .own import as_split
 from .registry import DATASETS, load_dataset
-from .splits import resize, subset
+from .split import DataSplit, resize, subset
 
 __all__ = [
     "DATASETS",

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .image_set import DataSplit, ImageSet
+from .image_set import ImageSet
 from .sources import require
-from .splits import train_test_split
+from .split import DataSplit
+from .stratified import train_test_split
 
 N_TEST = 500
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..errors import DreamAccelError
 from .decode import common_form, decode, image_files
-from .image_set import DataSplit, ImageSet
-from .splits import hold_out_test_set
+from .image_set import ImageSet
+from .split import DataSplit
+from .stratified import hold_out_test_set
 
 
 def load_imagefolder(path: Path, download: bool = False, size: int | None = None) -> DataSplit:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DreamAccelError
-from .image_set import DataSplit, ImageSet
+from .image_set import ImageSet
 from .sources import naming
+from .split import DataSplit
 
 LAYOUTS = (
     ("x_train", "y_train", "x_test", "y_test"),

@@ -15,10 +15,9 @@ from types import MappingProxyType
 from ..errors import DreamAccelError
 from .digits import load_digits
 from .folders import load_imagefolder
-from .image_set import DataSplit
 from .npz import load_npz
 from .sources import default_data_dir
-from .splits import resize
+from .split import DataSplit, resize
 from .tiny_imagenet import load_tiny_imagenet
 from .torchvision_sets import load_torchvision
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..errors import DreamAccelError, DreamAccelWarning
 from .decode import decode, image_files
-from .image_set import DataSplit, ImageSet
+from .image_set import ImageSet
 from .npz import read_npz
 from .sources import naming, not_found, require, write_npz
+from .split import DataSplit
 
 FOLDER = "tiny-imagenet-200"
 KEYS = ("x_train", "y_train", "x_test", "y_test")

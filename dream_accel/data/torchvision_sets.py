@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DreamAccelError
-from .image_set import DataSplit, ImageSet
+from .image_set import ImageSet
 from .sources import naming, not_found, require
+from .split import DataSplit
 
 _DIGITS = tuple("0123456789")
 _CIFAR10_PARTS = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")

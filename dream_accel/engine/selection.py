@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..data import ImageSet
-from ..data.splits import stratified_rows
+from ..data.stratified import stratified_rows
 from ..networks import make_network
 from ..networks.features import embed_rows
 from ..recipes.settings import Recipe
 from ..runtime.devices import find_device
 from ..runtime.files import write_text
 from ..sampling import select
-from .splits import load_split
+from .stratified import load_split
 
 SELECTION_FILE = "selected.csv"
 

@@ -1,9 +1,6 @@
-"""Stratified choices of rows: subsets of a set, and test sets cut off sets that come without one."""
+"""Stratified choices of rows, and test sets cut off image sets that come without one."""
 
 from __future__ import annotations
-
-from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,56 +8,18 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from ..random import hash_rows
-from .convert import resize_and_crop
-from .image_set import DataSplit, ImageSet
-
-SetOrSplit = TypeVar("SetOrSplit", ImageSet, DataSplit)
+from .image_set import ImageSet
 
 TEST_SHARE = 0.2
 """Part of a set without a test set that becomes one."""
 
 
-def subset(data: SetOrSplit, n: int, seed: int = 0) -> SetOrSplit:
-    """A seeded stratified subset.
-
-    Class shares stay as near to the full set's as whole images allow, every class keeps at least one image, and the
-    images keep their order. The same seed gives the same subset on every device and in every version of PyTorch and
-    NumPy.
-
-    Args:
-        data: the set to choose from.
-        n: images to keep, n_classes <= n <= len(set).
-        seed: names the draw.
-
-    Returns:
-        the set of n images; of a DataSplit, n training images and the whole test set.
+def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
+    """A seeded choice of ``n`` rows, ascending, (n,) int64 on the CPU; :func:`dream_accel.data.subset` keeps them.
 
     Raises:
-        DreamAccelError: n is out of range.
+        DreamAccelError: n is below the number of classes or above that of the images.
     """
-    if isinstance(data, DataSplit):
-        return replace(data, train=subset(data.train, n, seed))
-    return data.take(stratified_rows(data, n, int(seed)))
-
-
-def resize(split: DataSplit, size: int | None) -> DataSplit:
-    """Scale and centre-crop every image, antialiased and bilinear.
-
-    Args:
-        split: the data set.
-        size: the shorter side is scaled to ``size`` pixels and the centre cut out; None changes nothing.
-
-    Returns:
-        a split of size x size images.
-    """
-    if size is None:
-        return split
-    train, test = (replace(images, images=resize_and_crop(images.images, size)) for images in (split.train, split.test))
-    return replace(split, train=train, test=test)
-
-
-def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
-    """The rows that :func:`subset` keeps, ascending, (n,) int64 on the CPU."""
     if not images.n_classes <= n <= len(images):
         raise DreamAccelError(
             f"a subset of {n} images was asked for; allowed is {images.n_classes} (one per class) to "
@@ -100,7 +59,7 @@ def train_test_split(images: ImageSet, n_test: int) -> tuple[ImageSet, ImageSet]
     """Cut a test set off a set that comes without one.
 
     Returns:
-        (train, test): the test set is ``subset(images, n_test, seed=0)``, the rest is the training set.
+        (train, test): the test set is a stratified choice with seed 0, the rest is the training set.
     """
     test = stratified_rows(images, n_test, seed=0)
     train = torch.ones(len(images), dtype=torch.bool)
