@@ -58,7 +58,7 @@ class Compute:
     def placed(self, network: nn.Module) -> nn.Module:
         """The network on the device, in the memory format."""
         network = network.to(self.device)
-        return network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload]
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network
 
     def recorded(
         self, function: Callable[..., Any], in_place: Sequence[str], generators: Sequence[torch.Generator] = ()

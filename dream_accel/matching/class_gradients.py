@@ -123,10 +123,10 @@ def _conv_weight(layer: nn.Conv2d, inputs: Tensor, gradients: Tensor) -> Tensor:
         [
             conv2d_weight(
                 own,
-                list(layer.weight.shape),  # type: ignore[arg-type]
+                list(layer.weight.shape),
                 gradient,
                 layer.stride,
-                layer.padding,  # type: ignore[arg-type]
+                layer.padding,
                 layer.dilation,
                 layer.groups,
             )
