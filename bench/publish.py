@@ -1,4 +1,4 @@
-"""What becomes of a benchmark's measurements: the CSV, and table and figure beside it."""
+"""Publishing of a benchmark's measurements: the CSV, and the table and the figure beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .harness import Measurement, read_csv, write_csv
 
 
 def publish(measurements: Iterable[Measurement], out: Path) -> str:
-    """Write the CSV, growing with every measurement so that a run cut short loses none, then table and figure.
+    """Write the CSV after every measurement, so that an interrupted run loses none, then the table and the figure.
 
     Returns:
         the table.
@@ -25,7 +25,7 @@ def publish(measurements: Iterable[Measurement], out: Path) -> str:
 
 
 def remake(file: Path) -> str:
-    """Write table and figure of a CSV beside it; the table."""
+    """Write the table and the figure of a CSV beside it, and return the table."""
     if curve.holds_curve(file):
         return curve.publish(file)
     lines = read_csv(file)

@@ -41,7 +41,7 @@ def _lines_of(module: ModuleType, first_seen: dict[int, str]) -> Iterator[str]:
         elif inspect.isclass(found) and issubclass(found, BaseException):
             yield f"class {path}({', '.join(base.__name__ for base in found.__bases__)})"
         elif inspect.isclass(found):
-            yield f"class {path}{signature(found)}"
+            yield f"class {path}" + ("(Protocol)" if found.__dict__.get("_is_protocol") else signature(found))
             yield from _members(found, path, first_seen)
         else:
             yield path + signature(found)
@@ -112,12 +112,16 @@ def _default(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     """A registry by its names, anything else by its type."""
-    return f"one of {', '.join(value)}" if _is_registry(value) else type(value).__name__
+    if not _is_registry(value):
+        return type(value).__name__
+    return f"one of {', '.join(sorted(value) if isinstance(value, frozenset) else value)}"
 
 
 def _is_registry(value: Any) -> bool:
-    """Whether a value holds names: a mapping from them, or a tuple of them."""
-    return isinstance(value, Mapping | tuple) and len(value) > 0 and all(isinstance(key, str) for key in value)
+    """Whether a value holds names: a mapping from them, or a tuple or set of them."""
+    return (
+        isinstance(value, Mapping | tuple | frozenset) and len(value) > 0 and all(isinstance(key, str) for key in value)
+    )
 
 
 def test_public_signatures_are_those_of_the_snapshot():
