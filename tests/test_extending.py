@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused
+from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.backends import reference
