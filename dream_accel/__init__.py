@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._version import __version__ as __version__
     from .clustering import BatchedKMeans, KMeansResult, kmeans
-    from .data import ImageSet, load_dataset
+    from .data import DataSplit, ImageSet, load_dataset
     from .engine.loop import distill
     from .errors import DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
@@ -33,6 +33,7 @@ _HOMES = {
     "BatchedKMeans": "clustering",
     "KMeansResult": "clustering",
     "kmeans": "clustering",
+    "DataSplit": "data",
     "ImageSet": "data",
     "load_dataset": "data",
     "distill": "engine.loop",
@@ -53,6 +54,7 @@ _HOMES = {
 
 __all__ = [
     "BatchedKMeans",
+    "DataSplit",
     "DreamAccelError",
     "DreamAccelWarning",
     "ImageSet",

@@ -20,7 +20,7 @@ from ..recipes.settings import Recipe
 from ..runtime.devices import find_device
 from ..runtime.files import write_text
 from ..sampling import select
-from .stratified import load_split
+from .splits import load_split
 
 SELECTION_FILE = "selected.csv"
 
