@@ -1,4 +1,4 @@
-"""What the library raises and warns with."""
+"""The exception and the warning of the library, and the refusal of an unknown name."""
 
 
 class DreamAccelError(ValueError):
@@ -6,16 +6,19 @@ class DreamAccelError(ValueError):
 
 
 class DreamAccelWarning(UserWarning):
-    """Something the user should know once: a slower backend, fewer clusters than asked for."""
+    """A fact the user should know once, such as a slower backend or fewer clusters than requested."""
 
 
 def choices(kind: str, found: object, allowed: object) -> DreamAccelError:
-    """The refusal of an unknown name: lists what exists.
+    """Make the refusal of an unknown name, which lists the names that exist.
 
     Args:
-        kind: what is being named, for example ``"metric"``.
+        kind: the kind of thing that is named, for example ``"metric"``.
         found: the value that was given.
         allowed: iterable of the names that exist.
+
+    Returns:
+        the error, for the caller to raise.
     """
     names = ", ".join(str(name) for name in allowed)  # type: ignore[attr-defined]
     return DreamAccelError(f"unknown {kind} {found!r}: choose one of {names}")

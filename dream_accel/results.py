@@ -1,4 +1,4 @@
-"""The result of a run, in memory and as a folder."""
+"""The result of a run, in memory and as a folder of files."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ METRICS_FILE = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Progress:
-    """One log line of a run.
+    """One line of the log of a run, written after every outer iteration.
 
     Attributes:
-        iteration: outer iterations done.
-        step: inner steps done.
+        iteration: number of outer iterations completed.
+        step: number of inner steps completed.
         loss: matching distance, summed over classes, mean over the inner steps of the iteration.
-        images_per_second: real images matched or trained on.
-        seconds: since the run began.
+        images_per_second: real images matched or trained on, per second of the iteration.
+        seconds: computing time since the run began; a continued run adds its own.
     """
 
     iteration: int
@@ -44,16 +44,16 @@ class Progress:
 
 @dataclass
 class Result:
-    """A distilled set with everything that led to it.
+    """A distilled set with the settings and the history of its run.
 
     Attributes:
-        synthetic: the set itself.
+        synthetic: the distilled set.
         recipe: the settings of the run.
-        normalization: what networks trained on the set expect, computed from the real training images; None leaves it
-            to the data set the result is evaluated on.
-        class_names: a name per class.
+        normalization: the per-channel constants that networks trained on the set expect, computed from the real
+            training images; None uses those of the data set that the result is evaluated on.
+        class_names: one name per class.
         history: one entry per outer iteration.
-        interrupted: the run was ended by hand before its last iteration.
+        interrupted: whether the user ended the run before its last iteration.
     """
 
     synthetic: SyntheticSet
@@ -65,31 +65,31 @@ class Result:
 
     @property
     def images(self) -> Tensor:
-        """(C * IPC, channels, H, W) float32 in [0, 1] as stored; networks train on ``synthetic.decode()``."""
+        """The stored images (C * IPC, channels, H, W) float32 in [0, 1]; networks train on ``synthetic.decode()``."""
         return self.synthetic.images.flatten(0, 1)
 
     @property
     def labels(self) -> Tensor:
-        """(C * IPC,) int64."""
+        """The classes (C * IPC,) int64 of the stored images."""
         return self.synthetic.labels.flatten()
 
     @property
     def source(self) -> str | None:
-        """The file of another program that the images come from; None for a run of this program."""
+        """The family and name of the foreign file that the images were read from; None for a run of this program."""
         return self.synthetic.metadata.get("source")
 
     def dataset(self, normalized: bool = False) -> TensorDataset:
-        """The decoded images and labels as a map-style Dataset, ready for a ``DataLoader``.
+        """Make a map-style Dataset of the decoded images and labels, ready for a ``DataLoader``.
 
         Args:
-            normalized: images as networks take them, ``(x - mean) / std``; else float32 in [0, 1].
+            normalized: whether images are normalised for networks, ``(x - mean) / std``, or float32 in [0, 1].
 
         Returns:
-            C * IPC * f² pairs: an image (channels, H, W) float32, and its class () int64, or (C,) float32 where labels
-            are soft.
+            C * IPC * f² pairs: an image (channels, H, W) float32, and its class () int64, or its soft label (C,)
+            float32.
 
         Raises:
-            DreamAccelError: ``normalized`` for a result that has no constants, which foreign files may lack.
+            DreamAccelError: ``normalized`` is set and the result has no constants, which foreign files may lack.
         """
         images, labels = self.synthetic.decode()
         if normalized:
@@ -101,8 +101,16 @@ class Result:
         return TensorDataset(images, labels)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write distilled.safetensors, config.json and metrics.jsonl; the first alone is enough for
-        :func:`dream_accel.load`."""
+        """Write distilled.safetensors, config.json and metrics.jsonl.
+
+        :func:`dream_accel.load` needs only the first of them; without metrics.jsonl the history is empty.
+
+        Args:
+            folder: the folder to write to; it is created if it does not exist.
+
+        Returns:
+            the folder.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.synthetic.metadata.update(self._description())
@@ -123,7 +131,7 @@ class Result:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of what it computes with."""
+    """Return the versions of this package, of torch and of Python, by name."""
     import platform
     from importlib import metadata
 

@@ -1,4 +1,4 @@
-"""The synthetic set: how it begins, how it is packed and decoded, how it is kept in a file."""
+"""The synthetic set: its initialisation, its packing and decoding, and its file."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from .sampling.classes import class_order, fill_picks
 from .sampling.strategies import STRATEGIES
 
 INITS = ("kmeans", "random", "mix", "noise")
-"""``kmeans``: real images nearest the centres of a K-Means of each class, f² shrunk ones tiled into each slot;
-``random``: whole random real images; ``mix``: random real images, shrunk and tiled; ``noise``: uniform pixels."""
+"""``kmeans``: the real images nearest the centres of a K-Means of each class, f² shrunk ones tiled into each image.
+``random``: whole random real images. ``mix``: random real images, shrunk and tiled. ``noise``: uniform pixels."""
 
 FORMAT = "dream_accel.synthetic/1"
 KMEANS_ITERATIONS = 100
+"""Maximum number of K-Means iterations of the initialisation ``kmeans``."""
 PAD_VALUE = 0.5
+"""The pixel value that :func:`decode` pads with, in [0, 1]."""
 
 
 @dataclass
 class SyntheticSet:
-    """A few images per class, as they are optimised and stored.
+    """A few images per class, in the form in which they are optimised and stored.
 
     Attributes:
-        images: (C, IPC, channels, H, W) float32 in [0, 1], not normalised. With ``factor`` f each holds f x f smaller
-            images.
+        images: (C, IPC, channels, H, W) float32 in [0, 1], not normalised. With ``factor`` f each contains f x f
+            smaller images.
         factor: multi-formation factor f (IDC): every image decodes to f² images of full size.
-        metadata: anything that describes the set: text and numbers that JSON can hold.
-        soft_labels: (C, IPC, C) float32, a distribution over classes per stored image, for sets that have them (DATM);
-            else None, and an image's class is its label.
+        metadata: a description of the set in values that JSON can represent.
+        soft_labels: (C, IPC, C) float32, a distribution over classes per stored image, for sets that have them (DATM).
+            If None, the label of an image is its class.
     """
 
     images: Tensor
@@ -55,7 +57,7 @@ class SyntheticSet:
 
     @property
     def ipc(self) -> int:
-        """Images per class, before decoding."""
+        """IPC, the number of images per class before decoding."""
         return self.images.shape[1]
 
     @property
@@ -65,14 +67,22 @@ class SyntheticSet:
         return classes.unsqueeze(1).expand(-1, self.ipc)
 
     def decode(self) -> tuple[Tensor, Tensor]:
-        """Images (C * IPC * f², channels, H, W) float32 and labels (C * IPC * f²,) int64, ready for training; labels
-        (C * IPC * f², C) float32 where they are soft, which cross-entropy takes as well."""
+        """Decode the set into images and labels ready for training.
+
+        Returns:
+            images (C * IPC * f², channels, H, W) float32 in [0, 1], and labels (C * IPC * f²,) int64, or soft labels
+            (C * IPC * f², C) float32, which cross-entropy takes as well.
+        """
         images = decode(self.images.flatten(0, 1), self.factor)
         labels = self.labels if self.soft_labels is None else self.soft_labels
         return images, labels.flatten(0, 1).repeat_interleave(self.factor**2, dim=0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file atomically."""
+        """Write a safetensors file atomically.
+
+        Args:
+            path: the file to write; an existing one is replaced.
+        """
         from safetensors.torch import save
 
         tensors = {"images": self.images, "labels": self.labels}
@@ -80,12 +90,18 @@ class SyntheticSet:
             tensors["soft_labels"] = self.soft_labels
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         header = {"format": FORMAT, "factor": str(self.factor), "metadata": json.dumps(self.metadata)}
-        # Not save_file, which leaves a file that its owner alone may read.
+        # save_file would create a file that only its owner may read.
         write_bytes(path, save(tensors, metadata=header))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SyntheticSet:
-        """Read what :meth:`save` wrote.
+        """Read a file written by :meth:`save`.
+
+        Args:
+            path: the file to read.
+
+        Returns:
+            the set, on the CPU.
 
         Raises:
             DreamAccelError: the file is missing, damaged, or of another program.
@@ -123,14 +139,14 @@ class SyntheticSet:
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
-    """Cut every image into f x f parts and enlarge each to full size (bilinear), differentiably.
+    """Cut every image into f x f parts and enlarge each part to full size (bilinear). The function is differentiable.
 
     Args:
-        images: (n, channels, H, W).
-        factor: f; sides that f does not divide are padded at the end first, as in IDC.
+        images: (n, channels, H, W) floating point.
+        factor: f; sides that f does not divide are first padded at their end, as in IDC.
 
     Returns:
-        (n * f², channels, H, W); the parts of an image follow each other in reading order.
+        (n * f², channels, H, W); the parts of an image follow one another in reading order.
     """
     if factor == 1:
         return images
@@ -143,10 +159,10 @@ def decode(images: Tensor, factor: int) -> Tensor:
 
 
 def encode(images: Tensor, factor: int) -> Tensor:
-    """Shrink images and tile f x f of them into one: the inverse of :func:`decode` up to resolution.
+    """Shrink images and tile f x f of them into one; the inverse of :func:`decode` except for the lost resolution.
 
     Args:
-        images: (n * f², channels, H, W).
+        images: (n * f², channels, H, W) floating point.
         factor: f.
 
     Returns:
@@ -172,23 +188,24 @@ def initial_images(
     normalize: Any = None,
     seed: int = 0,
 ) -> Tensor:
-    """The synthetic set before the first step.
+    """Compute the synthetic images before the first step.
 
     Args:
-        init: one of ``INITS``.
+        init: one of :data:`INITS`.
         images: (N, channels, H, W) real images, uint8 or float in [0, 1].
-        labels: (N,) integers 0..C-1.
+        labels: (N,) integers 0..C-1, every class present.
         ipc: images per class.
         factor: multi-formation factor; 1 stores whole images.
-        network: embeds the images for ``"kmeans"``.
+        network: embeds the images; needed for ``"kmeans"`` only.
         normalize: applied to images before they are embedded.
-        seed: of everything drawn.
+        seed: seed of every random draw.
 
     Returns:
         (C, IPC, channels, H, W) float32 in [0, 1]. A class with too few images repeats them.
 
     Raises:
-        DreamAccelError: an unknown init, IPC or factor out of range, NaN or Inf features.
+        DreamAccelError: ``init`` is unknown, ``ipc`` or ``factor`` is out of range, the network is missing, or features
+            hold NaN or Inf.
     """
     if init not in INITS:
         raise choices("initialisation", init, INITS)
@@ -215,7 +232,16 @@ def initial_images(
 
 
 def check_packing(ipc: int, factor: int, size: tuple[int, ...]) -> None:
-    """Refuse an IPC below 1 and a factor that leaves parts smaller than a pixel."""
+    """Refuse an IPC below 1 and a factor that leaves parts smaller than a pixel.
+
+    Args:
+        ipc: images per class.
+        factor: multi-formation factor.
+        size: (height, width), pixels.
+
+    Raises:
+        DreamAccelError: one of the two is out of range.
+    """
     if ipc < 1:
         raise DreamAccelError(f"ipc is {ipc}: at least 1 image per class is needed")
     if not 1 <= factor <= min(size):

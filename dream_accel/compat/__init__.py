@@ -1,4 +1,4 @@
-"""Call signatures of existing code bases, computed by this library: one module per family.
+"""Drop-in replacements with the call signatures of existing code bases: one module per family.
 
 ======================  ==========================================  ==========================================
 module                  for                                         names
@@ -6,7 +6,7 @@ module                  for                                         names
 ``dc``                  DC, DSA, DM, DataDAM, CAFE, IDM, IID        ``GetImages``, ``match_loss``
 ``idc``                 IDC, DREAM, DANCE, NCFM                     ``RepresentativeLoader``, ``dist``, ``matchloss``
 ``dream``               DREAM                                       ``NEW_Strategy``
-``fast_pytorch_kmeans`` whoever imports that package                ``KMeans``, ``MultiKMeans``
+``fast_pytorch_kmeans`` code that imports that package              ``KMeans``, ``MultiKMeans``
 ``once``                MTT, TESLA, FTD, DATM, RDED, D4M            ``class_indices``
 ======================  ==========================================  ==========================================
 """

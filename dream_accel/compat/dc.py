@@ -1,9 +1,9 @@
-"""What the DC family calls: ``get_images(c, n)`` (DC, DSA, DM, DataDAM, CAFE, IDM, IID), ``match_loss`` (DC, DSA)."""
+"""Drop-ins for the DC family: ``get_images(c, n)`` (DC, DSA, DM, DataDAM, CAFE, IDM, IID), ``match_loss`` (DC, DSA)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 
@@ -15,40 +15,58 @@ _METRICS = {"ours": ("cos", "weights"), "mse": ("global_mse", "all"), "cos": ("g
 
 
 class GetImages(RepresentativeSampler):
-    """The closure ``get_images(c, n)``: representatives at the matching size, random images at every other.
+    """The closure ``get_images(c, n)``: representatives if ``n`` is the size of the real batch, else random images.
 
-    Two lines replace the closure and tell it of the network::
+    Two lines replace the closure and pass it the network::
 
         get_images = GetImages(images_all, labels_all, args.batch_real)
         get_images.update(net)  # once per matching step, after the network is built or has changed
 
-    The images are taken as the network takes them, that is normalised, as this family holds them; with pixels in [0, 1]
-    pass ``normalize=``, which is applied before embedding alone. Until the first ``update`` random images can be had,
-    as DC's initialisation asks for them. Called alike in every process of a distributed run, it gives each the same
+    Images are expected as the network takes them, that is normalised, as this family stores them; for pixels in [0, 1]
+    pass ``normalize=``, which is applied only before embedding. Before the first ``update`` random images are
+    available, which DC's initialisation needs. In a distributed run, processes that make the same calls get the same
     images.
 
     Args:
-        images, labels, n_clusters: ``images_all``, ``labels_all`` and the size of the real batch.
-        clip: give a class's every image where more are asked for than it has, as the original closure does without a
-            word; by default that is refused.
-        options: the others of :class:`dream_accel.RepresentativeSampler`.
+        images: ``images_all``, (N, channels, H, W).
+        labels: ``labels_all``, (N,) integers 0..C-1.
+        n_clusters: the size of the real batch.
+        clip: if more images are requested than the class has, return all of them, as the original closure does without
+            notice; by default that is refused.
+        options: the other arguments of :class:`dream_accel.RepresentativeSampler`.
+
+    Raises:
+        DreamAccelError: as :class:`dream_accel.RepresentativeSampler`.
     """
 
     def __init__(self, images: Any, labels: Any, n_clusters: int = 256, *, clip: bool = False, **options: Any) -> None:
         super().__init__(images, labels, n_clusters, **options)
         self.clip = clip
 
-    def __call__(self, c: int | None, n: int | None = None, representative: bool | None = None) -> Any:
-        """Images (n, ...) of class ``c``; for ``c=None`` (IDM, IID) the pair of ``n`` random images of any class and
-        their labels (n,) int64.
+    @overload
+    def __call__(self, c: int, n: int | None = None, representative: bool | None = None) -> Tensor: ...
+
+    @overload
+    def __call__(self, c: None, n: int | None = None, representative: bool | None = None) -> tuple[Tensor, Tensor]: ...
+
+    def __call__(
+        self, c: int | None, n: int | None = None, representative: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return images of class ``c``, or random images of all classes with their labels for ``c=None`` (IDM, IID).
 
         Args:
-            c: the class, or None.
-            n: how many; the size of the real batch, which None stands for, gives representatives.
-            representative: True or False decides that whatever ``n`` is.
+            c: the class, or None for all classes.
+            n: number of images; the size of the real batch, or None, returns representatives. With ``c=None``, None
+                returns all images.
+            representative: True returns representatives and False random images, for any ``n``. It has no effect with
+                ``c=None``.
+
+        Returns:
+            images (n, ...); for ``c=None`` the pair of images (n, ...) and labels (n,) int64.
 
         Raises:
-            DreamAccelError: no such class; more images than there are; representatives before the first ``update``.
+            DreamAccelError: the class does not exist, more images are requested than there are, or representatives are
+                requested before the first ``update``.
         """
         if c is None:
             total = len(self.images)
@@ -60,19 +78,19 @@ class GetImages(RepresentativeSampler):
 
 
 def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], args: Any) -> Tensor:
-    """Distance between two lists of gradients, differentiable in the first.
+    """Compute the distance between two lists of gradients, differentiable with respect to the first.
 
     Args:
         gw_syn: gradients of the synthetic images, one per parameter.
-        gw_real: gradients of the real images.
-        args: anything with ``dis_metric``: ``"ours"`` (row-wise cosine, 1-d tensors skipped), ``"mse"`` or ``"cos"`` of
-            one concatenated vector. ``args.device`` is not looked at: the gradients know where they are.
+        gw_real: gradients of the real images, of the same shapes.
+        args: any object with ``dis_metric``: ``"ours"`` (row-wise cosine, 1-d tensors skipped), or ``"mse"`` or
+            ``"cos"`` of one concatenated vector. ``args.device`` is ignored; the device is that of the gradients.
 
     Returns:
         () the distance.
 
     Raises:
-        DreamAccelError: another ``dis_metric``, or gradients that do not pair.
+        DreamAccelError: ``dis_metric`` is another one, or the gradients do not pair.
     """
     if args.dis_metric not in _METRICS:
         raise choices("dis_metric", args.dis_metric, _METRICS)

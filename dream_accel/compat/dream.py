@@ -1,4 +1,4 @@
-"""What DREAM's own code calls per class: ``NEW_Strategy(images, net).query(n)`` and its two variants."""
+"""Drop-in for DREAM's own code, called once per class: ``NEW_Strategy(images, net).query(n)`` and its two variants."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from ..networks.features import Embedder, embed_rows
 from .fast_pytorch_kmeans import KMeans
 
 TINY_CHUNK = 256
+"""Maximum number of images that ``query_tiny`` embeds at a time."""
 
 
-class NEW_Strategy:  # noqa: N801 (the name the code base has)
-    """The images of one class nearest the centres of a K-Means of their embeddings.
+class NEW_Strategy:  # noqa: N801 (the name in the code base)
+    """Picks the images of one class nearest the centres of a K-Means of their embeddings.
 
-    Where the original is wrong this differs: picks are distinct and each comes from its own cluster (the original seeks
-    the nearest image in the whole class, so that picks repeat and leave their cluster); seeds are distinct and empty
-    clusters take real rows; images are embedded in chunks, as the evaluating network does, and ``normalize`` may bring
-    them to what the network was trained on. ``as_published=True`` restores the seeding, the empty clusters at the
-    origin and the search in the whole class.
+    It differs from the original where the original is wrong. Picks are distinct, and each comes from its own cluster;
+    the original searches the whole class for the nearest image, so its picks repeat and leave their cluster. Seeds are
+    distinct, and empty clusters take real rows. Images are embedded in chunks, by the network in evaluation mode, and
+    ``normalize`` can convert them to what the network was trained on. ``as_published=True`` restores the seeding, the
+    empty clusters at the origin and the search in the whole class.
 
     Args:
-        images: (N, channels, H, W) of one class, uint8 or as the network takes them.
+        images: (N, channels, H, W) images of one class, uint8 or as the network takes them.
         net: a network or a callable from images to features.
         normalize: applied to the images before they are embedded.
-        max_iter: K-Means iterations at most.
-        seed: of the K-Means; None draws it from torch's global generator, as the original does.
-        as_published: the original's choices, for the same state of torch's generator.
-        chunk_size: images embedded at a time.
+        max_iter: maximum number of K-Means iterations.
+        seed: seed of the K-Means; None draws it from torch's global generator, as the original does.
+        as_published: make the original's choices, given the same state of torch's generator.
+        chunk_size: number of images embedded at a time.
 
     Raises:
-        DreamAccelError: at a query, when more images are asked for than there are, or features hold NaN or Inf.
+        DreamAccelError: at a query, if more images are requested than there are, or features hold NaN or Inf.
     """
 
     def __init__(
@@ -57,15 +58,23 @@ class NEW_Strategy:  # noqa: N801 (the name the code base has)
         self.chunk_size = chunk_size
 
     def query(self, n: int) -> Tensor:
-        """(n,) int64 rows of ``images``, on their device: the nearest to each of ``n`` centres."""
+        """Pick the image nearest to each of ``n`` centres.
+
+        Returns:
+            (n,) int64 rows of ``images``, on their device.
+        """
         return self._query(n, 1, self.chunk_size)
 
     def query_match(self, n: int, per_cluster: int = 1) -> Tensor:
-        """(n * per_cluster,) int64 rows: the ``per_cluster`` nearest to each of ``n`` centres, centre after centre."""
+        """Pick the ``per_cluster`` images nearest to each of ``n`` centres.
+
+        Returns:
+            (n * per_cluster,) int64 rows of ``images``, on their device, centre after centre.
+        """
         return self._query(n, per_cluster, self.chunk_size)
 
     def query_tiny(self, n: int) -> Tensor:
-        """As :meth:`query`, embedding at most 256 images at a time, for images of 64x64 and more."""
+        """Pick as :meth:`query`, embedding at most 256 images at a time, for images of 64x64 and more."""
         return self._query(n, 1, min(self.chunk_size, TINY_CHUNK))
 
     @torch.no_grad()

@@ -1,14 +1,15 @@
-"""``KMeans`` and ``MultiKMeans`` with the interface of fast_pytorch_kmeans 0.2: change the import, keep the rest.
+"""``KMeans`` and ``MultiKMeans`` with the interface of fast_pytorch_kmeans 0.2: only the import has to change.
 
-Where that package is wrong, these differ, and ``as_published=True`` brings its behaviour back:
+They differ from that package where it is wrong; ``as_published=True`` restores its behaviour:
 
-- it draws the first centroids with replacement, so that some coincide; here rows are drawn without;
-- it moves empty clusters, and in minibatches every cluster without a member, to the origin; here an empty cluster takes
-  the row farthest from its centroid, and a cluster without a member in the minibatch stays;
-- its labels belong to the centroids before the last update, and after minibatches they label the last minibatch alone;
-  here they label all rows by the centroids that are kept.
+- The package draws the first centroids with replacement, so some coincide; here they are drawn without replacement.
+- The package moves empty clusters, and with minibatches every cluster without a member, to the origin. Here an empty
+  cluster takes the row farthest from its centroid, and a cluster without a member in the minibatch stays.
+- The labels of the package belong to the centroids before the last update, and with minibatches only the last minibatch
+  is labelled. Here all rows are labelled by the final centroids.
 
-``init_method="gaussian"`` works here for any number of rows and features, where it fails there for fewer rows.
+``init_method="gaussian"`` works for any number of rows and features; in the package it fails with fewer rows than
+features.
 """
 
 from __future__ import annotations
@@ -28,26 +29,28 @@ _INITS = {"random": "random", "kmeans++": "k-means++", "gaussian": "gaussian"}
 
 
 class MultiKMeans:
-    """K-Means of several sets of rows of one size at once.
+    """K-Means of several sets of rows at once; all sets have the same number of rows.
 
     Args:
         n_clusters: K, at most the number of rows.
-        max_iter: Lloyd iterations at most.
-        tol: stop when the squared shift of all centroids together is at most this; each set stops on its own.
+        max_iter: maximum number of Lloyd iterations.
+        tol: stop when the sum of the squared shifts of all centroids is at most this; each set stops on its own.
         verbose: 1 prints a line per fit.
-        mode: ``"euclidean"``, or ``"cosine"``: the centroid of highest cosine, means of the rows as they are.
+        mode: ``"euclidean"``, or ``"cosine"``, which assigns by the highest cosine and averages the rows without
+            normalising them.
         init_method: ``"random"`` rows, ``"kmeans++"``, or ``"gaussian"``: draws with the rows' mean and covariance.
-        minibatch: rows per iteration; None takes all.
-        seed: of everything drawn; None draws a seed from torch's global generator at every fit, so that results follow
-            ``torch.manual_seed`` as the original's do.
-        as_published: the original's choices, also the wrong ones listed above. It asks the host at every iteration.
+        minibatch: number of rows per iteration; None uses all rows.
+        seed: seed of every random draw; None draws a seed from torch's global generator at every fit, so that results
+            follow ``torch.manual_seed`` as those of the original do.
+        as_published: make the original's choices, including the wrong ones listed above. Every iteration then waits for
+            the device.
 
     Attributes:
         centroids: (n_kmeans, K, n_features), of the rows' dtype and device; None before the first fit. As in the
             original, the next fit starts from them unless it is given others.
 
     Raises:
-        DreamAccelError: an unknown mode or init_method.
+        DreamAccelError: ``mode`` or ``init_method`` is unknown.
     """
 
     _batch_dims = 1
@@ -82,28 +85,31 @@ class MultiKMeans:
 
     @staticmethod
     def cos_sim(a: Tensor, b: Tensor) -> Tensor:
-        """(..., m, n) cosines of the rows of ``a`` (..., m, d) and ``b`` (..., n, d)."""
+        """Compute the cosines (..., m, n) of the rows of ``a`` (..., m, d) and ``b`` (..., n, d)."""
         return normalize(a, dim=-1) @ normalize(b, dim=-1).transpose(-2, -1)
 
     @staticmethod
     def euc_sim(a: Tensor, b: Tensor) -> Tensor:
-        """(..., m, n) negated squared distances of the rows of ``a`` (..., m, d) and ``b`` (..., n, d)."""
+        """Compute the negated squared distances (..., m, n) of the rows of ``a`` (..., m, d) and ``b`` (..., n, d)."""
         norms = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
         return 2 * a @ b.transpose(-2, -1) - norms
 
     def max_sim(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """The highest similarity of every row of ``a`` (..., m, d) to the rows of ``b`` (..., n, d), and which it is.
+        """Find the row of ``b`` that is most similar to every row of ``a``. No (m, n) matrix is stored.
+
+        Args:
+            a: (m, d), or (n_kmeans, m, d).
+            b: (n, d), or (n_kmeans, n, d).
 
         Returns:
-            (..., m) similarities of ``a``'s dtype and (..., m) int64 indices, ties to the lowest. No (m, n) matrix is
-            stored.
+            (..., m) similarities of ``a``'s dtype, and (..., m) int64 indices, ties to the lowest index.
         """
         rows, offsets = _as_groups(a if a.dim() == 3 else a[None])
         centroids = b if b.dim() == 3 else b[None]
         if self.mode == "cosine":
             rows, centroids = normalize(rows, dim=-1), normalize(centroids, dim=-1)
         labels, distance = ops.kmeans_assign(rows, offsets, centroids.to(ops.result_dtype(rows)))
-        # Of vectors of length 1: |a - b|^2 = 2 - 2 <a, b>.
+        # For vectors of length 1: |a - b|^2 = 2 - 2 <a, b>.
         similarity = 1 - distance / 2 if self.mode == "cosine" else -distance
         return similarity.to(a.dtype).view(a.shape[:-1]), labels.long().view(a.shape[:-1])
 
@@ -112,25 +118,35 @@ class MultiKMeans:
 
         Args:
             X: (n_kmeans, n_samples, n_features) float16, float32 or float64.
-            centroids: (n_kmeans, K, n_features) to start from.
+            centroids: (n_kmeans, K, n_features) to start from; default: those of the last fit, else ``init_method``.
 
         Returns:
-            (n_kmeans, n_samples) int64.
+            (n_kmeans, n_samples) int64 labels.
 
         Raises:
-            DreamAccelError: another shape or dtype, NaN or Inf, fewer rows than clusters.
+            DreamAccelError: X has another shape or dtype, holds NaN or Inf, or has fewer rows than clusters.
         """
         start = self.centroids if centroids is None else centroids
         return self._fit(self._checked(X), start)
 
     def predict(self, X: Tensor) -> Tensor:
-        """(n_kmeans, n_samples) int64: the centroid of highest similarity for every row of other data."""
+        """Label every row of other data by the centroid of highest similarity.
+
+        Args:
+            X: (n_kmeans, n_samples, n_features) float16, float32 or float64.
+
+        Returns:
+            (n_kmeans, n_samples) int64 labels.
+
+        Raises:
+            DreamAccelError: there was no fit, X has another shape or dtype, or it holds NaN or Inf.
+        """
         if self.centroids is None:
             raise DreamAccelError("predict() before fit(): call fit(X) first")
         return self.max_sim(self._checked(X), self.centroids)[1]
 
     def fit(self, X: Tensor, centroids: Tensor | None = None) -> None:
-        """:meth:`fit_predict` without the labels."""
+        """Cluster the rows as :meth:`fit_predict`, without returning labels."""
         self.fit_predict(X, centroids)
 
     def _checked(self, X: Tensor) -> Tensor:
@@ -150,7 +166,7 @@ class MultiKMeans:
                 f"n_clusters is {self.n_clusters} and there are {X.shape[1]} rows: ask for at most that many"
             )
         began = time.perf_counter()
-        # Nothing is drawn from the global generator when nothing random is left to decide.
+        # The global generator stays untouched where the fit makes no random decision.
         random = self.minibatch is not None or (start is None and not self.as_published)
         seed = int(torch.randint(1 << 62, ())) if random and self.seed is None else self.seed or 0
         if self.as_published or self.minibatch is not None or self.mode == "cosine":
@@ -170,7 +186,8 @@ class MultiKMeans:
         if start is None and self.init_method == "gaussian":
             start = torch.stack([self._start(x, seed) for x in X])
         rows, offsets = _as_groups(X)
-        # Ours is measured in the mean variance of a feature, the least of all sets: never laxer than the original.
+        # BatchedKMeans measures tol in units of the mean variance of a feature. The smallest variance of all sets makes
+        # this criterion at least as strict as the original.
         spread = float(X.var(dim=1, correction=0).mean(dim=1).min()) if self.tol else 1.0
         km = BatchedKMeans(
             self.n_clusters,
@@ -184,11 +201,11 @@ class MultiKMeans:
         return km.labels_.long().view(X.shape[:2]), km.cluster_centers_.to(X.dtype), n_iter
 
     def _iterate(self, X: Tensor, centroids: Tensor, seed: int) -> tuple[Tensor, Tensor, int]:
-        """Lloyd's iteration in the open, for what :class:`dream_accel.BatchedKMeans` does not do."""
+        """Run Lloyd's iteration step by step, for the options that :class:`dream_accel.BatchedKMeans` lacks."""
         draws = torch.Generator().manual_seed(seed)
         seen = torch.ones(*X.shape[:1], self.n_clusters, device=X.device)
         labels, n_iter = None, 0
-        for n_iter in range(1, self.max_iter + 1):  # noqa: B007 (printed afterwards)
+        for n_iter in range(1, self.max_iter + 1):  # noqa: B007 (returned afterwards)
             x = X if self.minibatch is None else X[:, torch.randperm(X.shape[1], generator=draws)[: self.minibatch]]
             similarity, labels = self.max_sim(x, centroids)
             means, counts = self._means(x, labels, centroids, similarity)
@@ -213,7 +230,7 @@ class MultiKMeans:
             offsets,
             labels.flatten().int(),
             self.n_clusters,
-            # The lower the similarity, the farther the row.
+            # A lower similarity means a larger distance.
             distance=(similarity.max() - similarity).flatten().to(ops.result_dtype(rows)),
             previous=previous.to(ops.result_dtype(rows)),
             empty="keep" if keeps else "farthest",
@@ -230,7 +247,7 @@ class MultiKMeans:
         return km.fit(x, check=False).cluster_centers_[0].to(x.dtype)
 
     def _published_start(self, x: Tensor) -> Tensor:
-        """Rows drawn with replacement, from torch's global generators in the original's order."""
+        """Initial centroids drawn with replacement, from torch's global generators in the original's order."""
         if self.init_method == "random":
             return x[torch.randint(0, len(x), size=[self.n_clusters], device=x.device)]
         if self.init_method == "gaussian":
@@ -245,9 +262,10 @@ class MultiKMeans:
 
 
 class KMeans(MultiKMeans):
-    """K-Means of one set of rows; what DREAM's code imports.
+    """K-Means of one set of rows; DREAM's code imports this class.
 
-    Args and errors are those of :class:`MultiKMeans`, shapes without the leading dimension; every fit begins anew.
+    Arguments and errors are those of :class:`MultiKMeans`; shapes lack the leading dimension. Every fit starts from
+    ``init_method`` unless it is given centroids.
 
     Attributes:
         centroids: (K, n_features), of the rows' dtype and device; None before the first fit.
@@ -256,7 +274,18 @@ class KMeans(MultiKMeans):
     _batch_dims = 0
 
     def fit_predict(self, X: Tensor, centroids: Tensor | None = None) -> Tensor:
-        """(n_samples,) int64 labels of X (n_samples, n_features); ``centroids`` (K, n_features) to start from."""
+        """Cluster and label the rows.
+
+        Args:
+            X: (n_samples, n_features) float16, float32 or float64.
+            centroids: (K, n_features) to start from; default: ``init_method``.
+
+        Returns:
+            (n_samples,) int64 labels.
+
+        Raises:
+            DreamAccelError: as :meth:`MultiKMeans.fit_predict`.
+        """
         labels = self._fit(self._checked(X)[None], None if centroids is None else centroids[None])[0]
         assert self.centroids is not None
         self.centroids = self.centroids[0]
@@ -264,13 +293,16 @@ class KMeans(MultiKMeans):
 
 
 def _as_groups(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of x (G, N, D) one after another, and where each group begins."""
+    """Rows (G * N, D) of x (G, N, D), and offsets (G+1,) int64 at which each group begins."""
     offsets = torch.arange(x.shape[0] + 1, device=x.device) * x.shape[1]
     return x.flatten(0, 1).contiguous(), offsets
 
 
 def _gaussian_rows(x: Tensor, weights: Tensor) -> Tensor:
-    """Draws with the mean and covariance of the rows: standard normal weights (K, N) of the centred rows, over
-    sqrt(N - 1). No covariance matrix is formed, so N may be smaller than D."""
+    """Draws (K, D) with the mean and covariance of the rows (N, D).
+
+    They are ``mean + weights @ (x - mean) / sqrt(N - 1)`` with standard normal weights (K, N). No covariance matrix is
+    formed, so N may be smaller than D.
+    """
     mean = x.mean(dim=0)
     return mean + weights.to(x) @ (x - mean) / max(len(x) - 1, 1) ** 0.5

@@ -1,4 +1,4 @@
-"""What the IDC family calls: ``loader.class_sample(c, ipc)`` (IDC, DREAM, DANCE, NCFM), ``dist`` and ``matchloss``."""
+"""Drop-ins for the IDC family: ``loader.class_sample(c, ipc)`` (IDC, DREAM, DANCE, NCFM), ``dist``, ``matchloss``."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ _MATCHES = ("grad", "feat", "bi_match")
 
 
 class RepresentativeLoader:
-    """A loader whose ``class_sample(c)`` gives representatives; every other attribute is the wrapped loader's own.
+    """A loader whose ``class_sample(c)`` returns representatives; all other attributes are those of the wrapped loader.
 
-    Two lines wrap it and tell it of the network::
+    Two lines wrap the loader and pass it the network::
 
         loader_real = RepresentativeLoader(loader_real, normalize=normalize)
         loader_real.update(model)  # once per matching step
 
-    ``sample()``, iteration, ``len``, ``nclass`` and the rest go to the wrapped loader, and so do assignments. Images
-    are taken as the loader holds them, pixels in [0, 1] or uint8. ``normalize`` is what the network expects them to
-    have gone through when it embeds them; left out, as in DREAM's code, features are of images it never learns from.
+    ``sample()``, iteration, ``len``, ``nclass`` and all other accesses and assignments are passed on to the wrapped
+    loader. Images are read as the loader stores them, pixels in [0, 1] or uint8. ``normalize`` converts them to what
+    the network was trained on before it embeds them. If it is left out, as in DREAM's code, the network embeds images
+    of a range that it is never trained on.
 
     Args:
-        loader: has ``class_sample``; its images and labels are taken from ``loader.data`` and ``loader.targets``, else
-            from ``loader.dataset``, one by one.
+        loader: a loader with ``class_sample``; its images and labels are read from ``loader.data`` and
+            ``loader.targets``, else one by one from ``loader.dataset``.
         n_clusters: N sub-clusters per class; default: ``loader.batch_size``.
-        normalize: from pixels in [0, 1] to what the network takes.
-        init: a network or callable whose features also choose the images of ``class_sample(c, ipc)``, as DREAM
-            initialises; by default those are the first ``ipc`` of the class, as in IDC.
-        images, labels: instead of the loader's own.
-        options: the others of :class:`dream_accel.RepresentativeSampler`.
+        normalize: converts pixels in [0, 1] to what the network takes.
+        init: a network or callable whose features also choose the images of ``class_sample(c, ipc)``, as DREAM's
+            initialisation does; by default those are the first ``ipc`` of the class, as in IDC.
+        images: (N, channels, H, W), used in place of the loader's own.
+        labels: (N,) integers, used in place of the loader's own.
+        options: the other arguments of :class:`dream_accel.RepresentativeSampler`.
 
     Raises:
-        DreamAccelError: no images or labels are found in the loader, or they do not belong together.
+        DreamAccelError: the loader has no images, labels or batch size, or images and labels do not match.
     """
 
     def __init__(
@@ -70,22 +72,26 @@ class RepresentativeLoader:
             "_init": init,
             "_initial": {},
         }
-        # Past __setattr__, which hands assignments on to the loader.
+        # Bypasses __setattr__, which passes assignments on to the loader.
         self.__dict__.update(own)
 
     def update(self, network: nn.Module | Embedder | None = None) -> bool:
-        """Take one step; pick anew when due: :meth:`dream_accel.RepresentativeSampler.update`."""
+        """Count one step, and renew the picks when due: :meth:`dream_accel.RepresentativeSampler.update`."""
         return self.sampler.update(network)
 
     def class_sample(self, c: int, ipc: int = -1) -> tuple[Tensor, Tensor]:
-        """Images (n, channels, H, W) float in [0, 1] and labels (n,) int64 of class ``c``.
+        """Return images of one class and their labels.
 
         Args:
-            c: the class.
-            ipc: above 0 the images to initialise with, ``ipc`` of them; else the class's representatives.
+            c: the class, 0 to C-1.
+            ipc: above 0, return ``ipc`` images to initialise with; else the representatives of the class.
+
+        Returns:
+            images (n, channels, H, W), floating point, uint8 scaled to [0, 1], and labels (n,) int64.
 
         Raises:
-            DreamAccelError: no such class; representatives before the first ``update``; more images than it has.
+            DreamAccelError: the class does not exist or has fewer images, or representatives are requested before the
+                first ``update``.
         """
         if ipc <= 0:
             images = self.sampler.sample(c)
@@ -104,7 +110,7 @@ class RepresentativeLoader:
         return self._initial[ipc]
 
     def __getattr__(self, name: str) -> Any:
-        # Copying and unpickling ask for attributes before there is a loader to hand them to.
+        # Copying and unpickling read attributes before the loader is set.
         if name.startswith("__") or "loader" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.loader, name)
@@ -120,7 +126,7 @@ class RepresentativeLoader:
 
 
 def _images_of(loader: Any) -> tuple[Tensor, Tensor]:
-    """The loader's images (N, ...) and labels (N,), on one device."""
+    """The loader's images (N, ...) and labels (N,) int64, on one device."""
     data, targets = getattr(loader, "data", None), getattr(loader, "targets", None)
     if data is None or targets is None:
         dataset = getattr(loader, "dataset", None)
@@ -136,22 +142,31 @@ def _images_of(loader: Any) -> tuple[Tensor, Tensor]:
 
 
 def dist(x: Tensor, y: Tensor, method: str = "mse") -> Tensor:
-    """Distance between two tensors of one shape, differentiable in both.
+    """Compute the distance between two tensors of the same shape, differentiable with respect to both.
 
-    ``mse`` sum of squares, ``l1`` sum of absolutes, ``l1_mean`` mean absolute of every row summed, ``cos`` one minus
-    the cosine of every row summed, eps 1e-6 added to the product of norms; rows are along the first dimension.
+    With ``d = x - y`` and rows along the first dimension:
+
+    - ``mse``: the sum of ``d²``;
+    - ``l1``: the sum of ``|d|``;
+    - ``l1_mean``: the mean of ``|d|`` of every row, summed over rows;
+    - ``cos``: ``1 - x·y / (|x| |y| + 1e-6)`` of every row, summed over rows.
+
+    Args:
+        x: a tensor.
+        y: a tensor of the same shape.
+        method: ``"mse"``, ``"l1"``, ``"l1_mean"`` or ``"cos"``.
 
     Returns:
         () the distance.
 
     Raises:
-        DreamAccelError: another method, or shapes that differ.
+        DreamAccelError: the method is another one, or the shapes differ.
     """
     if method not in _METRICS:
         raise choices("method", method, _METRICS)
     if x.requires_grad and y.requires_grad:
         return plain_distance([x], [y], method, False).squeeze(0)
-    # Every method is symmetric; the operator differentiates in its second argument.
+    # Every method is symmetric, and the operator differentiates by its second argument.
     real, synthetic = (y, x) if x.requires_grad else (x, y)
     return gradient_distance([real], [synthetic], method, "all")
 
@@ -159,23 +174,25 @@ def dist(x: Tensor, y: Tensor, method: str = "mse") -> Tensor:
 def matchloss(
     args: Any, img_real: Tensor, img_syn: Tensor, lab_real: Tensor, lab_syn: Tensor, model: nn.Module
 ) -> Tensor:
-    """The matching loss of IDC and DREAM, differentiable in ``img_syn``.
+    """Compute the matching loss of IDC and DREAM, differentiable with respect to ``img_syn``.
 
     Args:
-        args: ``match``: ``"grad"`` compares gradients of the cross-entropy, ``"feat"`` mean features, ``"bi_match"``
-            adds both up (DREAM+; in DREAM's own code it crashes). ``metric``: a method of :func:`dist`. ``bias`` and
-            ``fc``: compare the gradients of 1-d and of 2-d parameters too, which are left out unless asked for.
-            ``idx_from``, ``idx_to``: which of ``model.get_feature`` to compare; a model without it is compared by its
-            embedding.
-        img_real, img_syn: images as the model takes them.
-        lab_real, lab_syn: (n,) classes.
-        model: not changed; its parameters' ``grad`` is left alone.
+        args: any object with these attributes. ``match``: ``"grad"`` compares gradients of the cross-entropy,
+            ``"feat"`` mean features, and ``"bi_match"`` adds both (DREAM+; in DREAM's own code it crashes).
+            ``metric``: a method of :func:`dist`. ``bias`` and ``fc``, optional: also compare the gradients of 1-d and
+            of 2-d parameters; default: False. ``idx_from`` and ``idx_to``, optional: the range of
+            ``model.get_feature`` to compare; a model without that method is compared by its embedding.
+        img_real: (n, channels, H, W) real images, as the model takes them.
+        img_syn: (m, channels, H, W) synthetic images, as the model takes them.
+        lab_real: (n,) int64 classes of the real images.
+        lab_syn: (m,) int64 classes of the synthetic images.
+        model: the network; neither its parameters nor their ``grad`` are changed.
 
     Returns:
         () the loss.
 
     Raises:
-        DreamAccelError: another ``match`` or ``metric``, or no parameter left to compare.
+        DreamAccelError: ``match`` or ``metric`` is another one, or no parameter is left to compare.
     """
     if args.match not in _MATCHES:
         raise choices("match", args.match, _MATCHES)
@@ -193,7 +210,7 @@ def _gradient_loss(
     args: Any, img_real: Tensor, img_syn: Tensor, lab_real: Tensor, lab_syn: Tensor, model: nn.Module
 ) -> Tensor:
     left_out = {1: not getattr(args, "bias", False), 2: not getattr(args, "fc", False)}
-    # Gradients nobody compares are not computed.
+    # Gradients that are not compared need not be computed.
     parameters = [p for p in model.parameters() if not left_out.get(p.dim(), False)]
     if not parameters:
         raise DreamAccelError("the model has no parameter to compare but 1-d and 2-d ones: set args.bias or args.fc")

@@ -1,4 +1,4 @@
-"""For code that takes real images once, to initialise: MTT, TESLA, FTD, DATM, RDED, D4M."""
+"""Drop-in for code that reads real images only to initialise: MTT, TESLA, FTD, DATM, RDED, D4M."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def class_indices(
     seed: int = 0,
     chunk_size: int = 1024,
 ) -> list[list[int]]:
-    """``indices_class``, narrowed down to the ``k`` images that stand for each class.
+    """Compute ``indices_class`` restricted to the ``k`` representative images of each class.
 
-    This code keeps a list of row numbers per class, ``indices_class``, and draws the first images of the synthetic set
-    from it. Replacing that list by this one, with k = IPC, makes the draw take the images nearest the centres of a
-    K-Means of each class. Trajectory matching uses real images nowhere else, so nothing else changes. With features
-    already at hand, :func:`dream_accel.select` does the same.
+    Such code keeps a list of row numbers per class, ``indices_class``, and draws the initial images of the synthetic
+    set from it. If this list replaces it, with k = IPC, the initial images are those nearest the centres of a K-Means
+    of each class. Trajectory matching uses real images nowhere else, so nothing else changes. For features that are
+    already computed use :func:`dream_accel.select`.
 
     Args:
         images: (N, channels, H, W), uint8 or as the network takes them.
@@ -37,14 +37,15 @@ def class_indices(
         features: a network (a trained expert is better than a random one) or a callable from images to features.
         strategy: as in :func:`dream_accel.select`.
         normalize: applied to the images before they are embedded.
-        seed: of everything drawn.
-        chunk_size: images embedded at a time.
+        seed: seed of every random draw.
+        chunk_size: number of images embedded at a time.
 
     Returns:
         C lists of k distinct row numbers.
 
     Raises:
-        DreamAccelError: images and labels that do not belong together, a class smaller than ``k``, no features.
+        DreamAccelError: images and labels do not match, a class is smaller than ``k``, or the network yields no
+            features.
     """
     pixels = to_tensor(images, "images")
     rows = torch.arange(len(pixels), device=pixels.device)

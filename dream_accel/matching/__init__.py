@@ -1,1 +1,1 @@
-"""Matching real and synthetic images: objectives, one step for all classes, and the optimiser of the pixels."""
+"""Matching real and synthetic images: objectives, the matching step for all classes, and the pixel optimiser."""

@@ -1,4 +1,4 @@
-"""The choice among the implementations of per-class gradients: measured once per run, on a GPU only."""
+"""Selection of the class-gradient implementation: timed once per run, on a GPU only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 ROUNDS = 5
+"""Timed steps per implementation."""
 WARM_UP = 3
-"""Steps that record and warm up, not timed."""
+"""Steps before the timed ones, which record the graph and warm up."""
 
 
 def choose_implementation(
     names: Sequence[str], device: torch.device, step_of: Callable[[str], Callable[[], object]]
 ) -> str:
-    """The name of the fastest implementation.
+    """Select the fastest implementation.
 
-    On a CPU it is the loop, whose activations fit the caches (``bench step`` times all). On a GPU each is timed.
+    On a CPU this is the loop, whose activations fit into the caches (``bench step`` times all implementations). On a
+    GPU each implementation is timed.
 
     Args:
         names: the implementations that can serve the network, the loop first.
         device: the device of the network.
-        step_of: returns for a name a matching step that can be repeated.
+        step_of: takes a name and returns a matching step that can be repeated.
+
+    Returns:
+        the name of the implementation.
     """
     if device.type == "cpu" or len(names) == 1:
         return names[0]
@@ -30,12 +35,12 @@ def choose_implementation(
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """The key of the smallest value, the first of equals."""
+    """Return the key of the smallest value; among equal values, the first key."""
     return min(seconds, key=lambda name: seconds[name])
 
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float | None:
-    """The shortest time of a few steps; None where memory is too small."""
+    """The shortest of the timed steps, seconds; None if the device runs out of memory."""
     times = []
     try:
         for _ in range(WARM_UP + ROUNDS):

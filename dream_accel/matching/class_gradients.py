@@ -1,15 +1,27 @@
 """Per-class weight gradients: three implementations.
 
-The classes share the weights, so activations and their gradients are those of one large batch; only the weight
-gradients must be kept apart. The fastest implementation depends on the device (:mod:`dream_accel.matching.choice`):
+All classes share the network's weights, so activations and their gradients are those of one large batch; only the
+weight gradients must be kept apart by class. The fastest implementation depends on the device
+(:mod:`dream_accel.matching.choice`):
 
 ``loop``
-    one forward and backward pass per class. Least memory; fastest on CPUs.
+    runs one forward and backward pass per class. It uses the least memory and is the fastest on CPUs.
 ``vmap``
-    ``torch.func.vmap`` over ``grad``: all classes in every launch; weight gradients become grouped convolutions.
+    applies ``torch.func.vmap`` to ``grad``. Every launch serves all classes; weight gradients become grouped
+    convolutions.
 ``capture``
-    one forward and backward pass of all classes that keeps the input of each matched layer and the gradient of its
-    output; the weight gradients of each class are computed from these.
+    runs one forward and backward pass of all classes that keeps the input of each matched layer and the gradient of its
+    output, and computes the weight gradients of each class from these.
+
+All of them take and return the same::
+
+    (network, parameters, images, create_graph, first) -> gradients
+
+    parameters    the L parameters to differentiate by, by name
+    images        (C, n, ...) images of C neighbouring classes, as the network takes them
+    create_graph  keep the autograd graph, so that the gradients can be differentiated
+    first         label of the first class; the labels of the others follow it
+    gradients     L tensors (C, *parameter): gradients of the mean cross-entropy of each class
 """
 
 from __future__ import annotations
@@ -25,21 +37,21 @@ from torch.nn.grad import conv2d_weight
 def by_loop(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
-    """One forward and backward pass per class."""
+    """Compute the gradients by one forward and backward pass per class."""
     wanted = list(parameters.values())
     per_class = []
     for c, own in enumerate(images, first):
         labels = torch.full((len(own),), c, dtype=torch.int64, device=own.device)
         loss = F.cross_entropy(network(own), labels)
         per_class.append(torch.autograd.grad(loss, wanted, create_graph=create_graph))
-    # Of one class a view: a copy would cost time and change the memory format.
+    # A view suffices for a single class; a copy would cost time and change the memory format.
     return [torch.stack(own) if len(own) > 1 else own[0].unsqueeze(0) for own in zip(*per_class, strict=True)]
 
 
 def by_vmap(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
-    """All classes in every operator, by ``torch.func.vmap``."""
+    """Compute the gradients of all classes at once by ``torch.func.vmap``."""
     fixed = {
         name: tensor.detach()
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
@@ -60,7 +72,7 @@ def by_vmap(
 def by_capture(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
 ) -> list[Tensor]:
-    """Gradients computed from the input of each matched layer and the gradient of its output."""
+    """Compute the gradients from the input of each matched layer and the gradient of its output."""
     owners = _owners(network, parameters)
     into: dict[nn.Module, Tensor] = {}
     out: dict[nn.Module, Tensor] = {}
@@ -83,7 +95,7 @@ def by_capture(
         return [
             _FORMULAS[type(layer), name](
                 layer,
-                # Under autocast a layer casts what goes into it, so what comes out may be narrower.
+                # Under autocast a layer casts its input, so the dtype of its output may be narrower.
                 into[layer].to(of_output[layer].dtype).unflatten(0, (n_classes, n)),
                 of_output[layer].unflatten(0, (n_classes, n)),
             ).to(parameter.dtype)
@@ -92,12 +104,20 @@ def by_capture(
 
 
 CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
-"""The implementations by name: ``(network, parameters, images (C, n, ...), create_graph, first)``, where ``first`` is
-the label of the first class; the labels of the others follow it."""
+"""The implementations by name."""
 
 
 def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
-    """The reason an implementation cannot serve a network; None where it can."""
+    """Explain why an implementation cannot serve a network.
+
+    Args:
+        name: a key of :data:`CLASS_GRADIENTS`.
+        network: the network.
+        parameters: its parameters to differentiate by, by name.
+
+    Returns:
+        the reason, as a clause without a full stop; None if the implementation can serve the network.
+    """
     if name == "loop":
         return None
     mixing = next((m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
@@ -114,7 +134,7 @@ def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> 
 
 
 def _owners(network: nn.Module, parameters: Mapping[str, Tensor]) -> list[tuple[nn.Module, str]]:
-    """The layer each parameter belongs to, and its name there."""
+    """The layer that each parameter belongs to, and the parameter's name within that layer."""
     return [(network.get_submodule(path), name) for path, _, name in (key.rpartition(".") for key in parameters)]
 
 
@@ -156,4 +176,5 @@ _FORMULAS: dict[tuple[type, str], Callable[..., Tensor]] = {
     (nn.GroupNorm, "weight"): _norm_weight,
     (nn.GroupNorm, "bias"): _channel_sum,
 }
-"""(layer, inputs (C, n, ...), gradients of outputs (C, n, ...)) to the gradient (C, *parameter)."""
+"""``(layer, inputs (C, n, ...), gradients of outputs (C, n, ...))`` to the gradient (C, *parameter), for each kind of
+layer and name of its parameter."""

@@ -1,4 +1,4 @@
-"""Gradient matching: real and synthetic images shall move the network alike (DC, DSA, IDC, DREAM)."""
+"""Gradient matching: brings the gradients of real and synthetic images together (DC, DSA, IDC, DREAM)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from .objective import ClassGradients, Match, Target
 
 @dataclass(frozen=True)
 class GradientMatching:
-    """Distance between the parameter gradients of the cross-entropy of every class.
+    """The distance between the parameter gradients of the cross-entropy of every class.
 
-    ``sum over layers of d(grad CE(real_c), grad CE(synthetic_c))``, with ``d`` the metric. Zhao et al., ICLR 2021; IDC
-    and DREAM match the ``conv`` layers.
+    ``sum over layers of d(grad CE(real_c), grad CE(synthetic_c))``, with ``d`` the metric. Source: DC, Zhao et al.,
+    ICLR 2021; IDC and DREAM match the ``conv`` layers.
 
     Attributes:
-        metric: of :func:`dream_accel.gradient_distance`.
-        layers: layer rule of the same, or names of the network's parameters.
+        metric: a metric of :func:`dream_accel.gradient_distance`.
+        layers: a layer rule of that function, or names of the network's parameters.
     """
 
     metric: str = "mse"
     layers: str | tuple[str, ...] = "conv"
 
     def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients) -> Target:
-        """The gradients of the real images of every class, L tensors (C, *parameter)."""
+        """Compute the gradients of the real images of every class, L tensors (C, *parameter)."""
         return gradients(network, self.parameters(network), real, False)
 
     def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients) -> Match:
-        """Compare the gradients of the synthetic images of every class with the target."""
+        """Compute the distance between the gradients of the synthetic images and those of the target."""
         g_synthetic = gradients(network, self.parameters(network), synthetic, True)
         distance, upstream = gradient_distance(
             target, g_synthetic, self.metric, "all", per_class=True, return_grads=True
@@ -38,6 +38,6 @@ class GradientMatching:
         return Match(distance, g_synthetic, upstream)
 
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
-        """The parameters whose gradients are compared, by name."""
+        """Return the parameters whose gradients are compared, by name."""
         named = dict(network.named_parameters())
         return {list(named)[i]: list(named.values())[i] for i in select_layers(named, self.layers)}

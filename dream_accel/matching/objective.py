@@ -1,4 +1,4 @@
-"""Objectives: the protocol of everything that can be matched, and the sum of several."""
+"""Objectives: the protocol that every matching loss implements, and the sum of several of them."""
 
 from __future__ import annotations
 
@@ -10,63 +10,93 @@ import torch
 from torch import Tensor, nn
 
 ClassGradients = Callable[[nn.Module, Mapping[str, Tensor], Tensor, bool], list[Tensor]]
-"""``(network, parameters by name, images (C, n, ...), create_graph)`` to the gradients of every class, (C, *parameter)
-each; the implementations are in :mod:`dream_accel.matching.class_gradients`."""
+"""``(network, parameters by name, images (C, n, ...), create_graph)`` to the gradients of every class, one tensor
+(C, *parameter) per parameter; the implementations are in :mod:`dream_accel.matching.class_gradients`."""
 
 Target = Sequence[Any]
-"""Tensors of the real side, without autograd history; nested where objectives are."""
+"""Tensors computed from the real images, without autograd history; nested if objectives are nested."""
 
 
 class Match(NamedTuple):
-    """The distance of every class, and what is needed to carry it to the pixels in one backward pass."""
+    """The distance of every class, with the tensors from which one backward pass computes the pixel gradient.
+
+    The objective has already differentiated the distance by ``outputs``; the backward pass starts there.
+    """
 
     distance: Tensor
-    """(C,) the distances, detached."""
+    """(C,) the distances, without autograd history."""
     outputs: list[Tensor]
-    """Tensors that depend on the synthetic images."""
+    """Tensors computed from the synthetic images, with autograd history."""
     upstream: list[Tensor]
-    """The derivative of the summed distance in each of them."""
+    """The derivative of the summed distance with respect to each of the outputs, of the same shapes."""
 
     def pixel_gradient(self, pixels: Tensor) -> Tensor:
-        """The derivative of the summed distance in ``pixels``, which the synthetic images were made from."""
+        """Compute the derivative of the summed distance with respect to the pixels.
+
+        Args:
+            pixels: the leaf tensor that the synthetic images were computed from.
+
+        Returns:
+            a tensor shaped like ``pixels``.
+        """
         return torch.autograd.grad(self.outputs, pixels, grad_outputs=self.upstream)[0]
 
 
 class Objective(Protocol):
-    """Compares real and synthetic images of several classes through one network.
+    """A loss that compares real and synthetic images of several classes through one network.
 
-    The two sides are separate: a target depends on the real images alone, so it can be computed once and compared with
-    many synthetic sets.
+    The two sides are computed separately: a target depends only on the real images, so it can be computed once and
+    compared with many synthetic sets.
     """
 
     def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients, /) -> Target:
-        """Compute what the synthetic images are compared with from normalised real ones, (C, n, channels, H, W).
+        """Compute from the real images what the synthetic images are compared with.
 
-        ``gradients`` computes the parameter gradients of every class, for objectives that compare them.
+        Args:
+            network: the network through which both sides are compared.
+            real: (C, n, channels, H, W) real images, normalised.
+            gradients: computes the parameter gradients of every class, for objectives that compare them.
+
+        Returns:
+            the target, without autograd history.
         """
         ...
 
     def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients, /) -> Match:
-        """Compare normalised synthetic images, (C, m, channels, H, W), with a target."""
+        """Compare synthetic images with a target.
+
+        Args:
+            network: the network that the target was computed with.
+            target: the value of :meth:`target` for the same classes.
+            synthetic: (C, m, channels, H, W) synthetic images, normalised, with autograd history.
+            gradients: as in :meth:`target`.
+
+        Returns:
+            the distance of every class, and its derivative with respect to tensors computed from ``synthetic``.
+        """
         ...
 
     def parameters(self, network: nn.Module, /) -> dict[str, Tensor]:
-        """The parameters whose gradients are compared, by name; empty where none are."""
+        """Return the parameters whose gradients are compared, by name; empty if none are."""
         ...
 
 
 @dataclass(frozen=True)
 class Sum:
-    """The sum of several objectives."""
+    """The sum of several objectives.
+
+    Attributes:
+        terms: the objectives; each applies its own weight.
+    """
 
     terms: Sequence[Objective]
 
     def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients) -> Target:
-        """The target of every term, in order."""
+        """Compute the target of every term, in order."""
         return [term.target(network, real, gradients) for term in self.terms]
 
     def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients) -> Match:
-        """Compare synthetic images with the target of every term."""
+        """Compare the synthetic images with the target of every term and add the distances of each class."""
         matches = [term.match(network, own, synthetic, gradients) for term, own in zip(self.terms, target, strict=True)]
         return Match(
             torch.stack([match.distance for match in matches]).sum(dim=0),
@@ -75,5 +105,5 @@ class Sum:
         )
 
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
-        """The parameters whose gradients any term compares, by name."""
+        """Return the parameters whose gradients any of the terms compares, by name."""
         return {name: tensor for term in self.terms for name, tensor in term.parameters(network).items()}

@@ -6,23 +6,24 @@ import torch
 from torch import Tensor
 
 SWEEPS = ("per_class", "joint")
+"""The order in which the published loop updates the classes, and one joint update; see :class:`PixelSGD`."""
 
 
 class PixelSGD:
-    """SGD with momentum over all classes at once.
+    """SGD with momentum that updates the pixels of all classes at once.
 
-    The published loop steps one optimiser after each class, so a class's velocity v moves its pixels again, by
-    ``momentum^j lr v``, during the other C-1 classes' steps. Summing that geometric series gives the same pixels at the
-    class's next turn in one step (``"per_class"``)::
+    The published loop steps one optimiser after each class. The velocity v of a class therefore moves its pixels again,
+    by ``momentum^j lr v``, during the steps of the other C-1 classes. The sum of that geometric series gives, in a
+    single step, the pixels that the class has at its next turn (``"per_class"``)::
 
         v <- momentum^C v + g,    pixels <- pixels - lr v (1 - momentum^C) / (1 - momentum)
 
-    ``"joint"`` is one plain step over the summed loss: C = 1 in the formula.
+    ``"joint"`` takes one plain step along the gradient of the summed loss: C = 1 in the formula.
 
     Args:
-        pixels: (C, IPC, channels, H, W), changed in place.
+        pixels: (C, IPC, channels, H, W) synthetic images, changed in place.
         lr: learning rate.
-        momentum: 0 to 1.
+        momentum: momentum, 0 to 1.
         sweep: ``"per_class"`` or ``"joint"``.
         velocity: shaped like ``pixels``, changed in place; default: zeros.
     """
@@ -38,11 +39,11 @@ class PixelSGD:
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
-        """One step for every class along its own gradient, shaped like the pixels."""
+        """Take one step for every class along its gradient, which is shaped like the pixels."""
         self.velocity.mul_(self.decay).add_(gradient)
         self.pixels.sub_(self.velocity, alpha=self.rate)
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep pixels in [0, 1]."""
+        """Clamp the pixels to [0, 1], in place."""
         self.pixels.clamp_(0, 1)

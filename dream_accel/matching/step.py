@@ -1,4 +1,4 @@
-"""One matching step for all classes: the gradient of the distance in the synthetic pixels."""
+"""The matching step: the gradient of the distance with respect to the synthetic pixels, for all classes."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from .class_gradients import CLASS_GRADIENTS
 from .objective import Objective
 
 IMAGES_AT_ONCE = 1024
-"""Real and synthetic images in one batch at most, where several classes are taken at once: it bounds the memory."""
+"""Maximum number of real and synthetic images in a batch of several classes; it bounds the memory."""
 
 
 class MatchingStep:
-    """Compares the real and the synthetic images of every class.
+    """Computes the distance between the real and the synthetic images of every class, and its pixel gradient.
 
-    A function of tensors that asks the host nothing, so that it can be recorded; its random streams are ``generators``.
+    The step never waits for the device, so it can be recorded as a CUDA graph. Its random draws come from
+    ``generators``.
 
     Args:
-        objective: compares the images of some classes through a network.
-        augment: names for :class:`dream_accel.augment.Augmentation`; one draw for real and synthetic images of a class.
-        normalize: applied after augmentation.
+        objective: the loss that compares the images of some classes through a network.
+        augment: names for :class:`dream_accel.augment.Augmentation`; the real and the synthetic images of a class share
+            one draw.
+        normalize: applied to images after augmentation.
         factor: multi-formation factor of the synthetic set.
-        max_synthetic: decoded synthetic images of a class used per step; more are subsampled.
+        max_synthetic: maximum number of decoded synthetic images of a class per step; of more, a random subset is used.
         n_classes: C, the number of classes.
-        device: of the images and the random streams.
-        class_gradients: one of :data:`dream_accel.matching.class_gradients.CLASS_GRADIENTS`; ``"loop"`` takes one class
-            at a time through the whole step, the others as many as :data:`IMAGES_AT_ONCE` allows.
-        channels_last: memory format of the images.
+        device: the device of the images and of the random streams.
+        class_gradients: a key of :data:`dream_accel.matching.class_gradients.CLASS_GRADIENTS`; ``"loop"`` takes one
+            class at a time through the whole step, the others as many as :data:`IMAGES_AT_ONCE` allows.
+        channels_last: whether images are in the channels_last memory format.
 
     Attributes:
-        generators: one per class; the objects stay the same.
+        generators: one random generator per class; the step keeps these objects, because a graph records them.
     """
 
     def __init__(
@@ -62,21 +64,26 @@ class MatchingStep:
         self.generators = [torch.Generator(device) for _ in range(n_classes)]
 
     def restart(self, seed: int, *keys: object) -> None:
-        """Begin one random stream per class, named by ``keys``."""
+        """Seed the random stream of every class.
+
+        Args:
+            seed: the seed of the run.
+            keys: name the streams, for example by the outer iteration.
+        """
         for c, draws in enumerate(self.generators):
             draws.manual_seed(derive_seed(seed, "matching", c, *keys))
 
     def __call__(self, network: nn.Module, images: Tensor, indices: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance and pixel gradient of every class.
+        """Compute the distance and the pixel gradient of every class.
 
         Args:
-            network: both sides are compared through it.
-            images: (N, ...) uint8 or float real images.
-            indices: (C, n) int64, the real images of every class.
+            network: the network through which both sides are compared.
+            images: (N, channels, H, W) real images, uint8, or floating point in [0, 1].
+            indices: (C, n) int64, the rows of ``images`` that every class is matched with.
             pixels: (C, IPC, channels, H, W) synthetic images in [0, 1].
 
         Returns:
-            (C,) distances and a gradient shaped like ``pixels``.
+            (C,) distances, and a gradient shaped like ``pixels``.
         """
         n_classes, n = indices.shape
         decoded = pixels.shape[1] * self.factor**2
@@ -99,7 +106,7 @@ class MatchingStep:
         draws: Sequence[tuple[Tensor | None, Tensor]],
         classes: range,
     ) -> tuple[Tensor, Tensor]:
-        """Distances and pixel gradients of some neighbouring classes, in one batch."""
+        """Distances and pixel gradients of some neighbouring classes, computed in one batch."""
         own = slice(classes.start, classes.stop)
         subsets, augmentations = zip(*draws[own], strict=True)
         of_classes = pixels[own].detach().requires_grad_()
@@ -119,7 +126,7 @@ class MatchingStep:
         return match.distance, match.pixel_gradient(of_classes)
 
     def _subset(self, decoded: int, draws: torch.Generator) -> Tensor | None:
-        """The decoded images of a class that are used; None for all."""
+        """Indices of the decoded images of a class that are used; None if all are."""
         if decoded <= self.max_synthetic:
             return None
         return torch.rand(decoded, generator=draws, device=draws.device).argsort()[: self.max_synthetic]

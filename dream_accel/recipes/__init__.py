@@ -1,7 +1,7 @@
 """Recipes: one file per method, each with its paper, its published settings, its objective and its schedule.
 
-``recipe("dream", dataset="cifar10", ipc=10)`` starts from the method's settings, adds those published for the data set,
-then the caller's own.
+``recipe("dream", dataset="cifar10", ipc=10)`` starts from the settings of the method, applies those published for the
+data set, then the caller's own.
 """
 
 from .registry import RECIPES, Method, defaults, recipe, setting_help

@@ -1,13 +1,14 @@
-"""DREAM: gradients matched on representative real images.
+"""DREAM: gradient matching on representative real images.
 
 Liu, Gu, Wang, Zhu, Jiang and You, *DREAM: Efficient Dataset Distillation by Representative Matching*, ICCV 2023,
-arXiv 2302.14416. Every ``interval`` steps each class is embedded by the network as it is and split into ``clusters``
-sub-clusters by K-Means; the ``per_cluster`` real images nearest each centre are matched until the next refresh. The
-synthetic set begins with the images such a clustering chooses::
+arXiv 2302.14416. Every ``interval`` steps the current network embeds each class, and K-Means splits it into
+``clusters`` sub-clusters; the ``per_cluster`` real images nearest each centre are matched until the next refresh. The
+synthetic set is initialised with real images chosen by the same clustering. The loss of class c is::
 
     loss_c = sum over conv layers of d(grad CE(augment(real_c)), grad CE(augment(synthetic_c)))
 
-with ``d`` the metric. Networks are trained on real images between the steps, as in IDC (Kim et al., ICML 2022).
+with ``d`` the metric. Between the matching steps networks are trained on real images, as in IDC (Kim et al., ICML
+2022).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
     "cifar10": {"network_images": 2000},
     "cifar100": {"network_images": 2000},
     "tiny-imagenet": {"network_images": 1000, "clusters": 64, "depth": 4},
-    # Not published: chosen on a part of the training set held out for that.
+    # Not published; chosen on a held-out part of the training set.
     "digits": {
         "ipc": 5,
         "factor": 1,
@@ -72,16 +73,17 @@ BY_DATASET: dict[str, dict[str, Any]] = {
         "eval_networks": 5,
     },
 }
-"""The published settings that differ between data sets."""
+"""The published settings that depend on the data set."""
 
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
-"""Settings where the multi-formation factor is above 1: half-size digits do not survive being cut out or mixed."""
+"""Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
 USES = SETTINGS - {"feature_weight", "pretrain_epochs"}
+"""The settings that the method reads."""
 
 SCHEDULE = "trained_on_real"
 
 
 def objective(settings: Recipe) -> Objective:
-    """The distance of the gradients of the matched layers."""
+    """Return the distance between the gradients of the matched layers."""
     return GradientMatching(settings.metric, settings.layers)

@@ -1,11 +1,12 @@
-"""DREAM+: DREAM with the distance of mean features, on networks that have begun to learn.
+"""DREAM+: DREAM with an additional distance of mean features, on networks trained before the first step.
 
 Liu, Gu, Wang, Zhu, Zhang, Jiang and You, *DREAM+: Efficient Dataset Distillation by Bidirectional Representative
-Matching*, arXiv 2310.15052. Each new network is trained for one epoch before its first matching step, and::
+Matching*, arXiv 2310.15052. Each new network is trained for one epoch before its first matching step. The loss of class
+c is::
 
     loss_c = DREAM's loss_c + feature_weight * d(mean f(augment(real_c)), mean f(augment(synthetic_c)))
 
-with ``d`` the metric of the gradients as well.
+with ``d`` the metric that is also used for the gradients.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ USES = SETTINGS
 
 
 def objective(settings: Recipe) -> Objective:
-    """DREAM's objective, and the distance of mean features where it has a weight."""
+    """Return DREAM's objective, plus the distance of mean features unless its weight is 0."""
     gradients = dream.objective(settings)
     if settings.feature_weight == 0:
         return gradients

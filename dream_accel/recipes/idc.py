@@ -1,8 +1,8 @@
-"""IDC: gradients matched on random real images, several small images packed into each synthetic one.
+"""IDC: gradient matching on random real images, with several small images packed into each synthetic one.
 
 Kim, Kim, Oh, Yun, Song, Jeong, Ha and Song, *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML
-2022, arXiv 2205.14959. The objective, the packing and the training of the networks are those DREAM builds on; the real
-batch is drawn anew for every step, and the synthetic set begins with random real images.
+2022, arXiv 2205.14959. DREAM takes its objective, its packing and the training of its networks from this method. Here
+the real batch is drawn at random for every step, and the synthetic set is initialised with random real images.
 """
 
 from __future__ import annotations

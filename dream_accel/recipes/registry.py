@@ -1,4 +1,4 @@
-"""The methods by name, and a recipe made from a method, a data set and the caller's own settings."""
+"""Registry of the methods, and the function that makes a recipe of a method, a data set and the caller's settings."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ from .settings import SETTINGS, Recipe
 
 
 class Method(Protocol):
-    """The module of a method; :mod:`dream_accel.recipes.dream` shows one."""
+    """The names that the module of a method defines; :mod:`dream_accel.recipes.dream` is an example."""
 
     NAME: str
     """The name of the recipe."""
     DEFAULTS: dict[str, Any]
-    """The settings it changes of :class:`Recipe`, for any data set."""
+    """The settings that differ from those of :class:`Recipe`, for any data set."""
     BY_DATASET: dict[str, dict[str, Any]]
-    """The settings published for each data set."""
+    """The published settings that depend on the data set, by its name."""
     PACKED: dict[str, dict[str, Any]]
-    """Further settings for a data set where the multi-formation factor is above 1."""
+    """Further settings, by data set, applied if the multi-formation factor is above 1."""
     USES: frozenset[str]
-    """The settings it reads; others are refused by name."""
+    """The settings that the method reads; any other one the caller gives is refused by name."""
     SCHEDULE: str
     """The name of its schedule in :data:`dream_accel.engine.schedules.SCHEDULES`."""
 
     def objective(self, settings: Recipe, /) -> Objective:
-        """The distance between real and synthetic images."""
+        """Return the loss between real and synthetic images for these settings."""
         ...
 
 
 _METHODS: tuple[Method, ...] = (dream, dream_plus, idc)
 
 RECIPES: Mapping[str, Method] = {method.NAME: method for method in _METHODS}
-"""Every method by name. To add one, write its module and name it in the line above."""
+"""Every method by name. To add a method, write its module and append it to ``_METHODS``."""
 
 
 def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) -> Recipe:
-    """A complete, frozen description of a run.
+    """Make the complete, frozen description of a run.
 
     Args:
         name: a key of :data:`RECIPES`.
-        dataset: a name :func:`dream_accel.data.load_dataset` takes; the method's settings for it are applied.
-        overrides: other fields of :class:`Recipe`, of those the method uses.
+        dataset: a name that :func:`dream_accel.data.load_dataset` takes; the method's settings for it are applied.
+        overrides: fields of :class:`Recipe` that the method uses; they take precedence over all other settings.
+
+    Returns:
+        the recipe.
 
     Raises:
-        DreamAccelError: an unknown recipe or setting, one the method does not use, or a value out of range.
+        DreamAccelError: the recipe or a setting is unknown, the method does not use a setting, or a value is out of
+            range.
     """
     if name not in RECIPES:
         raise choices("recipe", name, RECIPES)
@@ -62,12 +66,16 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
 
 
 def defaults(name: str, dataset: str, factor: int | None = None) -> dict[str, Any]:
-    """The settings a method prescribes for a data set, beyond the defaults of :class:`Recipe`.
+    """Look up the settings that a method prescribes for a data set, beyond the defaults of :class:`Recipe`.
 
     Args:
         name: a key of :data:`RECIPES`.
-        dataset: in any spelling ``load_dataset`` takes; one's own images have the method's general settings.
-        factor: the multi-formation factor, where the caller chose one.
+        dataset: the name of a data set in any spelling that ``load_dataset`` takes; for the user's own images the
+            method's settings for any data set apply.
+        factor: the multi-formation factor, if the caller chose one.
+
+    Returns:
+        values by the name of the setting.
     """
     method, key = RECIPES[name], dataset.strip().lower().replace("_", "-")
     found = {**method.DEFAULTS, **method.BY_DATASET.get(key, {})}
@@ -77,7 +85,7 @@ def defaults(name: str, dataset: str, factor: int | None = None) -> dict[str, An
 
 
 def setting_help(name: str) -> str:
-    """The meaning of a setting, with the names it may have."""
+    """Return the help text of a setting, followed by the names it allows, if it allows names only."""
     about = next(setting.metadata for setting in fields(Recipe) if setting.name == name)
     names = RECIPES if name == "recipe" else about["names"]
     return about["help"] if names is None else f"{about['help']}: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""The settings of a run: one field each, with its meaning, unit and default."""
+"""The settings of a run: one field for each, with its meaning, unit and default."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def _setting(
     names: Collection[str] | None = None,
     kind: str = "",
 ) -> Any:
-    """A field of :class:`Recipe`.
+    """Make a field of :class:`Recipe`.
 
     Args:
-        default: also tells the type.
+        default: the default, which also determines the type.
         panel: one of ``PANELS``.
-        help: meaning and unit; the names that are allowed are added to it.
-        least, most: bounds of a number.
-        names: the names that are allowed, a registry as a rule.
-        kind: what such a name is called in a refusal.
+        help: meaning and unit; help texts append the allowed names to it.
+        least, most: bounds of a number, inclusive.
+        names: the allowed names, usually a registry.
+        kind: the word for such a name in a refusal; default: ``help``.
     """
     metadata = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
     return field(default=default, metadata=metadata)
@@ -46,7 +46,13 @@ def _setting(
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that determines the distilled pixels and their evaluation. The command line is derived from it."""
+    """Every setting that determines the distilled pixels and their evaluation.
+
+    The options of the command line are derived from these fields.
+
+    Raises:
+        DreamAccelError: a value has the wrong type, is out of range or unknown, or contradicts another one.
+    """
 
     recipe: str = _setting("dream", "data", "method")
     dataset: str = _setting("digits", "data", "data set: digits, mnist, cifar10, ..., imagefolder:PATH, npz:PATH")
@@ -144,15 +150,27 @@ class Recipe:
 
     @property
     def n_clusters(self) -> int:
-        """N, the sub-clusters per class in use."""
+        """N, the number of sub-clusters per class: ``batch / per_cluster``, or ``clusters`` if ``batch`` is 0."""
         return self.batch // self.per_cluster if self.batch else self.clusters
 
     def depth_for(self, shape: tuple[int, int, int]) -> int:
-        """The depth used for images (channels, height, width): as given, else halving until about 4 pixels are left."""
+        """The number of blocks of the network for images of a shape.
+
+        Args:
+            shape: (channels, height, width), pixels.
+
+        Returns:
+            ``depth``; if that is 0, ``log2(min(height, width) / 4)`` rounded and at least 1, so that about 4 pixels are
+            left after halving the image in every block.
+        """
         return self.depth or max(1, round(math.log2(min(shape[1:]) / 4)))
 
     def pixel_lr_for(self, shape: tuple[int, int, int]) -> float:
-        """The pixel learning rate for images (channels, height, width): lr (IPC/10) (size/base)²."""
+        """The pixel learning rate for images of a shape: ``pixel_lr * (ipc / 10) * (height / base_size)²``.
+
+        Args:
+            shape: (channels, height, width), pixels.
+        """
         return self.pixel_lr * (self.ipc / 10) * (shape[1] / self.base_size) ** 2
 
 

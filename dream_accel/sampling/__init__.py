@@ -1,5 +1,6 @@
-"""Choosing real images: strategies, the sampler of a matching loop, and selections made once."""
+"""Choosing real images: strategies, the sampler of a matching loop, and one-time selection."""
 
-from .sampler import RepresentativeSampler, select
+from .sampler import RepresentativeSampler
+from .selection import select
 
 __all__ = ["RepresentativeSampler", "select"]

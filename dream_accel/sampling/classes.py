@@ -1,4 +1,4 @@
-"""Rows by class: labels checked, rows of a class one after another, picks repeated where a class has too few."""
+"""Rows by class: checks labels, orders rows class after class, and repeats the picks of classes with too few rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from ..errors import DreamAccelError
 
 
 def labels_beside(images: Tensor, labels: Any) -> Tensor:
-    """Labels as a tensor on the images' device: arrays of other libraries are brought there, tensors must be there.
+    """Convert labels to a tensor on the images' device.
+
+    Arrays of other libraries are copied to that device; a tensor must already be on it.
+
+    Args:
+        images: (N, ...), only their device is read.
+        labels: (N,) tensor or array.
+
+    Returns:
+        (N,) labels on the images' device.
 
     Raises:
-        DreamAccelError: a tensor on another device, or no array.
+        DreamAccelError: labels are a tensor on another device, or no array.
     """
     if not isinstance(labels, Tensor):
         return to_tensor(labels, "labels").to(images.device)
@@ -27,7 +36,15 @@ def labels_beside(images: Tensor, labels: Any) -> Tensor:
 
 
 def class_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Row order (N,) that puts every class's rows one after another, and offsets (C+1,) into it.
+    """Order the rows so that those of each class follow one another.
+
+    Args:
+        images: (N, ...).
+        labels: (N,) integers 0..C-1, every class present.
+
+    Returns:
+        row indices (N,) int64, class after class and in their original order within a class; offsets (C+1,) int64, at
+        which each class begins.
 
     Raises:
         DreamAccelError: labels do not match the images, are no integers, or leave a class empty.
@@ -57,7 +74,14 @@ def class_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fill_picks(picks: Tensor) -> Tensor:
-    """Repeat a class's picks in turn where it has too few to fill its row; -1 marks what is missing."""
+    """Fill the missing picks of a class by repeating its existing ones in turn.
+
+    Args:
+        picks: (C, n) int64 row indices; -1 marks a missing one. Every class needs at least one pick.
+
+    Returns:
+        (C, n) int64: the existing picks in order, then repeated from the first.
+    """
     exists = picks >= 0
     found_first = torch.gather(picks, 1, torch.argsort((~exists).int(), dim=1, stable=True))
     column = torch.arange(picks.shape[1], device=picks.device) % exists.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Which real images a matching step compares with, renewed as the network learns; and the same choice made once."""
+"""The sampler of a matching loop: picks the real images of every step and renews them as the network learns."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ from .classes import class_order, fill_picks, labels_beside
 from .strategies import find_strategy
 
 Embedding = Callable[[nn.Module | Embedder, Tensor, Tensor], Tensor]
+"""``(network or callable, images (N, ...), rows (n,) int64)`` to the features (n, D) of those rows."""
 
 
 class RepresentativeSampler:
-    """The real images of every matching step, re-clustered as the network learns.
+    """Picks the real images of every matching step, and clusters them again as the network learns.
 
-    Each class is embedded, split into ``n_clusters`` by K-Means (all classes in one batch), and the ``per_cluster``
-    images nearest each centre are its batch until the next refresh. DREAM, Liu et al., ICCV 2023.
+    Each class is embedded and split into ``n_clusters`` sub-clusters by K-Means (all classes in one batch). The
+    ``per_cluster`` images nearest each centre are the batch of the class until the next refresh. Source: DREAM, Liu et
+    al., ICCV 2023.
 
     Args:
-        images: (N, ...) uint8, or floating point as the network takes them; on the device where batches are wanted.
+        images: (N, ...) uint8, or floating point as the network takes them, on the device where batches are needed.
         labels: (N,) integers 0..C-1, every class present.
         n_clusters: N sub-clusters per class. A class with fewer images uses all of them, repeated to fill the batch.
-        per_cluster: n images per sub-cluster; the batch of a class holds ``n_clusters * per_cluster`` images.
+        per_cluster: n images per sub-cluster; the batch of a class has ``n_clusters * per_cluster`` images.
         interval: steps between two refreshes.
         strategy: ``"dream"``, ``"random"``, ``"central"`` or ``"boundary"``.
         features: a fixed network or callable from images to features; default: the network given to ``update``.
-        seed: of everything drawn here.
-        normalize: applied to floating point images before they are embedded; batches are returned without it.
-        max_iter: K-Means iterations per refresh at most.
-        chunk_size: images embedded at a time; default: 64 on a CPU, else 512.
+        seed: of every random draw of the sampler.
+        normalize: applied to images, as floating point, before they are embedded; batches are returned without it.
+        max_iter: maximum number of K-Means iterations per refresh.
+        chunk_size: number of images embedded at a time; default: 64 on a CPU, else 512.
         embed: computes features, ``(network or callable, images, rows) -> (len(rows), D)``; the engine passes its
             graphed version. Default: :func:`dream_accel.networks.features.embed_rows`.
 
     Attributes:
-        indices: (C, n) int64, the current picks as indices into ``images``.
-        labels: (C, n) int64, their classes.
+        indices: (C, n) int64, the current picks as indices into ``images``; None before the first ``update``.
+        labels: (C, n) int64, the classes of the picks.
 
     Raises:
-        DreamAccelError: images and labels that do not belong together, an unknown strategy, NaN or Inf pixels.
+        DreamAccelError: images and labels do not match, the strategy is unknown, a count is below 1, or pixels hold NaN
+            or Inf.
     """
 
     def __init__(
@@ -101,11 +104,15 @@ class RepresentativeSampler:
 
     @property
     def batch_size(self) -> int:
-        """n, the images of one class in a batch."""
+        """n, the number of images of one class in a batch."""
         return self.n_clusters * self.per_cluster
 
     def restart(self, *keys: object) -> None:
-        """Count steps from zero again; ``keys`` name the random streams that follow, such as the outer iteration."""
+        """Count steps from zero again and start the random streams of a new part of the run.
+
+        Args:
+            keys: name the random streams that follow, for example by the outer iteration.
+        """
         self._step = 0
         self._keys = keys
         self._finite = torch.ones((), dtype=torch.bool, device=self.images.device)
@@ -113,14 +120,17 @@ class RepresentativeSampler:
         self._mixed_draw = generator(self.seed, "sample mixed", *keys)
 
     def update(self, network: nn.Module | Embedder | None = None) -> bool:
-        """Take one step; pick anew when due. Call it once per matching step.
+        """Count one step, and renew the picks when a refresh is due. Call it once per matching step.
 
         Args:
-            network: the network being trained, or a callable from images to features. Not needed where ``features`` was
-                given or the strategy looks at none.
+            network: the network being trained, or a callable from images to features. It is not needed if ``features``
+                was given or the strategy reads no features.
 
         Returns:
             whether the picks were renewed.
+
+        Raises:
+            DreamAccelError: features are needed, and neither ``network`` nor ``features`` was given.
         """
         due = self._step % self.interval == 0 or not self.strategy.needs_features
         if due:
@@ -130,7 +140,16 @@ class RepresentativeSampler:
 
     @torch.no_grad()
     def refresh(self, network: nn.Module | Embedder | None = None) -> None:
-        """Embed every class, pick its representatives. No host round trip on accelerators."""
+        """Embed every class and pick its images, whether or not a refresh is due.
+
+        On an accelerator this needs no host round trip.
+
+        Args:
+            network: as in :meth:`update`.
+
+        Raises:
+            DreamAccelError: as in :meth:`update`.
+        """
         x = self._order.unsqueeze(1)
         if self.strategy.needs_features:
             source = self.features if self.features is not None else network
@@ -146,23 +165,34 @@ class RepresentativeSampler:
         return embed_rows(images, rows, source, self.normalize, self.chunk_size)
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Images (C, n, ...) float and labels (C, n) int64 of the current picks."""
+        """Return the current picks.
+
+        Returns:
+            images (C, n, ...), floating point, uint8 scaled to [0, 1], and labels (C, n) int64.
+
+        Raises:
+            DreamAccelError: nothing has been picked yet.
+        """
         indices = self._picked()
         return to_float(self.images[indices]), self.labels
 
     def sample(self, c: int, n: int | None = None, representative: bool | None = None) -> Tensor:
-        """Images of one class: its representatives for ``n`` equal to the batch size (or None), else ``n`` random ones.
+        """Return images of one class: its representatives if ``n`` is the batch size or None, else random images.
 
-        A class smaller than the batch gives each of its images once here, where :meth:`batch` repeats them.
+        A class smaller than the batch returns each of its images once here, whereas :meth:`batch` repeats them.
 
         Args:
-            c: the class.
-            n: how many images.
-            representative: True takes representatives whatever ``n``, which may then be at most their number; False
-                takes random images also for ``n`` equal to the batch size.
+            c: the class, 0 to C-1.
+            n: number of images; default: all representatives, or with ``representative=False`` all images of the class.
+            representative: True returns representatives for any ``n`` up to their number; False returns random images
+                even if ``n`` is the batch size. Default: decided by ``n``.
+
+        Returns:
+            (n, ...) floating point images, distinct, uint8 scaled to [0, 1].
 
         Raises:
-            DreamAccelError: no such class, or more images than it has.
+            DreamAccelError: the class does not exist or has fewer than ``n`` images, or representatives are requested
+                before the first ``update``.
         """
         if not 0 <= c < self.n_classes:
             raise DreamAccelError(f"class {c} does not exist: classes are 0 to {self.n_classes - 1}")
@@ -182,10 +212,16 @@ class RepresentativeSampler:
         return to_float(self.images[picks])
 
     def sample_mixed(self, n: int) -> tuple[Tensor, Tensor]:
-        """``n`` distinct random images (n, ...) of the whole set, and their classes (n,) int64.
+        """Draw distinct random images from all classes.
+
+        Args:
+            n: number of images.
+
+        Returns:
+            images (n, ...), floating point, uint8 scaled to [0, 1], and their classes (n,) int64.
 
         Raises:
-            DreamAccelError: more images than there are.
+            DreamAccelError: ``n`` is below 1 or above the number of images.
         """
         if not 0 < n <= len(self._order):
             raise DreamAccelError(f"{n} images asked of {len(self._order)}: ask for 1 to that many")
@@ -196,11 +232,12 @@ class RepresentativeSampler:
     __call__ = sample
 
     def check(self) -> None:
-        """Refuse features that were NaN or Inf at any refresh since ``restart``. Waits for the device: call it where
-        you log.
+        """Refuse features that were NaN or Inf at any refresh since ``restart``.
+
+        This waits for the device, so call it as often as you log, not at every step.
 
         Raises:
-            DreamAccelError: some were.
+            DreamAccelError: a feature was NaN or Inf.
         """
         if not self._finite:
             raise DreamAccelError("the network's features hold NaN or Inf: it has diverged; lower its learning rate")
@@ -224,39 +261,3 @@ class RepresentativeSampler:
                 DreamAccelWarning,
                 stacklevel=3,
             )
-
-
-def select(
-    features: Any, labels: Any, k: int, strategy: str = "dream", *, seed: int = 0, max_iter: int = 100
-) -> Tensor:
-    """Pick ``k`` images of every class, once.
-
-    Args:
-        features: (N, D) floating point; torch, NumPy or CuPy.
-        labels: (N,) integers 0..C-1, every class present.
-        k: images per class; at most the size of the smallest class.
-        strategy: ``"dream"``, ``"random"``, ``"central"`` or ``"boundary"``.
-        seed: of everything drawn.
-        max_iter: K-Means iterations at most.
-
-    Returns:
-        (C, k) int64 row indices, distinct.
-
-    Raises:
-        DreamAccelError: features hold NaN or Inf, an unknown strategy, or a class smaller than ``k``.
-    """
-    picker = find_strategy(strategy)
-    x = to_tensor(features, "features").detach()
-    if x.dim() < 2:
-        raise DreamAccelError(f"features has shape {tuple(x.shape)}: they must be (N, D), one row per image")
-    if not x.is_floating_point():
-        raise DreamAccelError(f"features is {x.dtype}: they must be floating point; convert with features.float()")
-    order, offsets = class_order(x, labels_beside(x, labels))
-    if k < 1:
-        raise DreamAccelError(f"k is {k}: pick at least 1 image per class")
-    smallest, size = min(enumerate(offsets.diff().tolist()), key=lambda pair: pair[1])
-    if k > size:
-        raise DreamAccelError(f"k is {k} and class {smallest} has {size} images: pick at most that many per class")
-    x = x.flatten(1)[order]
-    check_finite(x, "features")
-    return order[picker.pick(x, offsets, k, 1, seed, max_iter)]

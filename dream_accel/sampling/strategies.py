@@ -1,4 +1,4 @@
-"""How to pick rows of every class: DREAM's representatives, and the strategies they are compared with."""
+"""Strategies that pick rows of every class: DREAM's representatives, and those they are compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from ..groups import first_rows, random_rows, sort_within_groups
 
 @dataclass(frozen=True)
 class Strategy:
-    """How to pick rows of every class: ``pick(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``."""
+    """A rule that picks rows of every class.
+
+    Attributes:
+        pick: ``(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``: features (N, D) ordered class
+            after class and int64 offsets (C+1,) to int64 row indices, ``n = clusters * per_cluster``; -1 where a class
+            has too few rows.
+        needs_features: whether features are read; a strategy that reads none also accepts row numbers (N, 1).
+    """
 
     pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
     needs_features: bool = True
@@ -52,12 +59,16 @@ STRATEGIES = {
     "central": Strategy(_pick_central),
     "boundary": Strategy(_pick_boundary),
 }
-"""``dream``: the images nearest the centres of a K-Means of the class; ``random``: distinct ones, drawn anew at every
-step; ``central`` and ``boundary``: those nearest and those farthest from the mean of the class."""
+"""``dream``: the images nearest the centres of a K-Means of the class. ``random``: distinct images, drawn again at
+every step. ``central`` and ``boundary``: the images nearest the mean of the class, and those farthest from it."""
 
 
 def find_strategy(name: str) -> Strategy:
-    """Look up a strategy. Raises DreamAccelError listing those that exist."""
+    """Return the strategy of that name.
+
+    Raises:
+        DreamAccelError: no strategy has that name; the message lists those that exist.
+    """
     if name not in STRATEGIES:
         raise choices("strategy", name, STRATEGIES)
     return STRATEGIES[name]
