@@ -117,6 +117,7 @@ def test_provider_with_another_inertia_is_not_timed(monkeypatch, capsys):
     assert re.search(r"peer: not timed: it ends .* from our inertia", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_provider_that_breaks_takes_no_other_with_it(monkeypatch, capsys):
     def broken(problem):
         raise RuntimeError("no such kernel image")
@@ -126,6 +127,7 @@ def test_provider_that_breaks_takes_no_other_with_it(monkeypatch, capsys):
     assert "peer: not run: RuntimeError: ['no such kernel image']" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_provider_that_cannot_take_a_shape_is_left_out_with_the_reason(monkeypatch, capsys):
     def unable(problem):
         raise kmeans_providers.Unable("it takes circles only")

@@ -122,6 +122,7 @@ class TestAccuracy:
     def test_bad_plans_are_refused(self, changes, reason):
         assert reason in refused(plan, **changes)
 
+    @pytest.mark.slow
     def test_command_writes_curve_table_and_figure_and_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
         out = tmp_path / "accuracy.csv"
         words = ["bench", "accuracy", "--quick", "--arms", "random,dream", "--device", "cpu", "--out", str(out)]

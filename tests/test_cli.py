@@ -158,6 +158,7 @@ class TestDistill:
         assert Path(folders[0]).parent == Path("runs")
         assert all(da.load(folder).recipe.ipc == 2 for folder in folders)
 
+    @pytest.mark.slow
     def test_baselines_on_request(self, run, small):
         found = run("distill", "--dataset", small, *TINY, "--baselines", "real", "--out", "out")
         assert found.out.count(" ± ") == 3

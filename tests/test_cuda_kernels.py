@@ -81,7 +81,7 @@ def test_no_kernel_leaves_its_memory(tmp_path):
     sanitizer = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     if not Path(sanitizer.stdout.strip()).is_absolute():
         pytest.skip("gcc has no address sanitizer")
-    library = emulated_cuda.build(tmp_path, "-O1", "-fsanitize=address")
+    library = emulated_cuda.build(tmp_path, "-g", "-fsanitize=address")
     environment = {**os.environ, "LD_PRELOAD": sanitizer.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
     command = [sys.executable, "-m", "support.awkward_calls", str(library)]
     here = Path(__file__).parent
@@ -403,7 +403,14 @@ class TestDistances:
 
 @pytest.mark.parametrize(
     ("metric", "n"),
-    [("mse", 48), ("l1_mean", 49), ("global_mse", 448), ("cos", 449), ("global_cos", 449), ("mse", 1000)],
+    [
+        ("mse", 48),
+        ("l1_mean", 49),
+        pytest.param("global_mse", 448, marks=pytest.mark.slow),
+        ("cos", 449),
+        pytest.param("global_cos", 449, marks=pytest.mark.slow),
+        pytest.param("mse", 1000, marks=pytest.mark.slow),
+    ],
 )
 def test_any_number_of_layers(metric, n, emulation):
     parameters = [(1 + i % 3, 1 + i % 7) for i in range(n)]

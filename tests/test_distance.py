@@ -136,6 +136,7 @@ class TestValueAndDerivative:
         close(distance, value.sum(), 1e-5)
         close(grads[0], expected[0], 1e-4)
 
+    @pytest.mark.slow
     def test_of_one_row_of_ten_million_elements(self):
         real, synthetic = ([normal(1, 10**7, seed=seed)] for seed in (0, 1))
         distance, grads = da.gradient_distance(real, synthetic, "cos", "all", return_grads=True)

@@ -276,6 +276,7 @@ class TestDistill:
         assert moved.device == CPU
         assert not moved.requires_grad
 
+    @pytest.mark.slow
     def test_matching_brings_the_gradients_together(self):
         """From noise, with one network kept: the distance must fall."""
         settings = toy_recipe(init="noise", network_images=0, inner_steps=15, pixel_lr=0.2, match_augment="")

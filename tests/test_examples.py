@@ -24,7 +24,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("script", RUNS)
+SLOW = ("compiled.py", "dm.py", "mtt.py")
+
+
+@pytest.mark.parametrize("script", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in RUNS])
 def test_example_runs(script, tmp_path, monkeypatch, capsys):
     options, says = RUNS[script]
     monkeypatch.chdir(tmp_path)

@@ -118,15 +118,12 @@ def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
     return distiller.pixels.pixels
 
 
-@pytest.mark.parametrize("at_once", [pytest.param(1024, marks=pytest.mark.slow), 13])
-@pytest.mark.parametrize("way", [pytest.param("vmap", marks=pytest.mark.slow), "capture"])
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1024, 13])
+@pytest.mark.parametrize("way", ["vmap", "capture"])
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"factor": 2, "max_synthetic": 3},
-        pytest.param({"feature_weight": 1.0}, marks=pytest.mark.slow),
-        pytest.param({"pixel_sweep": "joint", "metric": "l1_mean"}, marks=pytest.mark.slow),
-    ],
+    [{"factor": 2, "max_synthetic": 3}, {"feature_weight": 1.0}, {"pixel_sweep": "joint", "metric": "l1_mean"}],
     ids=str,
 )
 def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings, at_once, monkeypatch):

@@ -37,7 +37,13 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 METRICS = ["mse", "l1", "l1_mean", "cos", "global_mse", "global_cos"]
 
 
-@pytest.fixture(autouse=True, params=C.isas() if C else [])
+def instruction_sets() -> list:
+    """All that run here, of which the first and the last are tested quickly too."""
+    names = C.isas() if C else []
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in (names[0], names[-1]))) for name in names]
+
+
+@pytest.fixture(autouse=True, params=instruction_sets())
 def isa(request):
     C.force_isa(request.param)
     yield request.param

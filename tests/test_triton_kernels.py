@@ -41,11 +41,11 @@ SHAPES = {
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
 
-QUICK = "ragged or dead or refuses or nan or nothing"
+QUICK = "dead or members_match_reference and ragged or farthest_rows or refuses or scaled or nan or nothing"
 
 
 @pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this process can run the kernels itself")
-@pytest.mark.parametrize("chosen", [QUICK, pytest.param(f"not ({QUICK})", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("chosen", [QUICK, pytest.param(f"not ({QUICK})", marks=pytest.mark.slow)], ids=["few", "rest"])
 def test_every_kernel_in_the_interpreter(chosen):
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-k", chosen, __file__]
     command += [str(Path(__file__).with_name("test_triton_distance.py"))]

@@ -37,7 +37,7 @@ def compiler() -> list[str] | None:
 def build(folder: Path, *options: str) -> Path:
     """Compile the device code with the emulation as a driver library."""
     library = folder / "libemulated_cuda.so"
-    command = [*compiler(), "-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    command = [*compiler(), "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
     command += ["-Wno-unknown-pragmas", "-Wno-unused-but-set-variable", *options, str(SOURCE), "-o", str(library)]
     subprocess.run(command, check=True)
     return library
