@@ -1,4 +1,4 @@
-"""Measurements of what a sampler picks."""
+"""Measurements of the images that a sampler picks."""
 
 from .gradient_norms import gradient_norms
 

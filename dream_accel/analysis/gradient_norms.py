@@ -1,4 +1,4 @@
-"""The paper's motivation in one number per image: how strongly it would move the network."""
+"""Gradient norms of single images, by which the paper compares sampling strategies."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch.func import functional_call, grad, vmap
 
 
 def gradient_norms(network: nn.Module, images: Tensor, labels: Tensor, chunk_size: int = 64) -> Tensor:
-    """Norm of the cross-entropy gradient of every single image, over all parameters.
+    """Compute the norm of the cross-entropy gradient of every single image, over all parameters.
 
-    DREAM compares central, boundary, random and representative picks by it: central images have small norms, boundary
-    images large and scattered ones.
+    ``|| d CE(network(image), label) / d parameters ||_2``. DREAM (Liu et al., ICCV 2023) compares central, boundary,
+    random and representative picks by this norm: central images have small norms, boundary images large and scattered
+    ones.
 
     Args:
         network: a classifier without batch statistics.
-        images: (n, C, H, W) as the network takes them.
-        labels: (n,) int64.
-        chunk_size: images differentiated at a time; a chunk holds that many gradients.
+        images: (n, channels, H, W) as the network takes them.
+        labels: (n,) int64 classes.
+        chunk_size: number of images differentiated at a time; memory holds as many gradients of all parameters.
 
     Returns:
-        (n,) float32.
+        (n,) float32 norms.
     """
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
 

@@ -1,4 +1,4 @@
-"""The command line, ``dream-accel``: :mod:`main` and one file per command."""
+"""The command line ``dream-accel``: :mod:`main`, and one file per command."""
 
 from .main import app, main
 

@@ -1,4 +1,4 @@
-"""``dream-accel bench``: one command for every benchmark, and one that renews tables and figures."""
+"""``dream-accel bench``: one command per benchmark, and one that renews tables and figures."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BENCHMARKS = {
     "distance": "The distance of gradients, forward and backward.",
     "dropin": "The drop-ins for existing code beside what they replace.",
 }
-"""Every benchmark that a plain command runs, with its help: the module of that name has
-``run(device, quick) -> Iterable[Measurement]``, and is imported when it is asked for."""
+"""Every benchmark that has only the common options, with its help. The module of that name in :mod:`dream_accel.bench`
+defines ``run(device, quick) -> Iterable[Measurement]`` and is imported when its command is called."""
 
 Out = Annotated[Path, option(help="CSV file to write; a table (.md) and a figure (.png) go beside it.", panel=OUTPUT)]
 
@@ -35,7 +35,14 @@ DataOf = Annotated[
 
 
 def measure(name: str, device: str, quick: bool, out: Path) -> None:
-    """Run a benchmark and write what it measures."""
+    """Run a benchmark, write its measurements and print them as a table.
+
+    Args:
+        name: a key of :data:`BENCHMARKS`.
+        device: the device to run on, as :func:`dream_accel.runtime.devices.find_device` takes it.
+        quick: whether to run a small form of the benchmark.
+        out: the CSV file to write.
+    """
     from ..bench.publish import publish
     from ..runtime.devices import find_device
 

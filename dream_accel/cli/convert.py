@@ -1,4 +1,4 @@
-"""``dream-accel convert``: results from one program's files to another's."""
+"""``dream-accel convert``: converts results from the files of one program to those of another."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..formats import FAMILIES
 from .options import OUTPUT, Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of, option
 
 TARGETS = ("run", *FAMILIES)
+"""The layouts that can be written: a run of this program, or a family of another."""
 
 
 def convert(
@@ -27,7 +28,7 @@ def convert(
 ) -> None:
     """Write a result in the layout of another program: DC, IDC, MTT, DD-Ranking, or image files.
 
-    Reads this program's runs and everything it writes. What a layout cannot keep is said.
+    Reads runs of this program and every layout that it writes. Prints what the layout cannot store.
     """
     from ..formats import load, write
 

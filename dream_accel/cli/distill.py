@@ -1,4 +1,4 @@
-"""``dream-accel distill``: a data set to a few synthetic images per class."""
+"""``dream-accel distill``: distils a data set into a few synthetic images per class."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def distill(
     """Distil a data set into a few synthetic images per class.
 
     Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
-    distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps what is done.
+    distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps completed iterations.
     """
     from ..engine.loop import distill as run
     from ..engine.splits import load_split

@@ -1,4 +1,4 @@
-"""``dream-accel doctor``: versions, devices, usable backends, why the rest are not, and a self-test."""
+"""``dream-accel doctor``: prints versions, devices, backends and why some cannot run, and runs a self-test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def doctor() -> None:
 
 
 def diagnose() -> int:
-    """Print the diagnosis; 0 when everything that claims to run computes the right thing."""
+    """Print the diagnosis.
+
+    Returns:
+        the exit status: 0 if every usable backend computes the right values, else 1.
+    """
     print("\n".join(_versions()))
     print("\n".join(_devices()))
     print("\nkernels")
@@ -39,7 +43,15 @@ def diagnose() -> int:
 
 
 def _operators(device: torch.device, forced: str | None) -> int:
-    """Print who runs every operator on a device, and test them; the number of failures."""
+    """Print the backend that runs each operator on a device, and test all backends.
+
+    Args:
+        device: the device.
+        forced: the backend that DREAM_ACCEL_BACKEND names, or None.
+
+    Returns:
+        the number of failures.
+    """
     failures = 0
     print(f"\noperators on {device}")
     for op in OPERATORS:

@@ -1,4 +1,4 @@
-"""``dream-accel evaluate``: the test accuracy of networks trained on a distilled set."""
+"""``dream-accel evaluate``: measures the test accuracy of networks trained on a distilled set."""
 
 from __future__ import annotations
 
@@ -75,6 +75,6 @@ def evaluate(
             width=width,
             depth=depth,
         )
-    if result.source is None:  # a run of this program: nothing is written among others' files
+    if result.source is None:  # a run of this program; folders of other programs are left unchanged
         write_evaluations(run if run.is_dir() else run.parent, [{"name": run.name, **as_dict(evaluation)}])
     print_accuracy(evaluation)

@@ -1,4 +1,4 @@
-"""The program ``dream-accel``: its commands, its version, and how refusals and warnings are shown."""
+"""The program ``dream-accel``: its commands, its version, and the display of refusals and warnings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app.add_typer(bench, name="bench")
 
 
 def main() -> None:
-    """Run the command line; a refusal is one sentence on standard error and exit status 2."""
+    """Run the command line. A refusal prints one sentence to standard error and exits with status 2."""
     warnings.formatwarning = format_warning
     try:
         app(prog_name="dream-accel")
@@ -33,7 +33,11 @@ def main() -> None:
 
 
 def format_warning(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """One line for a warning; those of this library are notes to the user and need no place in the code."""
+    """Format a warning in one line.
+
+    Warnings of this library are notes to the user, so their line leaves out the place in the code. The parameters are
+    those of :func:`warnings.formatwarning`.
+    """
     if issubclass(category, DreamAccelWarning):
         return f"note: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

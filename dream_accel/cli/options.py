@@ -1,4 +1,4 @@
-"""Options that several commands share, and one option for every setting of a recipe."""
+"""Options that several commands share, and the options made from the settings of a recipe."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ from ..errors import DreamAccelError
 from ..recipes import RECIPES, Recipe, defaults, recipe, setting_help
 
 DATA, NETWORKS, EVALUATION, OUTPUT = "Data", "Networks", "Evaluation", "Output"
-"""Panels of ``--help`` beside those of the settings (:data:`dream_accel.recipes.PANELS`), which have the same names."""
+"""Panels of ``--help``. Data, Networks and Evaluation are also panels of settings
+(:data:`dream_accel.recipes.PANELS`)."""
 
 THE_RUNS = "the run's"
 """The default of an option that overrides a setting of a run."""
 
 
 def option(*flags: str, help: str, panel: str, default: str | None = None) -> Any:
-    """An option in a panel of ``--help``; ``default`` says in words what leaving it out means."""
+    """Make an option of a command.
+
+    Args:
+        flags: the flags; default: derived from the name of the parameter.
+        help: the help text.
+        panel: the panel of ``--help`` that shows the option.
+        default: the default in words; if None, ``--help`` shows its value.
+    """
     return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=True if default is None else default)
 
 
@@ -72,14 +80,21 @@ QUICK: dict[str, Any] = {
     "eval_epochs": 5,
     "eval_networks": 1,
 }
-"""The settings of ``--quick``: everything still runs, on little data."""
+"""The settings of ``--quick``, with which every part of a command runs on little data."""
 
 
 def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
-    """The constants given as comma-separated numbers; None where none are.
+    """Parse the values of ``--mean`` and ``--std``.
+
+    Args:
+        mean: comma-separated numbers, one per channel, or None.
+        std: as ``mean``.
+
+    Returns:
+        the constants; None if neither option is given.
 
     Raises:
-        DreamAccelError: one of the two is missing, or they are no numbers.
+        DreamAccelError: one of the two is missing, or they are not numbers.
     """
     if mean is None and std is None:
         return None
@@ -92,7 +107,16 @@ def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
 
 
 def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of the options given, on little data with ``quick`` (by :data:`QUICK`, or by ``small``)."""
+    """Make the recipe of the options given.
+
+    Args:
+        settings: values by the name of the setting; settings that were not given are missing.
+        quick: whether to apply the settings in ``small`` that the method uses; options given take precedence.
+        small: settings of a small run; default: :data:`QUICK`.
+
+    Raises:
+        DreamAccelError: as :func:`dream_accel.recipe`.
+    """
     given = dict(settings)
     name, dataset = given.pop("recipe", "dream"), given.pop("dataset", "digits")
     if quick:
@@ -105,7 +129,10 @@ def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] |
 
 
 def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``settings`` one option for every field of a recipe; those given arrive as a dict."""
+    """Decorate a command that takes ``settings`` with one option for every setting of a recipe.
+
+    The command receives the options that were given as the dict ``settings``, by the name of the setting.
+    """
     own = inspect.signature(command, eval_str=True).parameters
     names = [setting.name for setting in fields(Recipe)]
 

@@ -1,4 +1,4 @@
-"""Output folders, and the lines that commands print."""
+"""Output folders, and the text that commands print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ EVALUATIONS_FILE = "evaluations.jsonl"
 
 
 def output_folder(out: Path | None, name: str, overwrite: bool) -> Path:
-    """The folder to write: the one named, if it is free to be written, else one that does not exist yet."""
+    """Determine the folder to write to. It is not created.
+
+    Args:
+        out: the folder that the user named, or None.
+        name: the name of the folder under runs/ if the user named none; a number is appended if it exists.
+        overwrite: whether the folder may be one that is not empty.
+
+    Returns:
+        the folder.
+
+    Raises:
+        DreamAccelError: ``out`` is a file, or is not empty and ``overwrite`` is not set.
+    """
     if out is not None:
         if out.exists() and not out.is_dir():
             raise DreamAccelError(f"--out {out} is a file: name a folder")
@@ -27,7 +39,11 @@ def output_folder(out: Path | None, name: str, overwrite: bool) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Before the work, so that a place that cannot be written is not found out after it."""
+    """Create the output folder; called before the work starts, so that an unwritable place is found early.
+
+    Raises:
+        DreamAccelError: the folder cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,7 +51,7 @@ def make_folder(folder: Path) -> None:
 
 
 def print_data(split: Any, device: Any) -> None:
-    """Print the data set of a run, and how it was read where that is worth saying."""
+    """Print the data set of a run, and the note on how it was read, if there is one."""
     print(
         f"{split.name}: {len(split.train)} training and {len(split.test)} test images of "
         f"{'x'.join(map(str, split.train.shape))}, {split.train.n_classes} classes, on {device}"
@@ -45,7 +61,7 @@ def print_data(split: Any, device: Any) -> None:
 
 
 def print_progress(result: Any, folder: Path) -> None:
-    """Print how far a run came and how fast."""
+    """Print the progress and the speed of a run, and how to continue it if it was interrupted."""
     if result.interrupted:
         print(f"interrupted: the result of the iterations completed is kept; `--out {folder} --resume` continues")
     if result.history:
@@ -76,12 +92,12 @@ def print_accuracy(evaluation: Any) -> None:
 
 
 def counted(n: int, noun: str) -> str:
-    """``1 network``, ``2 networks``."""
+    """Format a count with its noun: ``1 network``, ``2 networks``."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def as_dict(evaluation: Any) -> dict[str, Any]:
-    """An evaluation for JSON."""
+    """Convert an evaluation to a dict that JSON can represent."""
     return {
         "accuracies": evaluation.accuracies,
         "mean": evaluation.mean,
@@ -91,5 +107,5 @@ def as_dict(evaluation: Any) -> dict[str, Any]:
 
 
 def write_evaluations(folder: Path, lines: list[dict[str, Any]]) -> None:
-    """Add lines to the folder's evaluations.jsonl."""
+    """Append lines to evaluations.jsonl in a folder, one JSON object each."""
     append_lines(folder / EVALUATIONS_FILE, map(json.dumps, lines))

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, nothing elsewhere."""
+"""Progress bars, shown only if standard error is a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def watch(name: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with rate and time left on standard error; the yielded function advances it by one.
+    """Show a progress bar with rate and remaining time on standard error.
 
     Args:
-        name: what is going on.
-        total: ticks until it is done.
+        name: a description of the work.
+        total: number of ticks until the work is done.
+
+    Yields:
+        a function that advances the bar by one.
     """
     if total == 0 or not sys.stderr.isatty():
         yield lambda: None

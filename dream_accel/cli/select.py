@@ -1,4 +1,4 @@
-"""``dream-accel select``: real images of every class, chosen by a strategy."""
+"""``dream-accel select``: selects real images of every class by a strategy."""
 
 from __future__ import annotations
 

@@ -130,16 +130,10 @@ class MultiKMeans:
         return self._fit(self._checked(X), start)
 
     def predict(self, X: Tensor) -> Tensor:
-        """Label every row of other data by the centroid of highest similarity.
-
-        Args:
-            X: (n_kmeans, n_samples, n_features) float16, float32 or float64.
-
-        Returns:
-            (n_kmeans, n_samples) int64 labels.
+        """Label rows by their most similar centroids: (n_kmeans, n_samples) int64 of X as in :meth:`fit_predict`.
 
         Raises:
-            DreamAccelError: there was no fit, X has another shape or dtype, or it holds NaN or Inf.
+            DreamAccelError: there was no fit, or X has another shape or dtype, or holds NaN or Inf.
         """
         if self.centroids is None:
             raise DreamAccelError("predict() before fit(): call fit(X) first")
@@ -274,7 +268,7 @@ class KMeans(MultiKMeans):
     _batch_dims = 0
 
     def fit_predict(self, X: Tensor, centroids: Tensor | None = None) -> Tensor:
-        """Cluster and label the rows.
+        """Cluster and label the rows as :meth:`MultiKMeans.fit_predict`.
 
         Args:
             X: (n_samples, n_features) float16, float32 or float64.
@@ -282,9 +276,6 @@ class KMeans(MultiKMeans):
 
         Returns:
             (n_samples,) int64 labels.
-
-        Raises:
-            DreamAccelError: as :meth:`MultiKMeans.fit_predict`.
         """
         labels = self._fit(self._checked(X)[None], None if centroids is None else centroids[None])[0]
         assert self.centroids is not None

@@ -1,4 +1,4 @@
-"""The loop: refresh the real batch, match, move the pixels, train the network.
+"""The distillation loop: refreshes the real batch, matches, updates the pixels and trains the network.
 
-Nothing in here asks the device for a value, except once per outer iteration for the log.
+The loop reads a value from the device only once per outer iteration, for the log.
 """

@@ -1,4 +1,4 @@
-"""The assembly of a run: every part built from the recipe, in the order in which they need each other."""
+"""The assembly of a run: builds its parts from the recipe, each after the parts that it depends on."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 
     Args:
         recipe: the settings.
-        split: the data set, on the device where everything shall run.
-        state: where to continue; default: at the beginning, from the recipe's initial images.
+        split: the data set, on the device where the run computes.
+        state: the checkpoint to continue from; default: start from the recipe's initial images.
 
     Returns:
-        the distiller; its ``recipe`` has the implementation of the class gradients decided.
+        the distiller; its ``recipe`` names the chosen class-gradient implementation.
 
     Raises:
-        DreamAccelError: settings that do not fit the data set or the device.
+        DreamAccelError: settings do not fit the data set or the device.
     """
     check_packing(recipe.ipc, recipe.factor, split.train.shape[1:])
     method = RECIPES[recipe.recipe]
@@ -66,13 +66,13 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 
 
 def build_network(recipe: Recipe, split: DataSplit, compute: Compute) -> nn.Module:
-    """The network that every outer iteration draws anew."""
+    """Build the network, which every outer iteration initialises again."""
     shape, n_classes = split.train.shape, split.train.n_classes
     return compute.placed(make_network(recipe.network, shape, n_classes, recipe.width, recipe.depth_for(shape), 0))
 
 
 def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Trainer:
-    """The network's own training on real images."""
+    """Build the trainer that trains the network on real images."""
     return Trainer(
         network,
         compute.normalization,
@@ -89,7 +89,7 @@ def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Train
 
 
 def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> RepresentativeSampler:
-    """The choice of real images, embedding by a recorded function."""
+    """Build the sampler of real images, which embeds by a function recorded as a CUDA graph."""
 
     def embed(rows: Tensor, *, images: Tensor) -> Tensor:
         with compute.autocast():
@@ -112,7 +112,7 @@ def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: n
 def build_pixels(
     recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module, state: Checkpoint | None
 ) -> PixelSGD:
-    """The synthetic images with their optimiser: as a checkpoint has them, or as the recipe begins."""
+    """Build the synthetic images and their optimiser, from the checkpoint or else from the recipe's initial images."""
     if state is None:
         start, velocity = _initial_images(recipe, split, compute, network), None
     else:
@@ -122,7 +122,7 @@ def build_pixels(
 
 
 def build_matching(recipe: Recipe, split: DataSplit, compute: Compute, objective: Objective) -> MatchingStep:
-    """The comparison of real and synthetic images."""
+    """Build the matching step of real and synthetic images."""
     return MatchingStep(
         objective,
         recipe.match_augment,
@@ -146,10 +146,13 @@ def decide_class_gradients(
     pixels: PixelSGD,
     state: Checkpoint | None,
 ) -> Recipe:
-    """The recipe with its implementation of the class gradients: as given, as the run began with, or the fastest.
+    """Decide the class-gradient implementation: the one given, the one of the continued run, or the fastest.
+
+    Returns:
+        the recipe with ``class_gradients`` set.
 
     Raises:
-        DreamAccelError: the one given cannot serve the network.
+        DreamAccelError: the implementation given cannot serve the network.
     """
     parameters = objective.parameters(network)
     name = recipe.class_gradients if state is None or recipe.class_gradients != "auto" else state.class_gradients
@@ -158,7 +161,7 @@ def decide_class_gradients(
             raise DreamAccelError(f"class_gradients is {name!r}, which cannot serve this network: {reason}; use loop")
         return replace(recipe, class_gradients=name)
 
-    # Any rows do for timing; fill_picks repeats those of small classes.
+    # Timing does not depend on the rows; fill_picks repeats those of small classes.
     indices = fill_picks(first_rows(*split.train.by_class(), sampler.batch_size))
 
     def step_of(candidate: str) -> Callable[[], Any]:

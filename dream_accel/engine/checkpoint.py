@@ -1,4 +1,4 @@
-"""The state of a run between two outer iterations: enough to continue to the same bits."""
+"""Checkpoints: the state of a run between two outer iterations, from which it continues to the same bits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,34 @@ from ..runtime.files import write_bytes
 
 FORMAT = "dream_accel.checkpoint/1"
 FREE_TO_CHANGE = ("iterations", "graphs", "eval_epochs", "eval_batch", "eval_networks")
-"""Settings that a continued run may change: they do not touch the iterations already done."""
+"""Settings that a continued run may change, since completed iterations do not depend on them."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Pixels and velocity after the last iteration in ``history``; everything else is named by seed and iteration."""
+    """The state after the last iteration in ``history``.
+
+    Everything else that the next iteration needs is derived from the seed and the number of the iteration.
+
+    Attributes:
+        pixels: (C, IPC, channels, H, W) float32 synthetic images.
+        velocity: velocity of the pixel optimiser, shaped like ``pixels``.
+        history: one line per completed outer iteration.
+        class_gradients: class-gradient implementation; a resumed run reuses it.
+    """
 
     pixels: Tensor
     velocity: Tensor
     history: tuple[Progress, ...]
     class_gradients: str = "auto"
-    """how the gradients per class were had, which a continued run keeps to"""
 
     def save(self, path: Path, recipe: Recipe) -> None:
-        """Write a safetensors file atomically."""
+        """Write a safetensors file atomically.
+
+        Args:
+            path: the file to write; an existing one is replaced.
+            recipe: the settings of the run, which are stored with the state.
+        """
         from safetensors.torch import save
 
         header = {
@@ -43,6 +56,13 @@ class Checkpoint:
     @classmethod
     def load(cls, path: Path, recipe: Recipe) -> Checkpoint:
         """Read the checkpoint of a run with the same settings.
+
+        Args:
+            path: the file to read.
+            recipe: the settings of the run that continues; those in :data:`FREE_TO_CHANGE` may differ.
+
+        Returns:
+            the state, on the CPU.
 
         Raises:
             DreamAccelError: the file is damaged, or its run had other settings.

@@ -1,4 +1,4 @@
-"""The numeric format, memory format and recording that all parts of a run share."""
+"""Compute settings that all parts of a run share: device, numeric format, memory format, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..runtime.graphs import GraphedFunction
 
 @dataclass(frozen=True)
 class Compute:
-    """Settings of the computation.
+    """The settings of the computation.
 
     Attributes:
-        device: of every tensor of the run.
-        normalization: applied to images before a network sees them.
-        bf16: networks compute in bfloat16 by autocast.
-        channels_last: memory format of images and networks.
-        graphs: functions are recorded as CUDA graphs.
+        device: the device of every tensor of the run.
+        normalization: applied to images before they enter a network.
+        bf16: whether networks compute in bfloat16 by autocast.
+        channels_last: whether images and networks are in the channels_last memory format.
+        graphs: whether functions are recorded as CUDA graphs, if the device has them.
     """
 
     device: torch.device
@@ -36,10 +36,10 @@ class Compute:
 
     @classmethod
     def of(cls, recipe: Recipe, split: DataSplit) -> Compute:
-        """What a recipe asks for, on the device of the data set.
+        """Take the settings from a recipe, and device and normalisation from the data set.
 
         Raises:
-            DreamAccelError: bfloat16 on a device that has none.
+            DreamAccelError: the recipe sets ``bf16`` and the device does not support it.
         """
         device = split.train.device
         if recipe.bf16 and not bf16_supported(device):
@@ -47,21 +47,27 @@ class Compute:
         return cls(device, split.normalization, recipe.bf16, recipe.channels_last, recipe.graphs)
 
     def autocast(self) -> torch.autocast:
-        """The context in which networks are called."""
+        """Return the autocast context in which networks are called."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] as networks take them: normalised, in the memory format."""
+        """Convert images (n, channels, H, W) in [0, 1] to what networks take: normalised, in the memory format."""
         images = self.normalization(images)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
     def placed(self, network: nn.Module) -> nn.Module:
-        """The network on the device, in the memory format."""
+        """Move the network to the device and the memory format."""
         network = network.to(self.device)
         return network.to(memory_format=torch.channels_last) if self.channels_last else network
 
     def recorded(
         self, function: Callable[..., Any], in_place: Sequence[str], generators: Sequence[torch.Generator] = ()
     ) -> GraphedFunction:
-        """The function recorded as a CUDA graph and replayed, where graphs are on and the device has them."""
+        """Wrap a function so that it runs as a CUDA graph, if graphs are on and the device has them.
+
+        Args:
+            function: a function of tensors, as :class:`dream_accel.runtime.graphs.GraphedFunction` takes it.
+            in_place: names of keyword arguments that the graph uses directly, without a copy.
+            generators: the random generators that the function draws from.
+        """
         return GraphedFunction(function, in_place=in_place, generators=generators, enabled=self.graphs)

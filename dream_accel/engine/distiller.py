@@ -1,4 +1,4 @@
-"""A distillation in progress: the parts of the method at work, one outer iteration at a time."""
+"""The distiller: runs the parts of a method together, one outer iteration at a time."""
 
 from __future__ import annotations
 
@@ -22,36 +22,44 @@ from .checkpoint import Checkpoint
 from .compute import Compute
 
 STEPS_AT_ONCE = 16
-"""Network steps that are recorded together."""
+"""Number of network steps that are recorded in one CUDA graph."""
 
 
 class Schedule(Protocol):
-    """The inner steps of one outer iteration; those there are, in :mod:`dream_accel.engine.schedules`."""
+    """The order of the inner steps of one outer iteration; :mod:`dream_accel.engine.schedules` has all schedules."""
 
     def run(self, distiller: Distiller, on_step: Callable[[], None], /) -> Tensor:
-        """Do the inner steps on a network just drawn; () the distance summed over classes, mean over the steps."""
+        """Do the inner steps on a freshly initialised network.
+
+        Args:
+            distiller: the run, whose methods do the single steps.
+            on_step: called after every inner step.
+
+        Returns:
+            () the distance summed over classes, mean over the steps.
+        """
         ...
 
     def real_images(self, distiller: Distiller, /) -> int:
-        """Real images matched or trained on in one outer iteration."""
+        """Return the number of real images matched or trained on in one outer iteration."""
         ...
 
 
 class Distiller:
     """A run in progress: the synthetic set, the sampler, the network and their optimisers.
 
-    All random streams are named by seed, class and outer iteration, so iteration t can be repeated from the pixels and
-    velocity at its beginning alone. Networks are redrawn in place; on a GPU embedding, matching step and network update
-    are recorded as CUDA graphs, which therefore serve all iterations.
+    All random streams are named by seed, class and outer iteration, so iteration t can be repeated from its initial
+    pixels and velocity alone. The network is initialised again in place; on a GPU, embedding, matching step and network
+    update are recorded as CUDA graphs, which can therefore serve all iterations.
 
-    The parts come from :func:`dream_accel.engine.assembly.assemble` and stay the same objects.
+    :func:`dream_accel.engine.assembly.assemble` builds the parts. They stay the same objects throughout the run.
 
     Args:
-        recipe: the settings, with nothing left open.
-        split: the data set, on the device where everything runs.
-        compute: numeric format, memory format and recording.
-        network: redrawn at every outer iteration.
-        trainer: of that network.
+        recipe: the settings, with depth and class-gradient implementation decided.
+        split: the data set, on the device where the run computes.
+        compute: device, numeric format, memory format and recording.
+        network: the network, initialised again at every outer iteration.
+        trainer: trains that network.
         sampler: chooses the real images.
         matching: computes distances and pixel gradients.
         pixels: the synthetic images and their optimiser.
@@ -86,22 +94,26 @@ class Distiller:
         self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"), matching.generators)
 
     def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
-        """A copy of all that the next outer iteration depends on."""
+        """Copy everything that the next outer iteration depends on.
+
+        Args:
+            history: one line per completed outer iteration, stored with the state.
+        """
         return Checkpoint(
             self.pixels.pixels.clone(), self.pixels.velocity.clone(), tuple(history), self.recipe.class_gradients
         )
 
     def restore(self, state: Checkpoint) -> None:
-        """Continue from a state that :meth:`state` returned."""
+        """Set pixels and velocity to those of a state that :meth:`state` returned."""
         self.pixels.pixels.copy_(state.pixels)
         self.pixels.velocity.copy_(state.velocity)
 
     @retained_heap()
     def outer_iteration(self, iteration: int, on_step: Callable[[], None] | None = None) -> Tensor:
-        """One fresh network, and the inner steps of the schedule.
+        """Initialise the network and do the inner steps of the schedule.
 
         Args:
-            iteration: its number, from 0.
+            iteration: the number of the outer iteration, from 0.
             on_step: called after every inner step.
 
         Returns:
@@ -111,7 +123,7 @@ class Distiller:
         return self.schedule.run(self, on_step or _nothing)
 
     def restart(self, iteration: int) -> None:
-        """Draw a network and begin the random streams of an outer iteration."""
+        """Initialise the network and the random streams of an outer iteration, and clamp the pixels to [0, 1]."""
         seed = self.recipe.seed
         initialize(self.network, derive_seed(seed, "network", "outer", iteration))
         self.trainer.restart(seed, "outer", iteration)
@@ -121,29 +133,35 @@ class Distiller:
         self.matching.restart(seed, iteration)
 
     def match(self) -> Tensor:
-        """One matching step for all classes with the sampler's images; () the distance summed over classes."""
+        """Do one matching step for all classes with the sampler's images, and update the pixels.
+
+        Returns:
+            () the distance summed over classes.
+        """
         indices = self.sampler.indices
         assert indices is not None
         return self._step(indices, images=self.sampler.images, pixels=self.pixels.pixels, velocity=self.pixels.velocity)
 
     def train(self, count: int) -> None:
-        """Train the network on the next ``count`` real images, in batches."""
+        """Train the network on the next ``count`` real images, in batches of ``network_batch``."""
         train = self.split.train
         for rows in self._rows.batches(count, STEPS_AT_ONCE * self.recipe.network_batch):
             self._update(rows, images=train.images, labels=train.labels)
 
     def check(self) -> None:
-        """Refuse features and pixels that became NaN or Inf. Waits for the device: call it where you log.
+        """Refuse features and pixels that became NaN or Inf.
+
+        This waits for the device, so call it as often as you log, not at every step.
 
         Raises:
-            DreamAccelError: some did.
+            DreamAccelError: a feature or a pixel is NaN or Inf.
         """
         self.sampler.check()
         if not self.pixels.pixels.isfinite().all():
             raise DreamAccelError("the synthetic pixels hold NaN or Inf: they diverged; lower pixel_lr or network_lr")
 
     def images_per_iteration(self) -> int:
-        """Real images matched or trained on in one outer iteration."""
+        """Return the number of real images matched or trained on in one outer iteration."""
         return self.schedule.real_images(self)
 
     def _row_order(self, iteration: int) -> Rows:
@@ -153,7 +171,7 @@ class Distiller:
     def _match_and_move(self, indices: Tensor, *, images: Tensor, pixels: Tensor, velocity: Tensor) -> Tensor:
         with self._compute.autocast():
             distances, gradient = self.matching(self.network, images, indices, pixels)
-        # Writes ``pixels`` and ``velocity``, which are its own.
+        # This writes ``pixels`` and ``velocity``: the arguments are the optimiser's own tensors.
         self.pixels.step(gradient)
         return distances.sum()
 

@@ -1,4 +1,4 @@
-"""Distillation from beginning to end."""
+"""Complete runs: distillation with checkpoints, history and interruption."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint
 from .splits import load_split
 
 CHECKPOINT_SECONDS = 60.0
+"""Minimum time between two automatic checkpoints, seconds."""
 
 
 class Run:
@@ -29,15 +30,16 @@ class Run:
 
     Args:
         recipe: the settings.
-        split: the data set, on the device where everything shall run.
-        checkpoint: a file that is written every minute and by :meth:`save`. Where it exists, the run continues from it.
+        split: the data set, on the device where the run computes.
+        checkpoint: a file that is written every minute and by :meth:`save`. If it exists, the run continues from it.
 
     Attributes:
-        recipe: the settings, with what they left open filled in: depth, and the way of the gradients per class.
-        history: a line for every outer iteration done.
+        recipe: the settings, with depth and class-gradient implementation decided.
+        history: one line for every completed outer iteration.
 
     Raises:
-        DreamAccelError: the checkpoint cannot be read, or belongs to another run.
+        DreamAccelError: settings do not fit the data set or the device, or the checkpoint cannot be read or belongs to
+            another run.
     """
 
     def __init__(self, recipe: Recipe, split: DataSplit, checkpoint: str | os.PathLike[str] | None = None) -> None:
@@ -59,16 +61,22 @@ class Run:
 
     @property
     def history(self) -> tuple[Progress, ...]:
-        """A line for every outer iteration done."""
+        """One line for every completed outer iteration."""
         return self._state.history
 
     @property
     def synthetic(self) -> SyntheticSet:
-        """The set as the last outer iteration left it, on the CPU."""
+        """The synthetic set after the last completed outer iteration, on the CPU."""
         return SyntheticSet(self._state.pixels.clamp(0, 1).cpu(), self.recipe.factor)
 
     def advance(self, on_step: Callable[[], None] | None = None) -> Progress:
-        """One outer iteration; where it is broken off, the state is that before it.
+        """Do one outer iteration. If it is interrupted, the state remains that before it.
+
+        Args:
+            on_step: called after every inner step.
+
+        Returns:
+            the line of the history for this iteration.
 
         Raises:
             DreamAccelError: features or pixels became NaN or Inf.
@@ -90,7 +98,7 @@ class Run:
         return line
 
     def save(self) -> None:
-        """Write the checkpoint, where there is to be one."""
+        """Write the checkpoint, if the run has a checkpoint file."""
         if self._path is not None:
             self._state.save(self._path, self.recipe)
             self._saved = time.perf_counter()
@@ -107,17 +115,17 @@ def distill(
     on_step: Callable[[], None] | None = None,
     on_iteration: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Distil a data set. Ctrl-C ends the run; the result of the iterations completed is returned.
+    """Distil a data set. Ctrl-C ends the run and returns the result of the completed iterations.
 
     Args:
         recipe: from :func:`dream_accel.recipe`.
         data: the data set: a :class:`dream_accel.data.DataSplit`, or arrays or a map-style Dataset as
-            :func:`dream_accel.data.as_split` takes them. Default: the one the recipe names.
-        device: where to run; default: a GPU if there is one.
-        data_dir: where named data sets lie.
-        download: fetch a named data set that is not there.
-        checkpoint: a file that is written every minute and at the end. Where it exists, the run continues from it, to
-            the same bits as without the break.
+            :func:`dream_accel.data.as_split` takes them. Default: the one that the recipe names.
+        device: the device to run on; default: a GPU if there is one.
+        data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
+        download: whether to download a named data set that is not found.
+        checkpoint: a file that is written every minute and at the end. If it exists, the run continues from it, to the
+            same bits as without the interruption.
         on_step: called after every inner step.
         on_iteration: called after every outer iteration.
 
@@ -125,12 +133,13 @@ def distill(
         the synthetic set with the recipe and history that led to it.
 
     Raises:
-        DreamAccelError: a data set, device or setting that cannot be used, features or pixels that became NaN or Inf.
+        DreamAccelError: the data set, the device, a setting or the checkpoint cannot be used, or features or pixels
+            became NaN or Inf.
     """
     where = find_device(device)
     split = load_split(recipe, where, data_dir, download, data)
     if data is not None:
-        # The result shall say what it was made from.
+        # The result names the data set that it was made from.
         recipe = replace(recipe, dataset=split.name)
     run = Run(recipe, split, checkpoint)
     interrupted = False

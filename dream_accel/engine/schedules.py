@@ -11,10 +11,10 @@ from .distiller import Distiller, Schedule
 
 
 class TrainedOnReal:
-    """Networks trained on real images between the matching steps (IDC, DREAM, DREAM+)."""
+    """Matching steps on a network that is trained on real images between them (IDC, DREAM, DREAM+)."""
 
     def run(self, distiller: Distiller, on_step: Callable[[], None]) -> Tensor:
-        """Train for ``pretrain_epochs``, then match and train in turn, ``inner_steps`` times."""
+        """Train for ``pretrain_epochs``, then alternate matching and training ``inner_steps`` times."""
         recipe = distiller.recipe
         distiller.train(recipe.pretrain_epochs * len(distiller.split.train))
         total = torch.zeros((), device=distiller.device)
@@ -26,7 +26,7 @@ class TrainedOnReal:
         return total / recipe.inner_steps
 
     def real_images(self, distiller: Distiller) -> int:
-        """The real batch of every class and the images of the network update in every step, and the first epochs."""
+        """Count the real batches and the training images of every step, and the images of the pretraining epochs."""
         recipe = distiller.recipe
         matched = distiller.sampler.batch_size * distiller.sampler.n_classes
         trained = recipe.pretrain_epochs * len(distiller.split.train)
@@ -34,4 +34,4 @@ class TrainedOnReal:
 
 
 SCHEDULES: dict[str, Schedule] = {"trained_on_real": TrainedOnReal()}
-"""Every schedule by the name that recipes give it."""
+"""Every schedule by the name that recipes use."""

@@ -1,4 +1,4 @@
-"""Real images of every class chosen by a recipe's strategy, in the features of a random network."""
+"""Selection of real images of every class by a recipe's strategy, in the feature space of a random network."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SELECTION_FILE = "selected.csv"
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of a training set.
+    """The selected rows of a training set.
 
     Attributes:
         rows: (C, k) int64, distinct rows of the whole training set for every class, on the CPU.
-        train: that training set.
+        train: the training set.
     """
 
     rows: Tensor
@@ -39,16 +39,23 @@ class Selection:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name per class."""
+        """One name per class."""
         return self.train.class_names
 
     def images(self) -> tuple[Tensor, Tensor]:
-        """The images (C * k, channels, H, W) float32 in [0, 1] and their classes (C * k,) int64, on the CPU."""
+        """Return the images (C * k, channels, H, W) float32 in [0, 1] and their classes (C * k,) int64, on the CPU."""
         n_classes, k = self.rows.shape
         return self.train.batch(self.rows.flatten()).cpu(), torch.arange(n_classes).repeat_interleave(k)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write selected.csv: class, class name, rank within the class, row of the training set."""
+        """Write selected.csv, with the columns class, class_name, rank (within the class) and index (training set row).
+
+        Args:
+            folder: the folder to write to.
+
+        Returns:
+            the path of the file.
+        """
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["class", "class_name", "rank", "index"])
@@ -71,9 +78,13 @@ def select_real(
 
     Args:
         recipe: strategy, IPC, network, seed and data set; ``limit_train`` restricts the search to a seeded subset.
-        data: the data set; default: the one the recipe names.
-        device: where to run; default: a GPU if there is one.
-        data_dir, download: of a named data set, as in :func:`dream_accel.load_dataset`.
+        data: the data set, as :func:`dream_accel.data.as_split` takes it; default: the one that the recipe names.
+        device: the device to run on; default: a GPU if there is one.
+        data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
+        download: whether to download a named data set that is not found.
+
+    Returns:
+        the selected rows.
 
     Raises:
         DreamAccelError: the data set cannot be read, or a class has fewer images than ``ipc``.

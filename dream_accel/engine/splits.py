@@ -1,4 +1,4 @@
-"""The data set of a run: named by the recipe or given by the caller, cut and resized as the recipe says."""
+"""The data set of a run: named by the recipe or given by the caller, resized and subsampled as the recipe says."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from ..recipes.settings import Recipe
 def load_split(
     recipe: Recipe, device: torch.device, data_dir: str | None = None, download: bool = False, data: Any = None
 ) -> DataSplit:
-    """The data set of a recipe with its ``size`` and ``limit_train`` applied, on a device.
+    """Load the data set of a run, apply the recipe's ``size`` and ``limit_train``, and move it to a device.
 
     Args:
-        recipe: names the data set where ``data`` is None.
-        device: where the images shall be.
-        data_dir, download: of a named data set, as in :func:`dream_accel.load_dataset`.
-        data: the caller's own, as :func:`dream_accel.data.as_split` takes it.
+        recipe: names the data set if ``data`` is None.
+        device: the device to move the images to.
+        data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
+        download: whether to download a named data set that is not found.
+        data: the caller's own data set, as :func:`dream_accel.data.as_split` takes it.
+
+    Returns:
+        the data set.
 
     Raises:
-        DreamAccelError: the data set is not there, cannot be read, or is smaller than ``limit_train``.
+        DreamAccelError: the data set is not found, cannot be read, or is smaller than ``limit_train``.
     """
     size = recipe.size or None
     split = load_dataset(recipe.dataset, data_dir, download, size) if data is None else resize(as_split(data), size)

@@ -1,4 +1,4 @@
-"""How good a distilled set is: networks trained on it from scratch, tested on real images."""
+"""Evaluation of a distilled set: the accuracy on real images of networks trained on it from scratch."""
 
 from .baselines import BASELINES, Row, compare
 from .protocol import Evaluation, Protocol, evaluate, evaluate_images

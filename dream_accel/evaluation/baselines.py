@@ -1,4 +1,4 @@
-"""What a distilled set must be better than, under the same protocol."""
+"""Baselines: sets that a distilled set is compared with, evaluated under the same protocol."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ from ..results import Result
 from .protocol import Evaluation, evaluate
 
 BASELINES = ("none", "real", "all")
-"""``real``: real images, random and selected by K-Means. ``all``: also distillation with random sampling from random
-initialisation, for the same number of steps."""
+"""``none``: no baseline. ``real``: real images, random and selected by K-Means. ``all``: also distillation with random
+sampling from random initialisation, for the same number of steps."""
 
 Tick = Callable[[], None]
+"""Advances a progress display by one."""
 Watch = Callable[[str, int], AbstractContextManager[Tick]]
-"""Opens a progress display for something named, of so many ticks."""
+"""``(name, total)`` to a context manager that shows a progress display of ``total`` ticks and yields its tick."""
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One row of the accuracy table.
+
+    Attributes:
+        name: the set that was evaluated.
+        evaluation: its test accuracies.
+        seconds: duration of its distillation; 0 if nothing was distilled.
+    """
 
     name: str
     evaluation: Evaluation
     seconds: float
-    """of distillation; 0 where nothing was distilled."""
 
 
 def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> list[Row]:
@@ -38,37 +44,41 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
 
     Args:
         result: a distilled set.
-        data: the data set it was made from, on the device where everything shall run.
-        baselines: ``"none"``, ``"real"`` or ``"all"``.
+        data: the data set it was made from, on the device where the evaluation computes.
+        baselines: one of :data:`BASELINES`.
         watch: opens a progress display.
 
+    Returns:
+        the rows of the table: the baselines, then the result.
+
     Raises:
-        DreamAccelError: an unknown choice of baselines.
-        KeyboardInterrupt: Ctrl-C, also where it ended a baseline's distillation: half a rival is no rival.
+        DreamAccelError: the choice of baselines is unknown.
+        KeyboardInterrupt: Ctrl-C was pressed, also during a baseline's distillation. An interrupted baseline is
+            discarded, since it would not be comparable.
     """
     if baselines not in BASELINES:
         raise choices("choice of baselines", baselines, BASELINES)
     recipe = result.recipe
-    rivals: list[tuple[str, dict[str, object]]] = []
+    variants: list[tuple[str, dict[str, object]]] = []
     if baselines != "none":
-        rivals += [
+        variants += [
             ("random real images", {"init": "random", "factor": 1, "iterations": 0}),
             ("K-Means-selected real images", {"init": "kmeans", "factor": 1, "iterations": 0}),
         ]
     if baselines == "all":
-        rivals += [("distilled, random sampling from random initialisation", {"init": "random", "strategy": "random"})]
+        variants += [("distilled, random sampling from random initialisation", {"init": "random", "strategy": "random"})]
 
     results = []
-    for name, changes in rivals:
+    for name, changes in variants:
         changed = replace(recipe, **changes)  # type: ignore[arg-type]
         doing = f"distilling: {name}" if changed.iterations else f"choosing {name}"
         with watch(doing, _steps(changed)) as tick, warnings.catch_warnings():
-            # What there is to note about the data was noted when the result itself was distilled.
+            # The distillation of the result itself has already given these warnings.
             warnings.simplefilter("ignore", DreamAccelWarning)
-            rival = distill(changed, data, device=data.train.device, on_step=tick)
-        if rival.interrupted:
+            baseline = distill(changed, data, device=data.train.device, on_step=tick)
+        if baseline.interrupted:
             raise KeyboardInterrupt
-        results.append((name, rival))
+        results.append((name, baseline))
     own = (
         f"distilled, {recipe.recipe.upper()}"
         if recipe.strategy == "dream"
@@ -77,10 +87,10 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
     results.append((own, result))
 
     rows = []
-    for name, rival in results:
+    for name, candidate in results:
         with watch(f"evaluating: {name}", recipe.eval_networks * recipe.eval_epochs) as tick:
-            evaluation = evaluate(rival, data, device=data.test.device, on_epoch=tick)
-        rows.append(Row(name, evaluation, rival.history[-1].seconds if rival.history else 0.0))
+            evaluation = evaluate(candidate, data, device=data.test.device, on_epoch=tick)
+        rows.append(Row(name, evaluation, candidate.history[-1].seconds if candidate.history else 0.0))
     return rows
 
 

@@ -1,6 +1,6 @@
-"""The field's evaluation: several networks trained on the synthetic images alone, the accuracy of the last epoch.
+"""The evaluation protocol of the field: several networks are trained on the synthetic images alone and tested once.
 
-The test set is looked at once, after training; it selects nothing.
+The test set is read only after the last epoch; it selects neither an epoch nor a setting.
 """
 
 from __future__ import annotations
@@ -27,11 +27,29 @@ from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
 
 LR_DECAY = 0.2
+"""Factor of the learning rate at 2/3 and at 5/6 of the epochs."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The settings of an evaluation: SGD, the learning rate multiplied by 0.2 at 2/3 and 5/6 of the epochs."""
+    """The settings of an evaluation.
+
+    Networks are trained by SGD; the learning rate is multiplied by 0.2 at 2/3 and at 5/6 of the epochs.
+
+    Attributes:
+        network: a key of :data:`dream_accel.networks.NETWORKS`.
+        width: channels of every block.
+        depth: blocks of the network.
+        networks: number of networks trained from scratch.
+        epochs: epochs over the synthetic set.
+        batch: batch size, images.
+        lr: initial learning rate.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
+        augment: names for :class:`dream_accel.augment.Augmentation`, applied to every training image.
+        cutmix: probability of CutMix per batch.
+        seed: seed of every random draw.
+    """
 
     network: str = "convnet"
     width: int = 128
@@ -48,7 +66,12 @@ class Protocol:
 
     @classmethod
     def of(cls, recipe: Recipe, shape: tuple[int, int, int]) -> Protocol:
-        """The protocol a recipe prescribes for images (channels, height, width)."""
+        """Take the protocol from a recipe.
+
+        Args:
+            recipe: the settings of a run.
+            shape: (channels, height, width) of the images, pixels.
+        """
         return cls(
             network=recipe.network,
             width=recipe.width,
@@ -67,11 +90,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Test accuracies, in percent, one per network.
+    """The test accuracies of the networks trained on a set.
 
     Attributes:
-        accuracies: of the last epoch.
-        protocol: how they were measured.
+        accuracies: accuracy of every network after the last epoch, percent.
+        protocol: the settings they were measured with.
     """
 
     accuracies: tuple[float, ...]
@@ -79,12 +102,12 @@ class Evaluation:
 
     @property
     def mean(self) -> float:
-        """Mean over networks, percent."""
+        """Mean accuracy over networks, percent."""
         return statistics.fmean(self.accuracies)
 
     @property
     def std(self) -> float:
-        """Population standard deviation over networks, percent points."""
+        """Population standard deviation over networks, percentage points."""
         return statistics.pstdev(self.accuracies)
 
     def __str__(self) -> str:
@@ -108,22 +131,25 @@ def evaluate(
 
     Args:
         result: from :func:`dream_accel.distill` or :func:`dream_accel.load`.
-        data: the data set, in any form :func:`dream_accel.data.as_split` takes. Default: the one the recipe names.
-        networks, epochs, seed: override the recipe's.
-        device: where to run; default: a GPU if there is one.
-        data_dir: where named data sets lie.
-        download: fetch a named data set that is not there.
+        data: the data set, in any form :func:`dream_accel.data.as_split` takes; default: the one that the recipe names.
+        networks: number of networks trained from scratch; default: that of the recipe.
+        epochs: epochs over the synthetic set; default: those of the recipe.
+        seed: seed of every random draw; default: that of the recipe.
+        device: the device to run on; default: a GPU if there is one.
+        data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
+        download: whether to download a named data set that is not found.
         on_epoch: called after every epoch of every network.
-        protocol: other fields of :class:`Protocol` to override, such as ``width``.
+        protocol: other fields of :class:`Protocol` to override, such as ``width``; None keeps the recipe's value.
 
     Returns:
-        the accuracies of the last epoch.
+        the test accuracies after the last epoch.
 
     Raises:
-        DreamAccelError: the data set cannot be had, does not fit the images, or a protocol field is unknown.
+        DreamAccelError: the data set cannot be loaded or does not fit the images, a protocol field is unknown, or a
+            count is below 1.
     """
     where = find_device(device)
-    # The size of the training set does not matter here.
+    # The evaluation does not read the training set, so there is no need to subsample it.
     split = load_split(replace(result.recipe, limit_train=0), where, data_dir, download, data)
     if tuple(result.images.shape[1:]) != split.test.shape:
         raise DreamAccelError(
@@ -158,9 +184,21 @@ def evaluate_images(
     *,
     on_epoch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Train networks on images (n, C, H, W) in [0, 1], test them on ``test``; all on one device.
+    """Train networks on images and test them. All tensors must be on one device.
 
-    Labels are (n,) classes, or (n, classes) distributions.
+    Args:
+        images: (n, channels, H, W) float32 in [0, 1].
+        labels: (n,) int64 classes, or (n, C) float32 distributions over classes.
+        test: the test images.
+        normalization: applied to images before they enter a network.
+        protocol: the settings of the evaluation.
+        on_epoch: called after every epoch of every network.
+
+    Returns:
+        the test accuracies after the last epoch.
+
+    Raises:
+        DreamAccelError: a count of the protocol is below 1.
     """
     for name in ("networks", "epochs", "batch", "width", "depth"):
         if getattr(protocol, name) < 1:

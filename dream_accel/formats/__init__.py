@@ -1,4 +1,4 @@
-"""Files of results of other programs, read and written: one module per family.
+"""Reading and writing the result files of other programs: one module per family.
 
 =============  ================================  ==============================================
 family         programs                          layout
@@ -13,7 +13,7 @@ family         programs                          layout
                                                  images normalised
 =============  ================================  ==============================================
 
-Nothing is unpickled: files of tensors are read with ``weights_only=True``.
+Files of tensors are read with ``weights_only=True``, so no other object is ever unpickled.
 """
 
 from .families import FAMILIES, WRITERS, read, write

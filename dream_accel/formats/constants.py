@@ -1,4 +1,4 @@
-"""The normalisation constants other programs use, by data set; they are part of what their files mean."""
+"""Normalisation constants of other programs, by data set; their files store images normalised by them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DC_CONSTANTS = {
     "cifar100": Normalization((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
     "tiny-imagenet": _IMAGENET,
 }
-"""Of DC, DSA, DM, MTT, TESLA, FTD and DATM."""
+"""The constants of DC, DSA, DM, MTT, TESLA, FTD and DATM."""
 
 DD_RANKING_CONSTANTS = {"cifar10": _CIFAR10, "cifar100": _CIFAR10, "tiny-imagenet": _IMAGENET}
-"""Of DD-Ranking, which takes CIFAR-10's for CIFAR-100."""
+"""The constants of DD-Ranking, which uses those of CIFAR-10 for CIFAR-100 as well."""

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 
 
 def recognise(value: Any, path: Path, experiment: int) -> Foreign | None:
-    """The chosen experiment, if this is such a file."""
+    """Recognise a file of this family.
+
+    Args:
+        value: the content of the file.
+        path: the file, for messages.
+        experiment: the experiment to read, from 0.
+
+    Returns:
+        images and labels of the experiment; None if the file is of another family.
+
+    Raises:
+        DreamAccelError: the file has no such experiment.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("data"), list):
         return None
     pairs = value["data"]
@@ -31,7 +43,13 @@ def recognise(value: Any, path: Path, experiment: int) -> Foreign | None:
 
 
 def write(result: Result, path: Path) -> str:
-    """One experiment, decoded and normalised by the constants DC's code uses for the data set."""
+    """Write a file with one experiment: images decoded, and normalised by the constants of DC's code for the data set.
+
+    Soft labels become classes.
+
+    Returns:
+        one sentence for the user: what was written, and what was lost.
+    """
     images, labels = result.synthetic.decode()
     constants, whose = dc_constants(result)
     pair = [constants(images), hard(labels)]
@@ -41,7 +59,14 @@ def write(result: Result, path: Path) -> str:
 
 
 def dc_constants(result: Result) -> tuple[Normalization, str]:
-    """The constants for the result's data set, and whose they are."""
+    """Look up the normalisation constants of the result's data set.
+
+    Returns:
+        those of DC's code, else those of the training set; and in words whose they are.
+
+    Raises:
+        DreamAccelError: neither is known.
+    """
     known = DC_CONSTANTS.get(result.recipe.dataset)
     if known is not None:
         return known, "DC's"
@@ -53,5 +78,5 @@ def dc_constants(result: Result) -> tuple[Normalization, str]:
 
 
 def hard(labels: Tensor) -> Tensor:
-    """(n,) classes of labels that may be soft."""
+    """Return the classes (n,) int64 of labels (n,) or of soft labels (n, C)."""
     return labels if labels.dim() == 1 else labels.argmax(dim=1)

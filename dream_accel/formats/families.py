@@ -1,4 +1,4 @@
-"""Every family by name, and the choice among them."""
+"""Registry of the families: recognises the family of a file or folder, and writes a result in a given one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAMILIES = {
     "folder": "RDED, SRe2L, D4M: a folder of image files per class",
     "ddranking": "DD-Ranking: a folder with images.pt and labels.pt",
 }
-"""Every family's name, and how its files are told apart."""
+"""Every family by name, with its programs and the layout by which it is recognised."""
 
 WRITERS: dict[str, Callable[[Result, Path], str]] = {
     "dc": dc.write,
@@ -31,18 +31,22 @@ WRITERS: dict[str, Callable[[Result, Path], str]] = {
     "folder": folder.write,
     "ddranking": tensor_folder.write_ddranking,
 }
+"""The function ``(result, path) -> sentence`` that writes each family."""
 
 
 def read(path: str | os.PathLike[str], experiment: int = 0) -> Foreign:
-    """What a file or folder of another program holds.
+    """Read the images and labels of a file or folder of another program.
 
     Args:
-        path: of a DC or IDC file; of a folder in MTT's or DD-Ranking's layout, or its file of images; of a folder of
-            image files per class.
-        experiment: which pair of a DC file.
+        path: a DC or IDC file; a folder in the layout of MTT or DD-Ranking, or its file of images; or a folder with a
+            folder of image files per class.
+        experiment: the experiment to read from a DC file, from 0.
+
+    Returns:
+        images and labels as stored, checked, on the CPU.
 
     Raises:
-        DreamAccelError: nothing is there, or it is of no known family, or damaged.
+        DreamAccelError: the path does not exist, is of no known family, or is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -64,11 +68,16 @@ def _read_file(path: Path, experiment: int) -> Foreign | None:
 def write(result: Result, family: str, path: str | os.PathLike[str]) -> str:
     """Write a result in the layout of a family.
 
+    Args:
+        result: the result.
+        family: a key of :data:`FAMILIES`.
+        path: the file (``dc``, ``idc``) or folder (the others) to write.
+
     Returns:
-        one sentence: what was written, and what the layout could not keep.
+        one sentence for the user: what was written, and what the layout cannot store.
 
     Raises:
-        DreamAccelError: an unknown family; constants it needs that are not known.
+        DreamAccelError: the family is unknown, or it needs normalisation constants that are not known.
     """
     if family not in WRITERS:
         raise choices("family", family, WRITERS)

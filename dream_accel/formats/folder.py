@@ -23,9 +23,20 @@ SOFT_LABELS_FILE = "soft_labels.pt"
 
 
 def read(path: Path) -> Foreign | None:
-    """Images and their classes, which are the folders in order of name; soft labels (n, C) beside them where written.
+    """Read a folder of this family.
 
-    The per-epoch soft labels that SRe2L and RDED train with belong to their augmentation and are not read.
+    Classes are numbered in the order of the folders' names. If soft_labels.pt exists beside the folders, its soft
+    labels (n, C) replace the classes. The per-epoch soft labels that SRe2L and RDED train with depend on their
+    augmentation and are not read.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        images and labels; None if the folder is of another family.
+
+    Raises:
+        DreamAccelError: an image cannot be decoded, or the soft labels do not match the images.
     """
     if not class_folders(path):
         return None
@@ -39,13 +50,17 @@ def read(path: Path) -> Foreign | None:
 
 
 def write(result: Result, path: Path) -> str:
-    """One PNG per decoded image, rounded to 8 bits, in a folder per class; soft labels beside them."""
+    """Write a folder of PNG files per class, one file per decoded image, and soft labels to soft_labels.pt.
+
+    Returns:
+        one sentence for the user: what was written, and what was lost.
+    """
     pil = require("PIL.Image", "pillow", "writing image files")
     images, labels = result.synthetic.decode()
     pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
     width = len(str(len(result.class_names) - 1))
     for i, (picture, c) in enumerate(zip(pixels.numpy(), hard(labels).tolist(), strict=True)):
-        # The number in front keeps the order of the classes, which folders have by name alone.
+        # Folders are ordered by name only, so the class number at its beginning keeps the order of the classes.
         target = path / f"{c:0{width}d}_{_plain(result.class_names[c])}"
         target.mkdir(parents=True, exist_ok=True)
         pil.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(target / f"{i:06d}.png")

@@ -1,4 +1,4 @@
-"""What a file of another program holds, before it becomes a result."""
+"""The content of a foreign file: images and labels as another program stored them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..errors import DreamAccelError
 
 @dataclass(frozen=True)
 class Foreign:
-    """Images and labels as some program left them.
+    """Images and labels as another program stored them.
 
     Attributes:
-        family: which layout it was.
+        family: the name of the layout.
         images: (n, channels, H, W) float32.
-        labels: (n,) int64 classes, or (n, C) float32 soft labels: probabilities, or logits as DATM keeps them.
-        normalised: the images went through (x - mean) / std and must be brought back.
-        packed: the images hold f x f smaller ones, f not said.
-        lr: the learning rate that belongs to the images, where there is one.
-        class_names: a name per class, where there are any.
+        labels: (n,) int64 classes, or (n, C) float32 soft labels: probabilities, or logits as in DATM.
+        normalised: whether the images are stored as ``(x - mean) / std``.
+        packed: whether each image may contain f x f smaller ones, with an f that the file does not store.
+        lr: the learning rate for training on the images, if the file stores one.
+        class_names: one name per class, if the file stores them.
     """
 
     family: str
@@ -34,10 +34,16 @@ class Foreign:
     class_names: tuple[str, ...] | None = None
 
     def checked(self, source: object) -> Foreign:
-        """The same as float32 on the CPU, if it is what the layout promises.
+        """Check shapes and values, and convert them.
+
+        Args:
+            source: the file or folder, for messages.
+
+        Returns:
+            the same content on the CPU: images float32, labels (n,) int64 or (n, C) float32.
 
         Raises:
-            DreamAccelError: shapes or values that are not.
+            DreamAccelError: shapes or values contradict the layout.
         """
         images, labels = self.images.detach().cpu().float(), self.labels.detach().cpu()
         if images.dim() != 4 or labels.dim() not in (1, 2) or len(labels) != len(images) or len(images) == 0:
@@ -54,16 +60,30 @@ class Foreign:
         return replace(self, images=images, labels=labels)
 
     def pixels(self, normalization: Normalization | None) -> Tensor:
-        """The images as pixels. They may leave [0, 1] where the program did not keep them there."""
+        """Convert the images to pixels.
+
+        Args:
+            normalization: the constants that the images were normalised by; not used if they are not normalised.
+
+        Returns:
+            (n, channels, H, W) float32; values may exceed [0, 1] if the program did not clamp them.
+        """
         return normalization.inverse(self.images) if self.normalised and normalization is not None else self.images
 
     def by_class(self, source: object) -> tuple[Tensor, Tensor | None]:
-        """Row numbers (C, IPC), and soft labels (C, IPC, C) as probabilities where there are any.
+        """Order the images by class.
 
-        Soft labels do not name the class of an image; they come class after class, as these programs write them.
+        Soft labels do not name the class of an image. Their images are taken to be stored class after class, as these
+        programs write them.
+
+        Args:
+            source: the file or folder, for messages.
+
+        Returns:
+            row numbers (C, IPC) int64; soft labels (C, IPC, C) float32 as probabilities, or None.
 
         Raises:
-            DreamAccelError: classes of different sizes.
+            DreamAccelError: the classes have different numbers of images.
         """
         n, soft = len(self.images), None
         if self.labels.dim() == 2:
@@ -88,7 +108,7 @@ class Foreign:
 
 
 def _probabilities(labels: Tensor) -> Tensor:
-    """Rows that are distributions as they are, others as the softmax of logits."""
+    """Probabilities (n, C) of soft labels: the softmax, unless every row already is a distribution."""
     sums = labels.sum(dim=1)
     if bool((labels >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         return labels / sums[:, None]

@@ -15,14 +15,25 @@ if TYPE_CHECKING:
 
 
 def recognise(value: Any) -> Foreign | None:
-    """Images and labels, if this is such a file."""
+    """Recognise a file of this family.
+
+    Args:
+        value: the content of the file.
+
+    Returns:
+        images and labels; None if the file is of another family.
+    """
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(isinstance(part, Tensor) for part in value):
         return None
     return Foreign("idc", value[0], value[1], packed=True)
 
 
 def write(result: Result, path: Path) -> str:
-    """Images as stored, packed, with the class of each."""
+    """Write a file of the images as stored, packed, and the class of each. Soft labels are left out.
+
+    Returns:
+        one sentence for the user: what was written, and what was lost.
+    """
     save_tensors([result.images.cpu().clone(), result.labels.cpu().clone()], path)
     lost = "" if result.synthetic.soft_labels is None else "; soft labels are left out"
     return f"{len(result.images)} images with factor {result.synthetic.factor}, which the file does not say{lost}"

@@ -1,4 +1,4 @@
-"""Loading: a run of this program, or the result of another one."""
+"""Loading a run of this program or the result of another program."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ def load(
     normalization: Normalization | None = None,
     experiment: int = 0,
 ) -> Result:
-    """Read a run, or the result of another program.
+    """Load a run of this program or the result of another program.
 
     Args:
-        path: a run's folder or its distilled.safetensors; or what :mod:`dream_accel.formats` lists: a file of DC, DSA,
-            DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD or DATM, a folder of image files per class.
-        dataset: the data set a foreign result was made from, by the name of :func:`dream_accel.load_dataset`. Foreign
-            files do not say it.
-        factor: the multi-formation factor of an IDC file, which does not say it: 1 for whole images, else what the
-            program was run with (2; 3 for ImageNet).
-        normalization: what the images of a foreign file went through, where it is not the constants DC's code has for
-            the data set. Whitened images (ZCA) cannot be brought back: do not read them as normalised ones.
-        experiment: which experiment of a DC file.
+        path: the folder of a run or its distilled.safetensors; or a foreign result in a layout that
+            :mod:`dream_accel.formats` lists: a file of DC, DSA, DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD,
+            DATM or DD-Ranking, or a folder of image files per class.
+        dataset: the data set that a foreign result was made from, by a name that :func:`dream_accel.load_dataset`
+            takes. Foreign files do not store it.
+        factor: the multi-formation factor of an IDC file, which does not store it: 1 for whole images, else the factor
+            that the program was run with (2; 3 for ImageNet).
+        normalization: the constants that the images of a foreign file were normalised by; default: those of DC's code
+            for the data set. Whitened images (ZCA) cannot be restored by constants and must not be loaded this way.
+        experiment: the experiment to read from a DC file, from 0.
 
     Returns:
-        the result; a foreign one has the settings of the recipe ``dream`` for the data set, which is how
-        :func:`dream_accel.evaluate` trains on it.
+        the result. A foreign one has the settings of the recipe ``dream`` for the data set, and
+        :func:`dream_accel.evaluate` trains with these.
 
     Raises:
-        DreamAccelError: nothing is there, it is damaged or of no known family, or a foreign file leaves open what an
-            argument must say.
+        DreamAccelError: the path does not exist, is damaged or of no known family, or a foreign file does not store a
+            fact that no argument gives.
     """
     path = Path(path)
     own = path / IMAGES_FILE if path.is_dir() else path

@@ -1,4 +1,4 @@
-"""Folders with a file of images, one of labels and one of the learning rate: MTT and its kin, and DD-Ranking."""
+"""Folders with a file of images, of labels and of the learning rate: MTT, TESLA, FTD and DATM, and DD-Ranking."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ _FOLDERS = {"mtt": "images_best.pt", "ddranking": "images.pt"}
 
 
 def read(path: Path) -> Foreign | None:
-    """Images, labels and learning rate, if this is such a folder or its file of images."""
+    """Read a folder of this layout.
+
+    Args:
+        path: the folder, or its file of images.
+
+    Returns:
+        images, labels and learning rate; None if the path has another layout.
+
+    Raises:
+        DreamAccelError: the file of labels is missing, or a file cannot be read.
+    """
     if path.is_dir():
         family = next((family for family, name in _FOLDERS.items() if (path / name).exists()), None)
         file = path / _FOLDERS[family] if family else path
     else:
-        # MTT also writes images_5000.pt and the like, after so many iterations.
+        # MTT also writes images_5000.pt and the like, named after the iteration.
         family = "ddranking" if path.name == "images.pt" else "mtt" if path.name.startswith("images_") else None
         file = path
     if family is None:
@@ -41,7 +51,11 @@ def read(path: Path) -> Foreign | None:
 
 
 def write_mtt(result: Result, path: Path) -> str:
-    """images_best.pt, labels_best.pt, lr_best.pt; normalised as MTT's code does without ZCA."""
+    """Write images_best.pt, labels_best.pt and lr_best.pt, with images normalised as in MTT's code without ZCA.
+
+    Returns:
+        one sentence for the user: what was written.
+    """
     images, labels = result.synthetic.decode()
     constants, whose = dc_constants(result)
     _write(path, "_best", constants(images), labels, result.recipe.network_lr)
@@ -49,9 +63,13 @@ def write_mtt(result: Result, path: Path) -> str:
 
 
 def write_ddranking(result: Result, path: Path) -> str:
-    """images.pt, labels.pt, lr.pt: the image_tensor, hard_labels or soft_labels, and syn_lr of its ``compute_metrics``.
+    """Write images.pt, labels.pt and lr.pt for DD-Ranking's ``compute_metrics``.
 
-    Soft labels are written as logarithms, because its losses take the softmax of what they are given.
+    They are its arguments image_tensor, hard_labels or soft_labels, and syn_lr. Soft labels are written as logarithms,
+    because its losses apply the softmax to them.
+
+    Returns:
+        one sentence for the user: what was written.
     """
     images, labels = result.synthetic.decode()
     constants, whose = DD_RANKING_CONSTANTS.get(result.recipe.dataset), "DD-Ranking's"

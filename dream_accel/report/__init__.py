@@ -1,6 +1,7 @@
-"""The report of a run: a preview of the images, and a page with settings, curves and accuracies."""
+"""Run report: a preview of the images, and an HTML page with settings, curves and accuracies."""
 
-from .page import MAX_COLUMNS, PREVIEW_FILE, REPORT_FILE, render_curves, render_grid, write_preview, write_report
+from .figures import MAX_COLUMNS, render_curves, render_grid
+from .page import PREVIEW_FILE, REPORT_FILE, write_preview, write_report
 
 __all__ = [
     "MAX_COLUMNS",

@@ -1,26 +1,22 @@
-"""What a person looks at after a run: a labelled grid of the images, and a page with settings, curves, accuracies."""
+"""Run report: writes the HTML page with accuracies, curves, images and settings, and the preview of the images."""
 
 from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..evaluation import Row
-from ..results import Progress, Result, versions
+from ..results import Result, versions
 from ..runtime.files import write_bytes, write_text
+from .figures import MAX_COLUMNS, render_curves, render_grid
 
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
-MAX_COLUMNS = 20
-MAX_NAME = 24
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -32,86 +28,32 @@ td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-wi
 
 
 def write_report(result: Result, folder: Path, rows: Sequence[Row] = ()) -> None:
-    """Write preview.png and report.html, which is self-contained, beside the result.
+    """Write preview.png and report.html; the page contains its images and needs no other file.
 
     Args:
         result: the run.
-        folder: where they go; must exist.
-        rows: the accuracy table; may be empty.
+        folder: the folder to write to, which must exist.
+        rows: the rows of the accuracy table; may be empty.
     """
     preview = write_preview(result.images, result.labels, result.class_names, folder)
     write_text(folder / REPORT_FILE, _page(result, preview, rows))
 
 
 def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], folder: Path) -> bytes:
-    """Write preview.png, the grid of :func:`render_grid`; its bytes."""
+    """Write preview.png, the grid of :func:`dream_accel.report.render_grid`.
+
+    Args:
+        images: (n, channels, H, W) float32 in [0, 1].
+        labels: (n,) classes.
+        class_names: one name per class.
+        folder: the folder to write to, which must exist.
+
+    Returns:
+        the bytes of the file.
+    """
     preview = render_grid(images, labels, class_names)
     write_bytes(folder / PREVIEW_FILE, preview)
     return preview
-
-
-def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
-    """A PNG with one row of images per class, labelled; the first ``MAX_COLUMNS`` of each.
-
-    Args:
-        images: (n, channels, H, W) in [0, 1].
-        labels: (n,) classes.
-        class_names: a name per class.
-    """
-    figure_class, canvas_class = _matplotlib()
-    rows = [images[labels == c][:MAX_COLUMNS] for c in range(len(class_names))]
-    columns = max(len(row) for row in rows)
-    channels, height, width = images.shape[1:]
-    gap = max(1, width // 16)
-    # One picture for all: an axis per image takes many seconds for a hundred classes.
-    canvas = torch.ones(len(rows), columns, channels, height + gap, width + gap)
-    for c, row in enumerate(rows):
-        canvas[c, : len(row), :, :height, :width] = row.clamp(0, 1)
-    pixels = (
-        canvas.permute(0, 3, 1, 4, 2).reshape(len(rows) * (height + gap), columns * (width + gap), channels).numpy()
-    )
-
-    label_inches = 0.09 * min(max(len(name) for name in class_names), MAX_NAME) + 0.3
-    figure = figure_class(figsize=(max(0.7 * columns + label_inches, 3.0), 0.7 * len(rows)), dpi=100)
-    canvas_class(figure)
-    axis = figure.subplots()
-    grey = channels != 3
-    axis.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
-    axis.set_xticks([])
-    middles = [c * (height + gap) + height / 2 for c in range(len(rows))]
-    axis.set_yticks(middles, [name[:MAX_NAME] for name in class_names], parse_math=False)
-    axis.tick_params(length=0)
-    for side in axis.spines.values():
-        side.set_visible(False)
-    return _png(figure)
-
-
-def render_curves(history: Sequence[Progress]) -> bytes:
-    """A PNG of the matching distance and the throughput over inner steps."""
-    figure_class, canvas_class = _matplotlib()
-    figure = figure_class(figsize=(9, 3), dpi=100)
-    canvas_class(figure)
-    left, right = figure.subplots(1, 2)
-    steps = [line.step for line in history]
-    left.plot(steps, [line.loss for line in history], marker=".")
-    left.set(xlabel="inner step", ylabel="matching distance, all classes")
-    right.plot(steps, [line.images_per_second for line in history], marker=".")
-    right.set(xlabel="inner step", ylabel="real images per second", ylim=(0, None))
-    return _png(figure)
-
-
-def _matplotlib() -> tuple[Any, Any]:
-    # The object interface leaves pyplot's global state and the user's backend alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    return Figure, FigureCanvasAgg
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
-    return buffer.getvalue()
 
 
 def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
