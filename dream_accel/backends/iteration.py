@@ -25,7 +25,7 @@ def iterate(
 
     A group stops at its fixpoint. On an accelerator later launches skip it, so that the number of launches is fixed.
     """
-    n_groups = len(offsets) - 1
+    n_groups, start = len(offsets) - 1, centroids
     labels = torch.full((len(x),), -1, dtype=torch.int32, device=x.device)
     active = torch.ones(n_groups, dtype=torch.bool, device=x.device)
     fixed = torch.zeros_like(active)
@@ -49,4 +49,5 @@ def iterate(
     stale = ~fixed if precision == "fp32" else torch.ones_like(fixed)
     if not all_stopped(stale):
         labels, _ = backend.kmeans_assign(x, offsets, centroids, stale, labels, None, "fp32", with_distance=False)
-    return labels, centroids, n_iter
+    # An operator must not return its input, which is what is left after no iteration at all.
+    return labels, centroids.clone() if centroids is start else centroids, n_iter
