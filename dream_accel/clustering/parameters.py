@@ -53,7 +53,7 @@ class Parameters:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __sklearn_tags__(self) -> Any:
-        """Tags for scikit-learn, which reads them of every step of a pipeline: a clusterer and transformer without target."""
+        """Tags that scikit-learn reads of every step of a pipeline: a clusterer and transformer without target."""
         from sklearn.utils import Tags, TargetTags, TransformerTags
 
         return Tags(
