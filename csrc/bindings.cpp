@@ -1,4 +1,4 @@
-// Python's view of the compiled kernels: pointers and streams are integers, the caller keeps the memory alive.
+// Python bindings of the compiled kernels: pointers and streams are integers, the caller keeps the memory alive.
 #include "bindings.h"
 
 #include <pybind11/stl.h>

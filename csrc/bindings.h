@@ -1,5 +1,5 @@
-// What the bindings of the CPU and of the CUDA operators share: addresses and tables of integers as pointers and
-// structs.
+// Conversion of addresses and tables of integers to pointers and structs, for the bindings of the CPU and the CUDA
+// operators.
 #pragma once
 
 #include <pybind11/pybind11.h>

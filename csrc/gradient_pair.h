@@ -9,8 +9,8 @@ namespace dream_accel {
 
 // The real and the synthetic tensor of one layer, for G classes of rows x length elements each.
 //
-// A tensor may hold several images' features for every class, one image after another: then their mean is compared, and
-// the derivative is that in every image of the synthetic batch. Gradients are batches of one.
+// A tensor may hold the features of several images for every class, one image after another. Then the means over the
+// images are compared, and the derivative is that in each image of the synthetic batch. Gradients are batches of one.
 struct GradientPair {
     const void* real;          // IN  (G, real_batch, rows, length) of real_dtype
     const void* synthetic;     // IN  (G, synthetic_batch, rows, length) of synthetic_dtype
@@ -21,9 +21,8 @@ struct GradientPair {
     int64_t synthetic_stride;  // likewise
     int64_t real_batch;        // images whose mean is compared
     int64_t synthetic_batch;   // likewise
-    // Where real lies beside synthetic within a row, whose elements may be laid out channels first on one side and
-    // channels last on the other: element i of synthetic pairs with element real_index(i) of real. 1 where both are
-    // laid out alike.
+    // Element i of a row of synthetic pairs with element real_index(i) of real: one side may be stored channels first
+    // and the other channels last. 1 where both are stored alike.
     int64_t interleave;
     Dtype real_dtype;
     Dtype synthetic_dtype;

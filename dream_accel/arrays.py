@@ -1,4 +1,4 @@
-"""NumPy and CuPy arrays in and out, without a copy, on the device where they live."""
+"""Conversion between tensors and NumPy or CuPy arrays, without a copy, on the device of the array."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .errors import DreamAccelError
 
 
 def to_tensor(array: Any, name: str = "x") -> Tensor:
-    """View a torch, NumPy or CuPy array as a tensor; anything else that speaks DLPack too.
+    """View a torch, NumPy or CuPy array as a tensor, or any other array that supports DLPack.
 
     Raises:
-        DreamAccelError: the object is no array, is sparse, or holds no data.
+        DreamAccelError: the object is not an array, is sparse, or holds no data.
     """
     if isinstance(array, Tensor):
         if array.layout != torch.strided:
@@ -32,7 +32,7 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
 
 
 def converter_like(array: Any) -> Callable[[Tensor], Any]:
-    """The function that turns a result tensor into the kind of array that was given. It can be pickled."""
+    """A function that converts a result tensor to the kind of array that was given. It can be pickled."""
     if isinstance(array, np.ndarray):
         return _to_numpy
     if type(array).__module__.split(".")[0] == "cupy":

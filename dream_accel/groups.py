@@ -1,4 +1,4 @@
-"""Ragged groups: many classes in one array, rows of a class one after another."""
+"""Ragged groups: the rows of many classes in one array, class after class, delimited by offsets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = Tr
 
     Raises:
         DreamAccelError: fewer than two offsets, offsets that do not rise from 0 to ``n_rows``, or that hold no data.
-            Looking at offsets that live on an accelerator waits for it; ``check=False`` trusts them.
+            Reading offsets on an accelerator synchronises with it; ``check=False`` trusts them unread.
     """
     if offsets is None:
         return torch.tensor([0, n_rows], dtype=torch.int64).to(device, non_blocking=True)
@@ -45,13 +45,13 @@ def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = Tr
 
 
 def group_of_rows(offsets: Tensor, n_rows: int) -> Tensor:
-    """(N,) int64: the group every row belongs to. No host round trip."""
+    """(N,) int64: the group of every row. No host round trip."""
     rows = torch.arange(n_rows, device=offsets.device)
     return torch.searchsorted(offsets, rows, right=True) - 1
 
 
 def first_rows(order: Tensor, offsets: Tensor, n: int) -> Tensor:
-    """(G, n) the first ``n`` rows of every group in a group-sorted order; -1 where a group has fewer."""
+    """(G, n) the first ``n`` rows of every group in an order sorted by group; -1 where a group has fewer."""
     position = offsets[:-1, None] + torch.arange(n, device=offsets.device)
     exists = position < offsets[1:, None]
     if len(order) == 0:
@@ -60,7 +60,7 @@ def first_rows(order: Tensor, offsets: Tensor, n: int) -> Tensor:
 
 
 def sort_within_groups(keys: Tensor, offsets: Tensor, descending: bool = False) -> Tensor:
-    """(N,) int64 row order: groups stay in place, rows of a group sorted by key, ties to the lowest row."""
+    """(N,) int64 row order: groups stay in place, the rows of a group are sorted by key, ties to the lowest row."""
     by_key = torch.argsort(keys, stable=True, descending=descending)
     group = group_of_rows(offsets, len(keys))
     return by_key[torch.argsort(group[by_key], stable=True)]
@@ -69,8 +69,8 @@ def sort_within_groups(keys: Tensor, offsets: Tensor, descending: bool = False) 
 def random_rows(offsets: Tensor, n_rows: int, n: int, seed: int | Tensor, *keys: object) -> Tensor:
     """(G, n) distinct random rows of every group, -1 where it has fewer.
 
-    The draw depends on the seed, the names and the row's position in its group, so a group gets the same rows wherever
-    it stands in the batch.
+    The draw depends on the seed, the names and the position of a row in its group, so a group gets the same rows at any
+    position in the batch.
     """
     position = torch.arange(n_rows, device=offsets.device) - offsets[group_of_rows(offsets, n_rows)]
     return first_rows(sort_within_groups(hash_rows(position, seed, *keys), offsets), offsets, n)
@@ -88,7 +88,7 @@ def any_in_groups(flags: Tensor, offsets: Tensor) -> Tensor:
 
 
 def count_in_groups(labels: Tensor, group: Tensor, n_groups: int, n_clusters: int) -> Tensor:
-    """(G, K) int32: the rows of every label 0..K-1 in every group; ``group`` (N,) from :func:`group_of_rows`."""
+    """(G, K) int32: number of rows with each label 0..K-1 in every group; ``group`` (N,) from :func:`group_of_rows`."""
     cluster = group * n_clusters + labels
     counts = torch.zeros(n_groups * n_clusters, dtype=torch.int32, device=labels.device)
     return counts.index_add_(0, cluster, torch.ones_like(labels)).view(n_groups, n_clusters)

@@ -1,4 +1,4 @@
-"""Random streams that depend on a seed and on names alone: not on global state, nor on position in a batch."""
+"""Random streams named by a seed and keys, independent of global state and of the position in a batch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ def derive_seed(seed: int, *keys: object) -> int:
 
 
 def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for every combination of seed and names."""
+    """A generator for one combination of seed and names."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *keys))
 
 
 def hash_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
     """(N,) int64 in [0, 2^63): a pseudo-random number for every row number, the same on every device.
 
-    ``seed`` may be what :func:`derive_seed` made of seed and names, as a 0-d tensor.
+    ``seed`` may be a 0-d tensor with the result of :func:`derive_seed`; keys are ignored then.
 
-    The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over ``seed + row``; int64 products wrap as intended.
+    Computed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) from ``seed + row``; int64 products wrap as
+    intended.
     """
     z = rows + (seed if isinstance(seed, Tensor) else derive_seed(seed, *keys))
     z = (z ^ ((z >> 30) & _MASK_34)) * -4658895280553007687
@@ -40,6 +41,6 @@ def hash_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
 def uniform_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
     """(N,) float32 uniform in (0, 1): the top 23 bits of :func:`hash_rows`, shifted off zero.
 
-    With the half added they fill the 24 bits of a float32; one more would round up to 1.
+    With the half added they fill the 24-bit significand of a float32; another bit would round up to 1.
     """
     return ((hash_rows(rows, seed, *keys) >> 40).float() + 0.5) * 2.0**-23

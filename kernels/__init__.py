@@ -1,9 +1,9 @@
-"""Triton kernels for ragged batched K-Means and for distances of gradients: device code and its launch, no policy.
+"""Triton kernels for ragged batched K-Means and for gradient distances: device code and its launch, no policy.
 
-Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. Nothing here waits
-for the device, and sizes on the device only shorten loops, so every function can be captured in a CUDA graph.
-Floating-point sums run in a fixed order that depends on the group alone: the same group gives the same bits alone, in a
-batch, and twice.
+Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. No function
+synchronises with the device, and sizes that only the device knows shorten loops but change no launch, so every function
+can be captured in a CUDA graph. Floating-point sums run in a fixed order that depends on the group alone: a group gives
+the same bits alone, in any batch, and on every run.
 
 Symbols: G groups, N rows, D features, K clusters, S = K*n slots.
 """

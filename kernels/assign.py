@@ -14,7 +14,7 @@ from .prepare import centre_centroids, round_operand, tile_map
 from .tiles import AssignTile
 
 DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "bf16": "tf32"}
-"""What tl.dot is asked for; it only matters for float32 operands."""
+"""``input_precision`` of ``tl.dot`` by precision; it matters for float32 operands only."""
 
 
 @triton.jit
@@ -119,7 +119,7 @@ def kmeans_assign(
         distance: (N,) float32, needed beside ``active``.
         precision: of the products that decide the label: ``"fp32"`` (three tf32 products), ``"tf32"`` or ``"bf16"``.
         with_distance: False saves the second pass over ``x``.
-        tile: what one program takes. Default: what the table has for the GPU, K, D and precision.
+        tile: rows, clusters and features per program. Default: that of the table for the GPU, K, D and precision.
 
     Returns:
         labels (N,) int32 and squared distances (N,) float32, summed in fp32 whatever ``precision`` is; (0,) without.

@@ -1,4 +1,4 @@
-"""True squared distance of every row to one centroid of its group."""
+"""Squared distance of every row to one centroid of its group, from the differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .prepare import tile_map
 
 @triton.jit
 def squared_distance(x_ptrs, c_ptrs, D, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, EVEN_D: tl.constexpr):
-    """sum_d (x - c)^2 of BLOCK_N pairs of rows in fp32; infinite where it is NaN: where the centroid is dead."""
+    """sum_d (x - c)^2 of BLOCK_N pairs of rows in fp32; infinity where it is NaN, because the centroid is dead."""
     squares = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     for d0 in range(0, D, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D)
@@ -38,7 +38,7 @@ def _own_distance_kernel(
     Labels_ptr,  # IN  (N,) int32
     TileGroup_ptr,
     TileRow_ptr,
-    Needed_ptr,  # IN  (G,) int32; groups with 0 are left out
+    Needed_ptr,  # IN  (G,) int32; groups with 0 are skipped
     Distance_ptr,  # OUT (N,) float32
     K,
     D,

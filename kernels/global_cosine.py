@@ -1,4 +1,4 @@
-"""The cosine of one vector of all layers: a launch of partial sums, which every program of the next adds up alike."""
+"""Cosine of one vector of all layers: partial sums in one launch, which every program of the next adds up in full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pair_table import chunk_of
 from .pairs import batches_of, class_size, cosine, load_pair, options_of, store_grad
 
 BLOCK = 4096
-"""Elements of a program."""
+"""Elements per program."""
 SUM_BLOCK = 1024
 """Partials added at a time."""
 
@@ -60,7 +60,7 @@ def _global_cosine_kernel(
     BLOCK: tl.constexpr,
     SUM_BLOCK: tl.constexpr,
 ):
-    """global_cos: adds up the partials of the class, in every program alike, then the derivative over one chunk."""
+    """global_cos: every program adds up all partials of the class, then computes the derivative over one chunk."""
     block = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
     xy = tl.zeros([SUM_BLOCK], tl.float64)
@@ -85,7 +85,7 @@ def _global_cosine_kernel(
 
 
 def global_cosine(table: Sequence[tuple[int, ...]], n_groups: int, distance: Tensor, per_layer: Tensor) -> None:
-    """See :func:`dream_accel.kernels.gradient_distance`."""
+    """Compute ``global_cos``; the arguments are those of :func:`dream_accel.kernels.gradient_distance`."""
     blocks = [triton.cdiv(rows * length, BLOCK) for _, _, _, rows, length, *_ in table]
     n_partials = sum(blocks)
     partials = torch.empty((n_groups, 3, n_partials), dtype=torch.float64, device=distance.device)
@@ -97,7 +97,7 @@ def global_cosine(table: Sequence[tuple[int, ...]], n_groups: int, distance: Ten
             partials, n_partials, batch.before, batch.table, **options, BLOCK=BLOCK, num_warps=8, **COMPILE
         )
     with_grads = bool(todo) and any(of_layer[2] for of_layer in table)
-    # Without derivatives one program per class is enough, whichever layers it is told of.
+    # Without derivatives one program per class is enough, whichever layers are in its table.
     for batch in todo if with_grads else list(batches_of(table, blocks))[:1]:
         options = {**options_of(table, batch), "WITH_GRAD": with_grads}
         _global_cosine_kernel[(sum(batch.blocks) if with_grads else 1, n_groups)](

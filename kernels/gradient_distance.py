@@ -1,4 +1,4 @@
-"""Distances of gradients and of mean features: two launches over all layers and classes, value and derivative.
+"""Distances of gradients and of mean features, with their derivatives: two launches over all layers and classes.
 
 The first launch reads every element once (twice for the cosine of rows, the second time from the cache), writes the
 derivative, and leaves one partial sum per program; the second adds those up in index order.
@@ -22,9 +22,9 @@ from .pair_table import chunk_of, column_of, field
 from .pairs import LENGTH, batches_of, class_size, cosine, load_pair, options_of, store_grad
 
 BLOCK = 4096
-"""Elements of a program, where the metric does not look at rows."""
+"""Elements per program, for metrics that do not work by rows."""
 ROW_BLOCK = 1024
-"""Elements of a row a program holds at a time."""
+"""Elements of a row that a program holds at a time."""
 SUM_BLOCK = 1024
 """Partials added at a time."""
 
@@ -45,7 +45,7 @@ def _difference_kernel(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """mse, l1, l1_mean: one chunk of one class, whole."""
+    """mse, l1, l1_mean: partial sum and derivative of one chunk of one class."""
     block = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
     column, position = chunk_of(table, block, COLUMNS, BLOCK)
@@ -82,7 +82,7 @@ def _row_cosine_kernel(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """cos: one row of one class."""
+    """cos: distance and derivative of one row of one class."""
     block = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
     column = column_of(table, block, COLUMNS)
@@ -127,7 +127,7 @@ def _layer_sum_kernel(
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The partials of every layer of one class, in index order."""
+    """Sums of the partials of every layer of one class, in index order."""
     group = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     begin = tl.zeros([COLUMNS], tl.int32)
@@ -155,7 +155,7 @@ def _layer_sum_kernel(
 def gradient_distance(
     table: Sequence[tuple[int, ...]], n_groups: int, metric: str, distance: Tensor, per_layer: Tensor
 ) -> None:
-    """Distances of all layers and classes, and the derivative where the table has a place for it.
+    """Compute the distances of all layers and classes, and the derivatives that the table has an address for.
 
     Args:
         table: the fields of ``csrc/gradient_pair.h`` for every layer.

@@ -1,4 +1,4 @@
-"""Products of the rows of every group, and the assignment they allow."""
+"""Products of the rows of every group, and assignment from such products."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _group_products_kernel(
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     product = tl.zeros([BLOCK_R, BLOCK_N], tl.float32)
     if tl.program_id(1) * BLOCK_N < n:
-        # Rows past the end repeat the last one: loads need no mask of theirs.
+        # Rows past the end repeat the last one, so loads need no row mask.
         a_ptrs = A_ptr + tl.minimum(row, a_end - 1) * D
         x_ptrs = X_ptr + (begin + tl.minimum(column, n - 1)) * D
         for d0 in range(0, D, BLOCK_D):
@@ -109,7 +109,7 @@ def _gram_assign_kernel(
     W,
     BLOCK_N: tl.constexpr,
 ):
-    """label_i = argmin_k norm_k - 2 product_ki, one cluster after another: every product is read once."""
+    """label_i = argmin_k norm_k - 2 product_ki, one cluster after another, so that every product is read once."""
     group = tl.load(TileGroup_ptr + tl.program_id(0)).to(tl.int64)
     if group < 0:
         return
@@ -123,7 +123,7 @@ def _gram_assign_kernel(
     label = tl.zeros([BLOCK_N], tl.int32)
     for k in range(0, K):
         product = tl.load(Products_ptr + (group * K + k) * W + (row - begin), mask=inside, other=0.0)
-        # NaN is never less: a dead centroid is never chosen.
+        # NaN is never less, so a dead centroid is never chosen.
         score = tl.load(Norm_ptr + group * K + k) - 2.0 * product
         label = tl.where(score < best, k, label)
         best = tl.where(score < best, score, best)

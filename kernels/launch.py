@@ -1,4 +1,4 @@
-"""What every launch shares: the device guard, the layout the kernels read, and whether the interpreter runs them."""
+"""Common parts of all launches: the device guard, the memory layout that kernels read, and the interpreter check."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import triton
 from torch import Tensor
 
 COMPILE = {"enable_fp_fusion": True, "maxnreg": 255}
-"""Options of every kernel. The default of fusion differs between Triton versions, and with it the bits. Without a limit
-ptxas aims for more programs per SM and spills a few registers to get there."""
+"""Options of every kernel. Fusion is set because its default, and with it the bits, differs between Triton versions;
+the limit of registers because without one ptxas aims for more programs per SM and spills a few registers."""
 
 
 def interpreted() -> bool:
@@ -27,13 +27,13 @@ def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
 def dense(x: Tensor) -> Tensor:
     """``x`` itself where it is contiguous and begins at a multiple of 16 bytes, else a copy.
 
-    Triton compiles another kernel for another alignment, and its sums may run in another order. With every input
-    aligned, one kernel serves a group wherever it stands, also as a slice of a larger tensor.
+    Triton compiles a separate kernel for every alignment, and its sums may run in another order. With all inputs
+    aligned, one kernel serves a group at any position, also as a slice of a larger tensor.
     """
     x = x.contiguous()
     return x.clone() if x.data_ptr() % 16 else x
 
 
 def maybe_dense(x: Tensor | None) -> Tensor | None:
-    """:func:`dense` of an argument that may be left out."""
+    """:func:`dense` of an optional argument; None stays None."""
     return None if x is None else dense(x)

@@ -15,7 +15,7 @@ from .prepare import tile_map
 
 
 class Members(NamedTuple):
-    """Rows sorted by (group, cluster, row). Rows whose label is outside 0..K-1 stand behind the last cluster."""
+    """Rows sorted by (group, cluster, row). Rows whose label is outside 0..K-1 follow the last cluster."""
 
     rows: Tensor
     """(N,) int32, global row indices."""
@@ -35,7 +35,7 @@ def cluster_of(label, K):
 def _cluster_histogram_kernel(
     Labels_ptr, Offsets_ptr, TileGroup_ptr, TileRow_ptr, Earlier_ptr, K, ROWS: tl.constexpr, BINS: tl.constexpr
 ):
-    """Earlier[tile, k] = rows of the tile in cluster k."""
+    """Earlier[tile, k] = number of the tile's rows in cluster k."""
     tile = tl.program_id(0).to(tl.int64)
     group = tl.load(TileGroup_ptr + tile)
     if group < 0:
@@ -52,7 +52,7 @@ def _cluster_histogram_kernel(
 def _cluster_scan_kernel(
     Offsets_ptr,
     GroupTile_ptr,
-    Earlier_ptr,  # IN rows of each tile by cluster, OUT rows of the group's earlier tiles by cluster
+    Earlier_ptr,  # IN number of rows in each tile by cluster, OUT the same in the earlier tiles of the group
     Starts_ptr,
     Counts_ptr,
     K,
@@ -124,7 +124,7 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
         n_clusters: K.
 
     Returns:
-        Members: exact and deterministic; integers alone are added.
+        Members: exact and deterministic, as only integers are added.
     """
     device = labels.device
     n_rows, n_groups = len(labels), len(offsets) - 1

@@ -1,4 +1,4 @@
-"""The real rows that stand for each cluster."""
+"""Selection of the rows nearest each centroid."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .slots import fill_slots, free_slots
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
     """Pick the ``n`` members nearest each centroid, all distinct.
 
-    Members are ranked by (distance to their centroid, row). Slots of clusters with fewer than ``n`` members take, in
-    order, the unpicked rows of the group ranked the same way.
+    Members are ranked by (distance to their centroid, row). The slots that clusters with fewer than ``n`` members
+    leave free are filled, in order, by the unpicked rows of the group, ranked the same way.
 
     Args:
         x: (N, D) float32, float16 or bfloat16.

@@ -1,7 +1,7 @@
-"""Tables of tensors passed by value: a launch reads from its own arguments where its tensors lie, without any copy.
+"""Tables of tensors passed by value: addresses and sizes are arguments of the launch, so nothing is copied beforehand.
 
 A table is a tuple of integers, one column per tensor; a program picks the column of its own tensor. Addresses are
-integers, so one compiled kernel serves any tensors of the same shapes, whichever memory they were given.
+integers, so one compiled kernel serves any tensors of the same shapes, wherever they are stored.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import triton
 import triton.language as tl
 
 MAX_TENSORS = 32
-"""In one launch: the arguments of a kernel take at most 4 KB."""
+"""Most tensors in one launch: the arguments of a kernel take at most 4 KB."""
 MAX_SIZE = 2**31 - 1
-"""Elements of one class are counted in 32 bits; addresses in 64."""
+"""Most elements in one class of a tensor: they are counted in 32 bits, addresses in 64."""
 
 
 class Batch(NamedTuple):
     """Tensors that share a launch."""
 
     first: int
-    """Position of the first one in the lists."""
+    """Index of the first one in the caller's lists."""
     table: tuple[int, ...]
-    """Fields x columns; the columns beyond the tensors take no program."""
+    """Fields x columns, flattened; columns beyond the tensors have no programs."""
     columns: int
     blocks: list[int]
     """Programs for one class of every tensor."""
@@ -34,12 +34,12 @@ class Batch(NamedTuple):
 
 
 def batches(fields: Sequence[tuple[int, ...]], blocks: Sequence[int], alike: Sequence[Any]) -> Iterator[Batch]:
-    """Share tensors out among launches, in order.
+    """Divide tensors among launches, in order.
 
     Args:
-        fields: of every tensor; a program finds them behind field 0, its tensor's first block.
+        fields: of every tensor; in the table they follow field 0, the first block of the tensor.
         blocks: programs that one class of every tensor takes.
-        alike: what the tensors of a launch must have in common.
+        alike: one key per tensor; the tensors of a launch have equal keys.
     """
     first, before = 0, 0
     while first < len(fields):
@@ -57,7 +57,7 @@ def batches(fields: Sequence[tuple[int, ...]], blocks: Sequence[int], alike: Seq
 
 @triton.jit
 def column_of(table, block, COLUMNS: tl.constexpr):
-    """The column whose programs ``block`` is one of: the last that starts at or before it and has any."""
+    """The column that program ``block`` works on: the last that starts at or before it and has programs."""
     column = block * 0
     for i in tl.static_range(1, COLUMNS):
         column = tl.where(block >= table[i], i, column)

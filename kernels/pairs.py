@@ -1,4 +1,4 @@
-"""Pairs of tensors in a table: reading both sides, writing the derivative, and what is compiled into a kernel for it.
+"""Pairs of tensors in a table: reading both sides, writing the derivative, and compile-time options of the kernels.
 
 Symbols: x real, y synthetic, M the length of a row, p = <x,y>, q = |x||y| + 1e-6.
 """
@@ -13,8 +13,9 @@ import triton.language as tl
 from .pair_table import Batch, batches, field, typed
 
 TYPES = (tl.float32, tl.float16, tl.bfloat16)
-"""By the number a table has for a dtype."""
+"""Triton types, indexed by the number of a dtype in tables."""
 SIZES = (4, 2, 2)
+"""Bytes per element, indexed the same way."""
 
 # Fields of a column; the first block is field 0.
 REAL = tl.constexpr(1)
@@ -40,7 +41,7 @@ def class_size(table, column, ALIGNED: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _mean_or_element(pointer, index, inside, size, batch, MEAN: tl.constexpr):
-    """The elements in float32; with MEAN their mean over a batch of ``size`` elements each."""
+    """The elements in float32; with MEAN, their means over ``batch`` images of ``size`` elements each."""
     if MEAN:
         total = tl.zeros(index.shape, tl.float64)
         for image in range(0, batch):
@@ -95,7 +96,7 @@ def store_grad(
     ALIGNED: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The derivative, in the mean of a batch shared out among its members."""
+    """Store the derivative; with MEAN, that in each image: the derivative in the mean over the number of images."""
     size = class_size(table, column, ALIGNED, COLUMNS)
     grad = typed(field(table, column, GRAD, COLUMNS), Y_TYPE, ALIGNED) + group * size
     if MEAN:
@@ -115,14 +116,14 @@ def cosine(xy, xx, yy):
 
 
 def batches_of(table: Sequence[tuple[int, ...]], blocks: Sequence[int]) -> list[Batch]:
-    """Share pairs out among launches: those of one have the same dtypes, and all or none are averaged."""
+    """Divide pairs among launches: those in one launch have the same dtypes, and all or none of them are averaged."""
     means = [of_layer[7:9] != (1, 1) for of_layer in table]
     alike = [(*of_layer[10:], mean) for of_layer, mean in zip(table, means, strict=True)]
     return list(batches([of_layer[:10] for of_layer in table], blocks, alike))
 
 
 def options_of(table: Sequence[tuple[int, ...]], batch: Batch) -> dict[str, object]:
-    """What is compiled into the kernel of a launch."""
+    """Compile-time options of the kernel of a launch."""
     own = table[batch.first : batch.first + len(batch.blocks)]
     x_type, y_type = own[0][10:]
     return {

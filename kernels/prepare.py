@@ -1,4 +1,4 @@
-"""What an assignment needs first: where each tile of rows begins, and centroids moved to their group's origin."""
+"""Preparation of an assignment: the map of row tiles, and centroids relative to the mean of their group's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TileMap(NamedTuple):
     """Tiles of at most ``rows`` rows that never cross a group."""
 
     group: Tensor
-    """(T,) int32, -1 for the tiles left over: T is the most tiles that G groups and N rows can make."""
+    """(T,) int32, -1 for unused tiles: T is the largest number of tiles that G groups and N rows can need."""
     first_row: Tensor
     """(T,) int64"""
     first_tile: Tensor
@@ -62,7 +62,7 @@ def _tile_map_kernel(
 def tile_map(offsets: Tensor, n_rows: int, rows: int) -> TileMap:
     """Cut every group into tiles of ``rows`` rows.
 
-    The number of tiles depends on values only the device knows, so the grid is its upper bound, N // rows + G.
+    The number of tiles depends on values that only the device knows, so the grid is its upper bound, N // rows + G.
     """
     n_groups = len(offsets) - 1
     n_tiles = n_rows // rows + n_groups
@@ -86,7 +86,7 @@ def tile_map(offsets: Tensor, n_rows: int, rows: int) -> TileMap:
 
 
 class CentredCentroids(NamedTuple):
-    """Centroids relative to the mean of their group's live ones, in the dtype the products are taken in."""
+    """Centroids relative to the mean of their group's live ones, in the dtype of the operands of products."""
 
     centroids: Tensor
     """(G, K, D) float32 or bfloat16; zero where dead."""
@@ -98,7 +98,7 @@ class CentredCentroids(NamedTuple):
 
 @triton.jit
 def round_operand(x, ROUND: tl.constexpr):
-    """Nearest value the tensor cores can hold. They would cut bits off instead, which shrinks every operand."""
+    """The nearest value that tensor cores represent. They truncate by themselves, which would shrink every operand."""
     if ROUND == "bf16":
         x = x.to(tl.bfloat16)
     if ROUND == "tf32":
@@ -172,7 +172,7 @@ def centre_centroids(centroids: Tensor, precision: str) -> CentredCentroids:
     """Move every group's live centroids to their mean.
 
     Subtracting one vector from rows and centroids changes no distance, and keeps |c|^2 - 2 x.c from cancelling where
-    the data lie far from the origin.
+    data are far from the origin.
     """
     n_groups, n_clusters, n_features = centroids.shape
     device = centroids.device

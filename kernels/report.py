@@ -1,8 +1,8 @@
-"""Compile every kernel for GPUs that are not here, and print what each one takes.
+"""Registers, spills and shared memory of every Triton kernel, compiled without a GPU.
 
 Run ``python -m dream_accel.kernels.report [ARCH ...]``. The host functions are called as a user would call them, with
-the launch replaced by a note of what was launched, so the table lists what runs, not what someone remembered to list. A
-kernel that spills registers or asks for more shared memory than the device has is marked, and the exit status is 1.
+launches recorded instead of run, so the table has every kernel that the operators use without a list kept by hand. A
+kernel that spills registers or needs more shared memory than the device has is marked, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from .scale_gradients import scale_gradients
 from .update import kmeans_update
 
 ARCHITECTURES = (80, 90, 100)
-"""What the table of tiles knows: A100, H100 and H200, B200."""
+"""Architectures in the table of tiles: A100, H100 and H200, B200."""
 UNKNOWN_ARCHITECTURES = (89, 120)
-"""Consumer GPUs of the same generations stand for the GPUs the table does not know."""
+"""Consumer GPUs of the same generations, as examples of GPUs that the table does not list."""
 SHARED_LIMIT = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
-"""Shared memory one program may take, KB."""
+"""Largest shared memory of one program, in KB."""
 
 _POINTERS = {
     torch.float32: "*fp32",
@@ -57,7 +57,7 @@ _DIVISIBLE = [["tt.divisibility", 16]]
 
 
 class Launch(NamedTuple):
-    """One specialisation of one kernel, as Triton's compiler takes it; can be sent to another process."""
+    """One specialisation of one kernel, as Triton's compiler takes it; can be pickled."""
 
     arch: int
     case: str
@@ -74,7 +74,7 @@ class Launch(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What a compiled kernel takes."""
+    """Resources that a compiled kernel uses."""
 
     registers: int
     """Per thread."""
@@ -86,7 +86,7 @@ class Resources(NamedTuple):
 
 
 def launches(arch: int) -> list[Launch]:
-    """Every different kernel the operators launch on one architecture, over precisions, dtypes and shape classes."""
+    """Every different kernel that operators launch on one architecture, over precisions, dtypes and shape classes."""
     found: dict[str, Launch] = {}
     for case, call in _cases():
         for launch in _record(arch, case, call):
@@ -153,7 +153,7 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def _distance_cases() -> Iterator[tuple[str, Callable[[], object]]]:
-    """As many gradients as a launch takes, and features in half precision with a mean over the batch."""
+    """As many gradients as one launch takes, and features in half precision averaged over a batch."""
     f32, f16, bf16 = 0, 1, 2
     address = 2**46  # as on a device: a small integer would be compiled as 32 bits
     for n, batch, x_type, y_type, metrics in (
@@ -181,7 +181,7 @@ def _inputs(n_clusters: int, n_features: int, dtype: torch.dtype) -> tuple[torch
 
 
 def _record(arch: int, case: str, call: Callable[[], object]) -> list[Launch]:
-    """The launches a call makes, none of which run."""
+    """The launches that a call makes; none of them is run."""
     noted: list[Launch] = []
 
     def note(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:

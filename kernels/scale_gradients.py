@@ -1,4 +1,4 @@
-"""Derivatives times a number per class and layer, in one launch."""
+"""Multiplication of derivatives by one factor per class and layer, in one launch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .pair_table import batches, chunk_of, field, typed
 from .pairs import SIZES, TYPES
 
 BLOCK = 4096
-"""Elements of a program."""
+"""Elements per program."""
 
 
 @triton.jit
@@ -40,11 +40,11 @@ def _scale_kernel(
 
 
 def scale_gradients(table: Sequence[tuple[int, ...]], scale: Tensor) -> None:
-    """Every tensor times its column of ``scale`` (G, L) float32, class by class.
+    """Multiply every tensor by its column of ``scale``, class by class.
 
     Args:
         table: the fields of ``ScaledGradient`` in ``csrc/gradient_pair.h`` for every tensor.
-        scale: contiguous.
+        scale: (G, L) float32, contiguous.
     """
     n_groups, n_layers = scale.shape
     blocks = [triton.cdiv(size, BLOCK) for _, _, size, _, _ in table]

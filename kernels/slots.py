@@ -1,7 +1,7 @@
-"""Slots of clusters and the rows that take them: representatives, and the rescue of empty clusters.
+"""Slots of clusters and the rows that fill them: representatives, and new members of empty clusters.
 
 Slot (k, j) belongs to the j-th member of cluster k nearest its centroid. Slots beyond the number of members are free;
-the best of the rows left over take them in order. A rank is a count of better rows, in integers, so nothing is sorted.
+the best of the remaining rows fill them in order. A rank is the number of better rows, so nothing is sorted.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Slots(NamedTuple):
     rows: Tensor
     """(G, K, n) int64, global row indices; -1 where free."""
     free: Tensor
-    """(G, K*n) int32, which slots are free, in order; the first ``n_free`` entries count."""
+    """(G, K*n) int32, indices of the free slots, in order; only the first ``n_free`` entries are defined."""
     n_free: Tensor
-    """(G,) int32"""
+    """(G,) int32, number of free slots."""
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def _free_slots_kernel(
 
 @triton.jit
 def load_distance(ptrs, mask):
-    """Distances with NaN taken as infinite, so that every two of them compare."""
+    """Distances with NaN replaced by infinity, so that any two of them compare."""
     distance = tl.load(ptrs, mask=mask, other=float("inf"))
     return tl.where(distance == distance, distance, float("inf"))
 
@@ -85,7 +85,7 @@ def _nearest_slots_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """rank_i = members of i's cluster before it by (distance, row); ranks below n are slots."""
+    """rank_i = number of members of i's cluster before it by (distance, row); a rank below n is the slot of the row."""
     group = tl.load(TileGroup_ptr + tl.program_id(0)).to(tl.int64)
     if group < 0:
         return
@@ -108,7 +108,7 @@ def _nearest_slots_kernel(
         other_row = tl.load(Rows_ptr + j, mask=j < last, other=0)
         other = load_distance(Distance_ptr + other_row, j < last)[None, :]
         same = (j[None, :] >= cluster_start[:, None]) & (j[None, :] < cluster_end[:, None])
-        # Members stand in row order, so a lower position is a lower row.
+        # Members are in row order, so a lower position is a lower row.
         tie = (other == distance[:, None]) & (j[None, :] < position[:, None])
         rank += tl.sum((same & ((other < distance[:, None]) | tie)).to(tl.int32), axis=1)
     picked = member & (rank < n)
@@ -135,7 +135,7 @@ def _fill_slots_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """rank_i = spare rows before i, nearest first or, to relocate, farthest first; i takes the free slot rank_i."""
+    """rank_i = number of spare rows before i, nearest or, to relocate, farthest first: its place in the free slots."""
     group = tl.load(TileGroup_ptr + tl.program_id(0)).to(tl.int64)
     if group < 0:
         return
@@ -164,7 +164,7 @@ def _fill_slots_kernel(
 
 
 def free_slots(members: Members, n: int, active: Tensor | None = None) -> Slots:
-    """Slots beyond the members of their cluster, marked -1; the others are left to :func:`fill_slots`."""
+    """Mark the slots beyond the members of their cluster with -1; :func:`fill_slots` writes the others."""
     n_groups, n_clusters = members.counts.shape
     device = members.counts.device
     rows = torch.empty((n_groups, n_clusters, n), dtype=torch.int64, device=device)
@@ -190,7 +190,7 @@ def free_slots(members: Members, n: int, active: Tensor | None = None) -> Slots:
 def fill_slots(
     slots: Slots, offsets: Tensor, labels: Tensor, distance: Tensor, members: Members, relocate: bool = False
 ) -> Tensor:
-    """Give every slot its row.
+    """Assign a row to every slot.
 
     Args:
         slots: from :func:`free_slots`; ``slots.rows`` is written.
@@ -198,11 +198,11 @@ def fill_slots(
         labels: (N,) int32.
         distance: (N,) float32.
         members: from the same labels.
-        relocate: False: free slots take any row left over, nearest first. True, with one slot per cluster: they take
-            rows of other clusters at a distance above 0, farthest first, and groups without a free slot are left out.
+        relocate: False: free slots take any remaining row, nearest first. True, with one slot per cluster: they take
+            rows of other clusters at a distance above 0, farthest first, and groups without a free slot are skipped.
 
     Returns:
-        (N,) int8, which rows took a free slot; written for ``relocate`` alone, in the groups that have one.
+        (N,) int8, rows that took a free slot; defined with ``relocate`` only, in the groups that have one.
     """
     n_rows = len(labels)
     _, n_clusters, n = slots.rows.shape

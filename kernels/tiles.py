@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 
 MAP_TILES = 32
-"""Tiles one program of the tile map places."""
+"""Tiles computed by one program of the tile map."""
 MAP_GROUPS = 128
-"""Groups the tile map reads at once."""
+"""Groups that the tile map reads at a time."""
 MEMBER_ROWS = 256
 """Rows per tile of the counting sort."""
 MEMBER_SCAN = 4096
-"""Histogram entries one program of the scan holds."""
+"""Histogram entries that one program of the scan holds."""
 RANK_ROWS = 128
 """Rows ranked by one program."""
 RANK_OTHERS = 32
@@ -73,11 +73,11 @@ _ASSIGN: dict[tuple[int, int, str], AssignTile] = {
 }
 _ASSIGN.update({(100, *key[1:]): tile for key, tile in list(_ASSIGN.items()) if key[0] == 90})
 
-# D that is no multiple of 16: rows are read value by value, and their addresses take the registers.
+# For D that is not a multiple of 16: rows are read value by value, and their addresses occupy registers.
 _UNEVEN = {80: AssignTile(64, 64, 16, 4, 2), 90: AssignTile(64, 128, 16, 4, 2), 100: AssignTile(64, 128, 16, 4, 2)}
 
 PRODUCT = AssignTile(32, 64, 32, 4, 2)
-"""Of a Gram matrix: the same everywhere, so that an entry depends on its two rows alone."""
+"""Tile of a Gram matrix: the same on every GPU and for every size, so that an entry depends on its two rows alone."""
 
 _UNKNOWN = AssignTile(32, 64, 32, 4, 2)
 """Small enough for the registers and shared memory of every supported GPU."""
@@ -92,12 +92,12 @@ def architecture(device: torch.device) -> int:
 
 
 def cluster_class(n_clusters: int) -> int:
-    """Clusters per tile that K clusters are covered by."""
+    """Clusters per tile of the shape class that K belongs to."""
     return next((size for size in CLUSTER_CLASSES if n_clusters <= size), CLUSTER_CLASSES[-1])
 
 
 def assign_tile(arch: int, n_clusters: int, n_features: int, precision: str) -> AssignTile:
-    """Tile of the assignment; one safe entry for GPUs the table does not know."""
+    """Tile of the assignment; GPUs that the table does not list get one that fits every GPU."""
     clusters = cluster_class(n_clusters)
     tile = _ASSIGN.get((arch, clusters, precision), _UNKNOWN)
     if n_features % 16:

@@ -1,8 +1,8 @@
-"""Tiles of the assignment measured on one GPU, for who opts in.
+"""Assignment tiles measured on one GPU, used on request only.
 
-``DREAM_ACCEL_TUNED_TILES=FILE`` takes the tiles of a file that ``python -m dream_accel.kernels.tuning`` wrote, ``=1``
-those of the file it writes by default. Without the variable no file is looked at. A process reads a file once, so
-results change with the file and never from run to run.
+``DREAM_ACCEL_TUNED_TILES=FILE`` selects the tiles in a file written by ``python -m dream_accel.kernels.tuning``, ``=1``
+those in the file it writes by default. Without the variable no file is read. A process reads a file once, so results
+change with the file and never from run to run.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def assign_tile(device: torch.device, n_clusters: int, n_features: int, precisio
 
 
 def gpu_name(device: torch.device) -> str | None:
-    """What the driver calls the GPU; None for no GPU."""
+    """Name of the GPU as the driver gives it; None for other devices."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def default_file(gpu: str) -> Path:
-    """Where the tiles of a GPU and the present Triton are kept."""
+    """File in the cache folder for the tiles of a GPU and the installed Triton version."""
     name = re.sub(r"\W+", "-", gpu).strip("-").lower()
     return cache_folder() / f"tiles-{name}-triton-{triton.__version__}.json"
 

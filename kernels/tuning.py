@@ -1,4 +1,4 @@
-"""Measure tiles of the assignment on the GPU that is here: ``python -m dream_accel.kernels.tuning [--out FILE]``.
+"""Measurement of assignment tiles on the GPU of this machine: ``python -m dream_accel.kernels.tuning [--out FILE]``.
 
 Nothing reads the file unless ``DREAM_ACCEL_TUNED_TILES`` asks for it (see :mod:`.tuned`).
 """
@@ -22,12 +22,12 @@ from .assign import DOT_PRECISION, kmeans_assign
 from .tiles import AssignTile
 
 GROUPS, ROWS, FEATURES = 10, 5000, 2048
-"""What is timed: ten classes the size of CIFAR-10's with the features of a ConvNet."""
+"""Size of the timed problem: ten classes of the size of CIFAR-10's, with the features of a ConvNet."""
 WORTHWHILE = 0.97
-"""Share of the table's time below which another tile replaces it; less is within the spread of timings."""
+"""A tile replaces that of the table if it takes less than this share of its time; smaller gains are noise."""
 
 Timer = Callable[[int, str, AssignTile], float]
-"""Milliseconds of an assignment to so many clusters at a precision; infinite for a tile that does not fit the GPU."""
+"""From clusters per tile, precision and tile to milliseconds; infinity for a tile that does not fit the GPU."""
 
 
 def candidates(clusters: int) -> Iterator[AssignTile]:
@@ -37,7 +37,7 @@ def candidates(clusters: int) -> Iterator[AssignTile]:
 
 
 def tune(arch: int, milliseconds: Timer, say: Callable[[str], None] = lambda line: None) -> tuned.Tiles:
-    """The fastest tile of every shape class and precision; the table's where none is clearly faster."""
+    """The fastest tile for every shape class and precision; that of the table where none is clearly faster."""
     found: tuned.Tiles = {}
     for clusters, precision in itertools.product(tiles.CLUSTER_CLASSES, DOT_PRECISION):
         table = tiles.assign_tile(arch, clusters, FEATURES, precision)
@@ -56,7 +56,7 @@ def tune(arch: int, milliseconds: Timer, say: Callable[[str], None] = lambda lin
 
 
 def gpu_timer(device: torch.device) -> Timer:
-    """Times on ``device``, by the median of many launches."""
+    """A timer that takes the median of many launches on ``device``."""
     generator = torch.Generator(device).manual_seed(0)
     x = torch.randn(GROUPS * ROWS, FEATURES, device=device, generator=generator)
     offsets = torch.arange(GROUPS + 1, device=device) * ROWS
@@ -77,7 +77,7 @@ def gpu_timer(device: torch.device) -> Timer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write the file and say how to use it; 1 where there is no GPU."""
+    """Measure, write the file and print how to use it; returns 1 where there is no GPU."""
     parser = argparse.ArgumentParser(description="Measure tile sizes of the K-Means assignment on this GPU.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, help="Where to write them. [default: the cache folder]")

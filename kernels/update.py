@@ -37,8 +37,8 @@ def _kmeans_update_kernel(
 ):
     """c_gk = sum of members / number of members, in float64, rounded once.
 
-    Every row is converted and added once, so double precision hides behind reading the rows; it makes the mean of equal
-    rows exactly that row, and the order of the sum immaterial to all but the last bits of a double.
+    Every row is converted and added once, so the time of double precision is hidden behind reading the rows. It makes
+    the mean of equal rows exactly that row, and the order of the sum affects only the last bits of a double.
     """
     cluster = tl.program_id(0).to(tl.int64)
     group = cluster // K
@@ -123,7 +123,7 @@ def kmeans_update(
     if empty == "farthest":
         slots = free_slots(members, 1, active)
         if distance is None:
-            assert previous is not None, "distances are taken to previous"
+            assert previous is not None, "distances are computed to previous"
             distance = own_distance(x, offsets, previous, labels, needed=slots.n_free)
         moved = fill_slots(slots, offsets, labels, distance, members, relocate=True)
     tile = tiles.gather_tile(n_features)

@@ -135,6 +135,14 @@ class TestAgainstScikitLearn:
         assert km.score(other, OFFSETS) == pytest.approx(score, rel=1e-5)
 
 
+def test_centroids_after_no_iteration_are_a_copy_of_the_given_ones(backend):
+    x = torch.from_numpy(rows()).to(backend.device)
+    start = x[None, :5].clone()
+    km = da.BatchedKMeans(5, init=start, max_iter=0).fit(x)
+    assert torch.equal(km.cluster_centers_, start)
+    assert km.cluster_centers_.data_ptr() != start.data_ptr()
+
+
 class TestTransform:
     def test_smallest_distance_is_to_the_predicted_centroid_even_where_others_are_dead(self, backend):
         x = torch.from_numpy(rows()).to(backend.device)

@@ -131,7 +131,7 @@ void BoundedAssignment::sort_columns(Slot& slot) {
         slot.first_live = static_cast<int32_t>(k);
         slot.shift[k] = 0.0f;
         if (std::equal(now, now + D, before)) continue;
-        // Where it was dead, it comes from anywhere.
+        // A centroid that was dead may appear anywhere.
         const float squared = isa_.row_distance(now, Dtype::float32, before, D);
         slot.shift[k] = std::isnan(squared) ? INF : root_above(squared * (1.0f + sum_slack(D)));
     }
@@ -145,7 +145,7 @@ void BoundedAssignment::sort_columns(Slot& slot) {
     }
 }
 
-// How many columns, from the first on, may hold a centroid nearer than the own one.
+// The number of columns, from the first on, whose centroids may be nearer than the row's own.
 int64_t BoundedAssignment::columns_needed(const Slot& slot, const Bounds& bounds) const {
     int64_t n = 0;
     while (n < K_ && !(others_after(bounds.others, slot.moved[n]) > bounds.own)) n += geometry_.lanes;
@@ -160,7 +160,8 @@ void BoundedAssignment::find_need(const Slot& slot, int64_t row) {
     needed_[row] = static_cast<int32_t>(columns_needed(slot, bounds));
 }
 
-// Sorts the rows of a group that need columns by falling need, and moves on the bounds of those that need none.
+// Sorts the rows of a group that must be compared with columns, those with most columns first, and updates the bounds
+// of the rows that need no comparison.
 void BoundedAssignment::sort_rows(Slot& slot) {
     const int64_t first = rows_.offsets[slot.group], n_rows = rows_.size(slot.group);
     const int64_t n_steps = padded_ / geometry_.lanes;

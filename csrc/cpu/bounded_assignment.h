@@ -1,10 +1,10 @@
-// Assignments of the same rows again and again, of which each remembers what it found.
+// Repeated assignment of the same rows, which skips centroids by two bounds that are kept for every row.
 //
 // With own_i >= |x_i - c_label| and others_i <= |x_i - c_k| for every other k before the centroids moved by m_k,
 // centroid k cannot have become the nearest unless  m_k >= others_i - own_i - m_label  (after Hamerly, Making k-means
 // even faster, SDM 2010, with the shift of every centroid in place of the largest). So the centroids of a group are
-// sorted by how far they moved, and a row is compared with so many of them from the first on: with all in the
-// beginning, with hardly any towards the end. The labels are those of kmeans_assign.
+// sorted by how far they moved, farthest first, and a row is compared with as many of them as that inequality allows:
+// with all in the first iterations, with hardly any in the last. The labels are those of kmeans_assign.
 #pragma once
 
 #include <cstdint>
@@ -19,20 +19,20 @@ namespace dream_accel {
 
 class BoundedAssignment {
 public:
-    // Whether there are kernels for it, and memory: half as much again as rows in float.
+    // Whether there are kernels for it, and enough memory, which is half as much again as the rows in float.
     static bool serves(const Rows& rows, int64_t K);
 
-    // For centroids (G, K, D) that come from start by moving.
+    // The centroids of all later calls, (G, K, D), have moved from start.
     BoundedAssignment(const Rows& rows, const float* start, int64_t K, int n_threads);
 
     // Writes the labels of the rows of some groups, none of them empty.
     //   centroids  IN (G, K, D)
-    //   previous   IN (G, K, D) those of the call before; any at the first
-    //   labels     IN, OUT (N,) as the call before left them; any at the first
+    //   previous   IN (G, K, D) those of the last call; any values in the first one
+    //   labels     IN, OUT (N,) as the last call wrote them; any values in the first one
     void assign(const std::vector<int64_t>& groups, const float* centroids, const float* previous, int32_t* labels);
 
 private:
-    // Some rows of the group in a slot.
+    // Rows [first, last) of the group in a slot.
     struct Span {
         int64_t slot, first, last;
     };
@@ -41,10 +41,10 @@ private:
     struct Slot {
         int64_t group;
         int32_t first_live;       // the lowest live centroid, or K
-        int64_t n_needed;         // columns that some row needs
-        int64_t n_busy;           // rows that need any
-        int32_t *order, *column;  // (K,) the centroid of every column, and back
-        float *shift, *moved;     // (K,) at most how far every centroid moved, -inf where it is dead; by column
+        int64_t n_needed;         // columns that at least one row must be compared with
+        int64_t n_busy;           // rows that must be compared with any column
+        int32_t *order, *column;  // (K,) the centroid of every column, and the column of every centroid
+        float *shift, *moved;     // (K,) upper bound on how far each moved, -inf where dead; by centroid, by column
         const float** columns;    // (K,) the centroid of every column, null where it is dead
         float *norms, *packed;    // the panels
     };
@@ -77,7 +77,7 @@ private:
     std::vector<float> floats_;
     std::vector<const float*> pointers_;
 
-    // Of the call in hand.
+    // Arguments of the current call.
     const float *centroids_ = nullptr, *previous_ = nullptr;
     int32_t* labels_ = nullptr;
 };

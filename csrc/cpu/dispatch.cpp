@@ -1,4 +1,4 @@
-// Which instruction set the kernels use.
+// Choice of the instruction set that the kernels use.
 #include <atomic>
 #include <cstring>
 
@@ -39,7 +39,7 @@ extern const Kernels table;
 namespace {
 
 #ifdef DREAM_AMX
-// Matrix tiles must be asked for: their registers enlarge what the system saves of every thread that uses them.
+// Matrix tiles must be requested from the system: their registers enlarge the state that it saves for every thread.
 bool has_amx() {
     constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
     unsigned a, b, c, d;

@@ -23,8 +23,8 @@ struct Chunk {
     int64_t vector;  // which of Plan::vector_columns it is a part of, if any
 };
 
-// How the layers are cut. A cosine needs all of a vector before any of its derivative: where a chunk holds whole rows,
-// or the metric has no such vectors, one pass over it does.
+// How the layers are cut into chunks. The derivative of a cosine needs sums over the whole vector: one pass suffices
+// only if a chunk holds whole rows, or the metric has no such vectors.
 struct Plan {
     std::vector<Chunk> complete;
     std::vector<Chunk> parts;             // of vectors longer than a chunk

@@ -41,7 +41,7 @@ void sort_by_label(const int32_t* labels, int64_t n_rows, int64_t K, int32_t* ro
 }
 
 int threads_for(int64_t n_operations, int n_threads) {
-    // Waking a thread costs about as much as this many multiply-adds.
+    // Waking a thread takes about as long as this many multiply-adds.
     constexpr int64_t PER_THREAD = 1 << 18;
     return static_cast<int>(std::clamp<int64_t>(n_operations / PER_THREAD, 1, std::max(n_threads, 1)));
 }

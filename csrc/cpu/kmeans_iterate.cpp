@@ -62,7 +62,7 @@ void kmeans_iterate(
     for (int64_t g = 0; g < G; ++g) active[g] = rows.size(g) > 0;
     for (int64_t iteration = 0; iteration < max_iter && any(active); ++iteration) {
         assign(active);
-        // Unchanged labels mean the centroids are the means of exactly these members: a fixpoint.
+        // With unchanged labels the centroids are the means of exactly these members, which is a fixpoint.
         for (const int64_t g : groups_where(active)) {
             const int32_t* own = labels + rows.offsets[g];
             active[g] = !std::equal(own, own + rows.size(g), before.get() + rows.offsets[g]);

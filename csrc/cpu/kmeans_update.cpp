@@ -66,8 +66,8 @@ void fill_empty_clusters(
     sort_by_label(moved.data(), n_rows, K, members, begin);
 }
 
-// Marks the clusters of one group whose members are not those they had. Where a cluster is or was empty the rows may
-// have been moved since they were labelled, and all are marked.
+// Marks the clusters of one group whose members have changed. Where a cluster is or was empty, rows may have been moved
+// since they were labelled, so all are marked.
 //   begin    IN (K+1,) of the labels, before rows are moved
 //   changed  OUT (K,)
 void mark_changed(

@@ -9,9 +9,9 @@
 
 namespace dream_accel {
 
-// Elements [first, first + n) of one class of a pair, n <= MAX: at x and y until the next call of open. The derivative
-// goes to grad, and from there to its place by close. Floats that lie in order are used where they are; all else passes
-// through memory of the reader's own, which one thread should keep for many runs.
+// Elements [first, first + n) of one class of a pair, n <= MAX, available at x and y until the next call of open. The
+// caller writes the derivative to grad, and close stores it in the tensor. Floats stored in order are used in place;
+// others are copied to buffers of the reader, so one thread should use one reader for many runs.
 class PairReader {
 public:
     static constexpr int64_t MAX = 8192;

@@ -1,4 +1,4 @@
-// What the portable part of the CPU kernels and the part compiled per instruction set have in common.
+// Common types of the portable part of the CPU kernels and the part compiled per instruction set.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Launches of the device code through CUDA's driver library, which is opened when first needed: nothing here is
+// Launches of the device code through CUDA's driver library, which is opened when first needed. No host code is
 // compiled by nvcc or linked with CUDA, so one module serves machines with and without a GPU.
 //
 // The device code comes as an image: the fat binary nvcc made at build time, or what NVRTC made at first use.
@@ -12,7 +12,7 @@
 namespace dream_accel {
 namespace cuda {
 
-// Where to launch: a device by its index, and a CUstream of it.
+// A device, by its index, and a CUstream of it, where kernels are launched.
 struct Queue {
     int device;
     void* stream;

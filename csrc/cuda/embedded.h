@@ -1,4 +1,4 @@
-// What the module carries for devices: the image nvcc compiled, if it did, and the sources a run-time compiler takes.
+// Device code in the module: the image that nvcc compiled, if it did, and the sources for a run-time compiler.
 #pragma once
 
 #include <string>

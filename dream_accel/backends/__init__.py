@@ -1,11 +1,11 @@
-"""Who computes an operator, and why.
+"""Choice of the backend that computes an operator, with reasons.
 
 ``choose`` returns the first backend that can run a call, in an order meant to be by speed. ``DREAM_ACCEL_BACKEND=name``
-forces one and fails loudly when it cannot serve. Falling back to plain PyTorch without being asked is announced once
-per operator, with the reason.
+forces one and fails loudly when it cannot serve. A fallback to plain PyTorch that was not asked for causes one
+warning per operator, with the reason.
 
 A backend is a module with ``NAME``, ``unavailable() -> str | None``, ``refuses(op, *args) -> str | None`` and one
-function per operator; ``None`` means "yes", a string says why not.
+function per operator. None means that it can run; a string is the reason why it cannot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import DreamAccelError, DreamAccelWarning, choices
 
 BACKENDS = ("triton", "cuda", "cpu", "reference")
-"""Names of the backends in the order they are asked. A backend that serves another device refuses."""
+"""Names of the backends in the order in which they are asked. A backend for another device refuses."""
 
 KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "kmeans_iterate", "nearest_members")
 GRAM_OPERATORS = ("group_products", "gram_assign")
@@ -35,7 +35,7 @@ _announced: set[str] = set()
 
 
 def backend(name: str) -> ModuleType:
-    """The module of one backend. Raises DreamAccelError for a name that does not exist."""
+    """The module of one backend. Raises DreamAccelError for an unknown name."""
     if name not in BACKENDS:
         raise choices("backend", name, BACKENDS)
     module = f"{__name__}.{name}"

@@ -1,7 +1,7 @@
-"""Where the CUDA kernels of a device come from, and their loading at first use.
+"""Machine code of the CUDA kernels, and its loading at first use.
 
-The image nvcc compiled at build time is taken where there is one that serves the device; else NVRTC compiles the
-sources the module carries, once, and the result is kept on disk. Neither can happen while a CUDA graph is captured.
+The image that nvcc compiled at build time is loaded if it serves the device. Otherwise NVRTC compiles the sources that
+the module contains, once, and the result is kept on disk. Neither can happen while a CUDA graph is captured.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Image(NamedTuple):
     """Machine code of all kernels for one device."""
 
     origin: str
-    """Who compiled it, for which architecture."""
+    """The compiler and the architecture."""
     code: bytes
 
 
 def unavailable() -> str | None:
-    """Why no CUDA kernels can be had at all, or None."""
+    """Why no CUDA kernels can run in this process, or None."""
     module: Any = _native.load()
     if module is None:
         return _native.why_not()
@@ -50,10 +50,10 @@ def unavailable() -> str | None:
 
 
 def load(device: int) -> str | None:
-    """Load the kernels of a device unless they are; why they cannot be, or None.
+    """Load the kernels of a device unless they are loaded; returns why they cannot be, or None.
 
     Raises:
-        DreamAccelError: they are not loaded yet, and a CUDA graph is being captured.
+        DreamAccelError: they are not loaded and a CUDA graph is being captured.
     """
     if _native_module().cuda_loaded(device) or device in _refusals:
         return _refusals.get(device)
@@ -76,12 +76,12 @@ def load(device: int) -> str | None:
 
 
 def loaded() -> dict[int, str]:
-    """By device, who compiled the kernels that are loaded for it."""
+    """The origin of the kernels loaded for each device."""
     return dict(_origins)
 
 
 def describe() -> str:
-    """One line: how a machine with this module gets its CUDA kernels."""
+    """One line for reports: how this module gets its CUDA kernels."""
     module: Any = _native.load()
     if module is None or not module.build_info()["cuda"]:
         return "no CUDA kernels (Triton may serve): " + (_native.why_not() or "they are for Linux")
@@ -117,7 +117,7 @@ def compiled_at_run_time(capability: tuple[int, int]) -> Image:
 
 _origins: dict[int, str] = {}
 _refusals: dict[int, str] = {}
-"""Why a device takes no kernels: compiling them in vain once is enough."""
+"""Why kernels cannot be loaded for a device, stored so that compilation is tried once."""
 
 
 def _candidates(capability: tuple[int, int], reasons: list[str]) -> Iterator[Image]:

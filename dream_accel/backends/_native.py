@@ -1,4 +1,4 @@
-"""Finding the compiled kernels, ``dream_accel._C``. Nothing is loaded before the first use."""
+"""Loading of the compiled kernels, ``dream_accel._C``, at first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HERE = Path(__file__).resolve().parents[1]
 
 
 def load() -> ModuleType | None:
-    """The compiled module, or None where there is none that works: then ``why_not`` says why."""
+    """The compiled module, or None where no working one was found; ``why_not`` gives the reason."""
     return _found()[0]
 
 
@@ -25,7 +25,7 @@ def why_not() -> str | None:
 
 
 def describe() -> str:
-    """One line about the compiled kernels: what they were built with, or why there are none."""
+    """One line for reports: how the compiled kernels were built, or why there are none."""
     module = load()
     if module is None:
         return f"no compiled kernels: {why_not()}"
@@ -42,7 +42,7 @@ def _found() -> tuple[ModuleType | None, str | None]:
         shadowed = _shadowed_installation()
         if shadowed is None:
             return None, (
-                f"{_HERE} holds no dream_accel._C, as this copy was installed without a C++ compiler or never built; "
+                f"{_HERE} has no dream_accel._C, as this copy was installed without a C++ compiler or never built; "
                 "reinstall with DREAM_ACCEL_REQUIRE_NATIVE=1 to see what is missing"
             )
         reason = (

@@ -1,7 +1,7 @@
-"""NVRTC, CUDA's run-time compiler: it compiles the device code where the module was built without nvcc.
+"""NVRTC, CUDA's run-time compiler, which compiles the device code where the module was built without nvcc.
 
-CuPy's is taken where CuPy is installed, else the library PyTorch's CUDA builds bring with them. Neither needs a CUDA
-toolkit. Nothing is imported before the first use.
+CuPy's NVRTC is used where CuPy is installed, otherwise the library that PyTorch's CUDA builds include. Neither needs a
+CUDA toolkit. Nothing is imported before the first use.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import torch
 from ..errors import DreamAccelError
 
 Sources = Sequence[tuple[str, str]]
-"""(name as #include gives it, text); the first is compiled, the others are its headers."""
+"""(name in #include, text) of every file; the first is compiled, the others are its headers."""
 
 
 class Compiler(NamedTuple):
     """A run-time compiler that was found."""
 
     name: str
-    """Whose it is, and its version."""
+    """The package that provides it, and its version."""
     compile: Callable[[Sources, Sequence[str]], bytes]
-    """From sources and options to machine code. Raises DreamAccelError with the compiler's log."""
+    """Compiles sources with options to machine code. Raises DreamAccelError with the compiler's log."""
 
 
 def find() -> Compiler | str:
@@ -48,7 +48,7 @@ def _of_cupy() -> Compiler | str:
     try:
         nvrtc: Any = importlib.import_module("cupy_backends.cuda.libs.nvrtc")
         version = ".".join(map(str, nvrtc.getVersion()))
-    except Exception as error:  # CuPy raises whatever its search for the library raises
+    except Exception as error:  # CuPy passes on any error of its search for the library
         return f"CuPy finds no NVRTC ({' '.join(str(error).split())})"
 
     def compile_sources(sources: Sources, options: Sequence[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The operators in C++ on CPU tensors. Only memory is arranged here; the arithmetic is in ``csrc/cpu``."""
+"""The operators in C++ for CPU tensors. This module prepares memory; the arithmetic is in ``csrc/cpu``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def refuses(op: str, *args: Any) -> str | None:
     tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
     for tensor in tensors:
         if tensor.device.type != "cpu":
-            return f"the tensors are on {tensor.device}, it serves the CPU"
+            return f"the tensors are on {tensor.device} and it runs on the CPU"
         if tensor.dtype not in DTYPES:
             allowed = ", ".join(sorted(str(dtype) for dtype in DTYPES))
-            return f"{tensor.dtype} input, it serves {allowed}"
+            return f"{tensor.dtype} input and it takes {allowed}"
     return None
 
 
@@ -99,7 +99,7 @@ def kmeans_iterate(
     precision: str,
     empty: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All of it in one call, which remembers of every row what it was compared with."""
+    """The whole iteration in one call, which can skip centroids by bounds on the distances of every row."""
     x, offsets, start = x.contiguous(), offsets.contiguous(), centroids.contiguous()
     tolerance = _contiguous(tolerance)
     labels = torch.empty(len(x), dtype=torch.int32)
@@ -189,12 +189,12 @@ def gradient_distance(
 def feature_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The same between batch means, which are formed as the features are read."""
+    """The same between batch means, which are computed as the features are read."""
     return _distance(Pairs(real, synthetic, metric, per_class, with_grads, n_averaged=1), metric)
 
 
 def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
-    """Every tensor times its column of ``scale``, class by class, in one call."""
+    """Multiply every tensor by its column of ``scale``, class by class, in one call."""
     scaling = Scaling(gradients, scale, per_class)
     _call("scale_gradients", scaling.table, len(scaling.scale), scaling.scale.data_ptr())
     return scaling.scaled

@@ -1,7 +1,7 @@
-"""The operators in CUDA C++. Only memory is arranged here; launches and arithmetic are in ``csrc/cuda``.
+"""The operators in CUDA C++. This module prepares memory; launches and arithmetic are in ``csrc/cuda``.
 
-Nothing waits for the device, and sizes only the device knows never leave it, so every call can be captured in a CUDA
-graph once the kernels are loaded, which happens at the first call.
+No function synchronises with the device, and sizes that only the device knows never leave it. So every call can be
+captured in a CUDA graph once the kernels are loaded, which happens at the first call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME = "cuda"
 
 
 class Queue(NamedTuple):
-    """Where to launch."""
+    """A device and one of its streams, where kernels are launched."""
 
     device: int
     stream: int
@@ -42,18 +42,18 @@ def refuses(op: str, *args: Any) -> str | None:
     tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
     for tensor in tensors:
         if tensor.dtype not in DTYPES:
-            return f"{tensor.dtype} input, it serves {', '.join(sorted(map(str, DTYPES)))}"
+            return f"{tensor.dtype} input and it takes {', '.join(sorted(map(str, DTYPES)))}"
     if op in KMEANS_OPERATORS:
         n_clusters = args[3] if op == "kmeans_update" else args[2].shape[1]
         if n_clusters > _module().cuda_max_clusters():
-            return f"{n_clusters} clusters per group, it counts {_module().cuda_max_clusters()} in shared memory"
+            return f"{n_clusters} clusters per group and it counts {_module().cuda_max_clusters()} in shared memory"
     return refuses_device(tensors[0].device)
 
 
 def refuses_device(device: torch.device) -> str | None:
-    """Why tensors of this device cannot be served, or None. Loads the kernels where it serves them."""
+    """Why tensors on this device cannot be served, or None. Loads the kernels where they can."""
     if device.type != "cuda":
-        return f"the tensors are on {device}, it serves CUDA devices"
+        return f"the tensors are on {device} and it runs on CUDA devices"
     return _cuda_image.load(torch.cuda.current_device() if device.index is None else device.index)
 
 
@@ -63,7 +63,7 @@ def queue_of(tensor: Tensor) -> Queue:
 
 
 def is_capturing(tensor: Tensor) -> bool:
-    """Whether launches for this tensor go into a CUDA graph."""
+    """Whether launches for this tensor are captured in a CUDA graph."""
     return torch.cuda.is_current_stream_capturing()
 
 
@@ -107,7 +107,7 @@ def kmeans_update(
     active: Tensor | None,
     empty: str,
 ) -> tuple[Tensor, Tensor]:
-    """Means of the clusters, summed in float64 in an order of their own. Two launches."""
+    """Means of the clusters, summed in float64 in a fixed order of their own. Two launches."""
     x, offsets, labels = x.contiguous(), offsets.contiguous(), labels.contiguous()
     distance, previous, active = _contiguous(distance), _contiguous(previous), _contiguous(active)
     n_groups, farthest = len(offsets) - 1, empty == "farthest"
@@ -165,12 +165,12 @@ def gradient_distance(
 def feature_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The same between batch means, which are formed as the features are read."""
+    """The same between batch means, which are computed as the features are read."""
     return _distance(Pairs(real, synthetic, metric, per_class, with_grads, n_averaged=1), metric)
 
 
 def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
-    """Every tensor times its column of ``scale``, class by class, in one launch."""
+    """Multiply every tensor by its column of ``scale``, class by class, in one launch."""
     scaling = Scaling(gradients, scale, per_class)
     _call("cuda_scale_gradients", scaling.table, len(scaling.scale), scaling.scale.data_ptr(), queue_of(scaling.scale))
     return scaling.scaled
@@ -201,8 +201,8 @@ _tickets_of: dict[Queue, Tensor] = {}
 def _tickets(like: Tensor, n: int, queue: Queue) -> Tensor:
     """Counters that are zero between launches.
 
-    Launches on one stream run one after another and can share theirs. Graphs recorded on one stream may be replayed on
-    several at a time, so every recorded launch has its own, set to zero within the graph.
+    Launches on one stream run one after another and can share them. Graphs recorded on one stream may be replayed on
+    several at a time, so every recorded launch has its own, which are set to zero within the graph.
     """
     if is_capturing(like):
         return torch.zeros(n, dtype=torch.int32, device=like.device)

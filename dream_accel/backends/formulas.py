@@ -1,4 +1,4 @@
-"""The formulas of the distances and of their derivatives in plain PyTorch, for every backend to be compared with."""
+"""Formulas of the distances and of their derivatives in plain PyTorch, with which every backend is compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plain_layers(real: list[Tensor], synthetic: list[Tensor], metric: str, per_c
 
 
 def derivatives(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> list[Tensor]:
-    """In closed form, shaped like ``synthetic``."""
+    """The derivatives in closed form, shaped like ``synthetic``."""
     pairs = _as_rows(real, synthetic, metric, per_class)
     grads = [_DERIVATIVE[metric.removeprefix("global_")](x, y) for x, y in pairs]
     if metric.startswith("global_"):
@@ -70,7 +70,7 @@ def _l1_mean_derivative(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cos_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """<x,y>, |x|, |y| and |x||y| + eps of every row. The place of eps matters: |x||y| is near 1e-5 in practice."""
+    """<x,y>, |x|, |y| and |x||y| + eps of every row. Where eps is added matters: |x||y| is near 1e-5 in practice."""
     x_norm = torch.linalg.vector_norm(x, dim=2, keepdim=True)
     y_norm = torch.linalg.vector_norm(y, dim=2, keepdim=True)
     return (x * y).sum(dim=2, keepdim=True), x_norm, y_norm, x_norm * y_norm + COS_EPS

@@ -1,4 +1,4 @@
-"""Lloyd's iteration in single operators: on an accelerator a fixed number of launches that never ask the host."""
+"""Lloyd's iteration from single operators: on an accelerator, a fixed number of launches without a host round trip."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def iterate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``kmeans_iterate`` by the ``kmeans_assign`` and ``kmeans_update`` of a backend.
 
-    A group stops at its fixpoint. On an accelerator the launches for it go on and do nothing, so their number is fixed.
+    A group stops at its fixpoint. On an accelerator later launches skip it, so that the number of launches is fixed.
     """
-    n_groups = len(offsets) - 1
+    n_groups, start = len(offsets) - 1, centroids
     labels = torch.full((len(x),), -1, dtype=torch.int32, device=x.device)
     active = torch.ones(n_groups, dtype=torch.bool, device=x.device)
     fixed = torch.zeros_like(active)
@@ -36,7 +36,7 @@ def iterate(
             break
         previous_labels, previous = labels, centroids
         labels, _ = backend.kmeans_assign(x, offsets, centroids, active, labels, None, precision, with_distance=False)
-        # Unchanged labels mean the centroids are the means of exactly these members: a fixpoint.
+        # With unchanged labels the centroids are the means of exactly these members, which is a fixpoint.
         still, active = active, active & any_in_groups(labels != previous_labels, offsets)
         fixed |= still ^ active
         centroids, _ = backend.kmeans_update(x, offsets, labels, centroids.shape[1], None, previous, active, empty)
@@ -45,8 +45,9 @@ def iterate(
             shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
             active = active & (shift > tolerance)
 
-    # At its fixpoint a group has the labels of its centroids, if they were found at fp32.
+    # At its fixpoint a group has the labels of its centroids, provided that they were computed at fp32.
     stale = ~fixed if precision == "fp32" else torch.ones_like(fixed)
     if not all_stopped(stale):
         labels, _ = backend.kmeans_assign(x, offsets, centroids, stale, labels, None, "fp32", with_distance=False)
-    return labels, centroids, n_iter
+    # An operator must not return its input, which is what is left after no iteration at all.
+    return labels, centroids.clone() if centroids is start else centroids, n_iter

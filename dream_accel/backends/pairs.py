@@ -1,4 +1,4 @@
-"""How a pair of tensors lies in memory, as the compiled distances take it: ``csrc/gradient_pair.h`` in Python."""
+"""Memory layout of pairs of tensors as the compiled distances take it: ``csrc/gradient_pair.h`` in Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROW_MAJOR, _CHANNELS_LAST = "row major", "channels last"
 
 
 def derivative_like(y: Tensor, per_class: bool, n_averaged: int) -> Tensor:
-    """An uninitialised tensor for the derivative in ``y``: laid out like ``y``, or contiguous where a copy was read."""
+    """An uninitialised tensor for the derivative in ``y``: laid out like ``y``, or contiguous where ``y`` is copied."""
     if n_averaged:
         lead = int(per_class)
         return y.new_empty((*y.shape[:lead], *y.shape[lead + n_averaged :]))
@@ -26,14 +26,14 @@ def derivative_like(y: Tensor, per_class: bool, n_averaged: int) -> Tensor:
 
 
 class Pairs:
-    """The arguments of a compiled distance; keeps the memory they point to alive.
+    """The arguments of a compiled distance. It keeps the tensors alive whose memory they address.
 
     Attributes:
         table: one tuple per pair with the fields of ``GradientPair``, in their order.
         n_groups: G, 1 without ``per_class``.
-        grads: where the derivatives go.
-        distance: (G,) float32, where the distances go.
-        per_layer: (G, L) float32, or (G, 1) for the global metrics.
+        grads: the derivatives, written by the call.
+        distance: (G,) float32, written by the call.
+        per_layer: (G, L) float32, or (G, 1) for the global metrics, written by the call.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Scaling:
     Attributes:
         table: one tuple per tensor with the fields of ``ScaledGradient``, in their order.
         scale: (G, L) float32, contiguous.
-        scaled: where the products go.
+        scaled: the products, written by the call.
     """
 
     def __init__(self, gradients: Sequence[Tensor], scale: Tensor, per_class: bool) -> None:
@@ -85,7 +85,7 @@ class Scaling:
 
 
 def _gradients(x: Tensor, y: Tensor, per_class: bool) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Both tensors, copied if they lie in no known way, and the fields from ``rows`` to ``interleave``."""
+    """Both tensors, copied where their layout is not supported, and the fields from ``rows`` to ``interleave``."""
     x, x_layout = _known(x, per_class)
     y, y_layout = _known(y, per_class)
     params = y.shape[1:] if per_class else y.shape
@@ -99,7 +99,7 @@ def _gradients(x: Tensor, y: Tensor, per_class: bool) -> tuple[Tensor, Tensor, t
 
 
 def _features(x: Tensor, y: Tensor, per_class: bool) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """The same for batches, whose mean is compared."""
+    """The same for batches whose means are compared."""
     x, y = x.contiguous(), y.contiguous()
     lead = int(per_class)
     feature = y.shape[lead + 1 :]
@@ -115,7 +115,7 @@ def _known(tensor: Tensor, per_class: bool) -> tuple[Tensor, str]:
 
 
 def _inner_layout(tensor: Tensor, per_class: bool) -> str | None:
-    """How the elements of one class lie in one block of memory, row after row; None where they do not."""
+    """The layout of one class, if its elements fill one block of memory row after row; None otherwise."""
     if tensor.is_contiguous():
         return _ROW_MAJOR
     lead = int(per_class)

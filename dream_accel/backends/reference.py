@@ -1,8 +1,8 @@
-"""The operators in plain PyTorch: the definition every other backend is compared with.
+"""The operators in plain PyTorch: the definition with which every other backend is compared.
 
-Runs on any device. Float64 input is computed in float64, everything else in float32. Groups are taken one after another
-and rows in chunks, so nothing of size rows x clusters is stored. For that it asks the host where groups begin, and on
-CUDA it adds rows up with atomics: it is for reading and comparing, and exempt from those two rules.
+Runs on any device. Float64 input is computed in float64, everything else in float32. Groups are computed one after
+another and rows in chunks, so nothing of size rows x clusters is stored. This backend is for reading and comparing and
+exempt from two rules: it reads on the host where groups begin, and on CUDA it adds up rows with atomics.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, cen
     own = dict(_spans(a_offsets))
     for group, rows in _spans(offsets):
         if group in own:
-            # In float64: once rounded, an entry does not depend on its neighbours.
+            # In float64, so that a rounded entry does not depend on its neighbours.
             products = (a[own[group]] - centre[group]).double() @ (x[rows] - centre[group]).double().T
             out[own[group], : rows.stop - rows.start] = products.float()
     return out
@@ -180,7 +180,7 @@ def feature_distance(
     grads = derivatives(xs, ys, metric, per_class) if with_grads else []
     lead = int(per_class)
     results = [
-        # A flat feature is one row to the formulas, and has no dimension for it here.
+        # The formulas treat a flat feature as one row; the result has no dimension for it.
         (g / y.shape[lead]).reshape(*y.shape[:lead], *y.shape[lead + 1 :]).to(y.dtype)
         for y, g in zip(synthetic, grads, strict=False)
     ]
@@ -205,7 +205,7 @@ def _batch_mean(features: Tensor, per_class: bool) -> Tensor:
 def _relocate(
     cluster: Tensor, valid: Tensor, distance: Tensor, offsets: Tensor, n_clusters: int, active: Tensor | None
 ) -> Tensor:
-    """Move the rows farthest from their centroid, one to each empty cluster of their group."""
+    """Move the rows farthest from their centroids, one to each empty cluster of their group."""
     cluster = cluster.clone()
     for group, rows in _spans(offsets):
         if active is not None and not active[group]:
@@ -224,7 +224,7 @@ def _relocate(
 
 
 def _anchors(own: Tensor, distance: Tensor, n_clusters: int) -> Tensor:
-    """True for the member nearest each cluster's centroid: the one that keeps the cluster from running empty."""
+    """True for the member nearest each cluster's centroid, which stays so that the cluster is not left empty."""
     near = torch.argsort(distance, stable=True)
     near = near[torch.argsort(own[near], stable=True)]
     first = _rank_in_run(own[near]) == 0

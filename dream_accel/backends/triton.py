@@ -1,7 +1,7 @@
-"""The operators by Triton kernels, on NVIDIA GPUs from compute capability 8.0.
+"""The operators as Triton kernels, for NVIDIA GPUs from compute capability 8.0.
 
 ``TRITON_INTERPRET=1``, set before the first use, runs the same kernels in Triton's interpreter on tensors of any
-device: slow, and meant for tests. Triton is imported once there is a device to run on, never with the package.
+device, which is slow and meant for tests. Triton is imported when there is a device to run on, never with the package.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ NAME = "triton"
 OLDEST_TRITON = (3, 6)
 OLDEST_CAPABILITY = (8, 0)
 MAX_CLUSTERS = 4095
-"""A program holds one counter for every cluster of a group."""
+"""Most clusters per group: a program holds one counter for each."""
 MAX_ROWS = 2**31 - 1
-"""Row numbers, and elements of one class of a gradient, are kept in 32 bits; addresses in 64."""
+"""Most rows, and most elements in one class of a gradient: they are counted in 32 bits, addresses in 64."""
 MAX_CLASSES = 65535
-"""Of gradients in one launch."""
+"""Most classes of gradients in one launch."""
 
 
 def unavailable() -> str | None:
@@ -139,12 +139,12 @@ def gradient_distance(
 def feature_distance(
     real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The same between batch means, which are formed as the features are read."""
+    """The same between batch means, which are computed as the features are read."""
     return _distance(Pairs(real, synthetic, metric, per_class, with_grads, n_averaged=1), metric)
 
 
 def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> list[Tensor]:
-    """Every tensor times its column of ``scale``, class by class, one launch for every 32 tensors of one dtype."""
+    """Multiply every tensor by its column of ``scale``, class by class; one launch per 32 tensors of one dtype."""
     scaling = Scaling(gradients, scale, per_class)
     _kernels().scale_gradients(scaling.table, scaling.scale)
     return scaling.scaled
@@ -156,7 +156,7 @@ def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
 
 
 def _clusters(op: str, args: tuple[Any, ...]) -> int:
-    """Counters a program of this call holds, one for every cluster."""
+    """Number of counters in a program of this call, one for every cluster."""
     if op == "kmeans_update":
         return args[3]
     return args[2].shape[1] if op in ("kmeans_assign", "kmeans_iterate", "nearest_members") else 0

@@ -1,7 +1,7 @@
 """K-Means over many ragged groups at once: exact, seeded, without a host round trip in the loop.
 
-``estimator.py`` holds the public class, ``seeding.py`` where a fit begins, ``lloyd.py`` how it goes on, ``rows.py``
-what is refused.
+``estimator.py`` has the public class, ``seeding.py`` the initial centroids, ``lloyd.py`` the iteration, ``rows.py`` the
+checks of rows.
 """
 
 from .estimator import INITS, BatchedKMeans

@@ -1,4 +1,4 @@
-"""BatchedKMeans: what a user sees of the clustering."""
+"""BatchedKMeans, the public estimator."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BatchedKMeans(Parameters):
     Args:
         n_clusters: K per group, at least 1. A group with fewer rows gets one cluster per row; the centroids left over
             are NaN, have count 0 and are never picked.
-        max_iter: Lloyd iterations at most, at least 0.
+        max_iter: largest number of Lloyd iterations, at least 0.
         tol: a group also stops when the squared shift of its centroids is at most ``tol`` times the mean variance of
             its features, as in scikit-learn. 0 stops at the fixpoint only.
         init: ``"random"`` rows without replacement, ``"k-means++"``, ``"labels"`` (the partition of the last fit), or
@@ -48,13 +48,13 @@ class BatchedKMeans(Parameters):
         seed: of the random initialisations.
         precision: of the products that decide labels while iterating, on GPUs: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
             The final pass is always fp32.
-        empty: what an empty cluster does: take the row ``"farthest"`` from its centroid, or ``"keep"`` its centroid.
-        cuda_graph: on CUDA, record the second fit of a kind (sizes, dtypes, settings, place of ``x`` in memory) in a
-            CUDA graph and replay it from then on. A graph keeps about as much memory as a fit takes beside ``x``.
+        empty: policy for empty clusters: take the row ``"farthest"`` from its centroid, or ``"keep"`` the own centroid.
+        cuda_graph: on CUDA, record the second fit of a kind (sizes, dtypes, settings, address of ``x``) in a CUDA graph
+            and replay it for later ones. A graph keeps about as much memory as a fit takes beside ``x``.
         gram: iterate on the Gram matrix of every group that has at least 64 rows and fewer than D/2, where ``tol`` is 0
             and ``empty`` is ``"farthest"``. An iteration then reads rows x rows numbers instead of rows x D, after one
-            product that costs as much as rows / K iterations: for fits of very many iterations. Needs the offsets on
-            the host, or ``check``.
+            product that costs as much as rows / K iterations, which pays in fits of very many iterations. Needs the
+            offsets on the host, or ``check``.
 
     Attributes:
         labels_: (N,) int32, nearest centroid of every row.
@@ -116,18 +116,18 @@ class BatchedKMeans(Parameters):
         """Cluster the rows of every group.
 
         Rows that do not fit the device stay in host memory with ``chunk_rows``: every iteration streams them through
-        ``device``, a chunk at a time, on CUDA through two pinned buffers. What stays on the device is the centroids,
-        and a label and a distance per row.
+        ``device``, a chunk at a time, on CUDA through two pinned buffers. The centroids, and a label and a distance per
+        row, stay on the device.
 
         Args:
             x: (N, D) float32, float16 or bfloat16; torch, NumPy or CuPy. Results come back in the same kind of array.
                 Or an iterator, list or tuple of such arrays (n, D), N rows together, as an embedding loop yields them:
-                they are put into one array as they come.
+                each is copied into one array as it comes.
             offsets: (G+1,) integers; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Default: one group.
             init: overrides the constructor's for this fit.
-            check: refuse NaN, Inf and malformed offsets. That waits for the device once; False trusts the caller.
-            chunk_rows: stream at most so many rows at a time, at least 1. Default: all rows are taken at once.
-            device: where to compute with streamed rows. Default: where x is.
+            check: refuse NaN, Inf and malformed offsets, which synchronises once; False trusts the caller.
+            chunk_rows: most rows streamed at a time, at least 1. Default: all rows are used at once.
+            device: the device that computes with streamed rows. Default: that of ``x``.
 
         Returns:
             self.
@@ -273,7 +273,7 @@ class BatchedKMeans(Parameters):
 
 
 def _host_bounds(offsets: Any, n_rows: int, check: bool) -> list[int] | None:
-    """The offsets as the host knows them; None where it would have to wait for a device that it need not wait for."""
+    """The offsets as a list on the host; None where reading them would synchronise and ``check`` is False."""
     if offsets is None:
         return [0, n_rows]
     offsets = as_offsets(offsets, n_rows, torch.device("cpu"), check) if check else torch.as_tensor(offsets)

@@ -8,7 +8,7 @@ from .estimator import BatchedKMeans
 
 
 class KMeansResult(NamedTuple):
-    """What :func:`kmeans` returns; all five belong together."""
+    """Results of :func:`kmeans`: all five are of the same centroids."""
 
     labels: Any
     """(N,) int32 cluster of every row, within its group."""

@@ -4,8 +4,8 @@ With S = X X^T, X the centred rows of a group, the mean of the rows of S over th
 
     M_k = (1/n_k) sum_{j in k} S_j,    M_ki = <c_k, x_i>,    |c_k|^2 = (1/n_k) sum_{j in k} M_kj
 
-so an iteration reads S once instead of X twice and multiplies nothing. The centroids themselves are taken at the end,
-as means of the members, and the final pass is the one every fit ends with.
+so an iteration reads S once instead of X twice and multiplies nothing. The centroids themselves are computed at the
+end, as means of the members, and the final assignment is that of every fit.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .relocation import relocated_labels
 from .settings import LloydSettings
 
 LEAST_ROWS = 64
-"""Smaller groups are done before the product is."""
+"""Smaller groups converge in less time than the product takes."""
 WIDTH = 64
-"""Rows of S are padded to a multiple: wider ones are summed by the same kernel, whatever the batch."""
+"""Rows of S are padded to a multiple of this, so that one kernel sums them whatever the batch."""
 
 
 def serves(n_rows: int, n_features: int, settings: LloydSettings) -> bool:
-    """Whether a group is fitted on its Gram matrix: its own size and the settings decide, never the batch."""
+    """Whether a group is fitted on its Gram matrix, which depends on its size and the settings but not on the batch."""
     asked = settings.gram and settings.tol == 0 and settings.empty == "farthest"
     return asked and LEAST_ROWS <= n_rows < n_features / 2
 
@@ -34,9 +34,9 @@ def serves(n_rows: int, n_features: int, settings: LloydSettings) -> bool:
 def iterate_on_gram(
     x: Tensor, offsets: Tensor, start: Tensor, settings: LloydSettings, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Centroids after at most ``max_iter`` iterations, and how many every group did.
+    """Centroids after at most ``max_iter`` iterations, and the number of iterations of every group.
 
-    As :func:`iterate`, but for one thing: an empty cluster that no row can fill returns to where it started.
+    Equal to :func:`iterate` except that an empty cluster that no row can fill returns to its initial centroid.
 
     Args:
         x: (N, D) float32, float16 or bfloat16.

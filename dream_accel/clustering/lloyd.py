@@ -1,4 +1,4 @@
-"""A fit of all groups: where it begins, how it goes on, and what it leaves."""
+"""A fit of all groups: initial centroids, Lloyd's iteration, final labels and counts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .seeding import Start, initial_centroids
 from .settings import Fit, LloydSettings
 
 GRAPHS = 4
-"""CUDA graphs of fits kept at most."""
+"""Largest number of CUDA graphs of fits that are kept."""
 
 
 def fit_groups(
     offsets: Tensor, start: Start, settings: LloydSettings, gram_width: int | None = None, *, x: Tensor
 ) -> Fit:
-    """Fit every group: iterate from ``start``, then let every row have the centroid nearest at fp32, of those returned.
+    """Fit every group: iterate from ``start``, then label every row with the nearest returned centroid at fp32.
 
-    With ``gram_width``, the iteration runs on Gram matrices that wide.
+    With ``gram_width``, the iteration runs on Gram matrices of that width.
     """
     centroids = initial_centroids(x, offsets, settings.n_clusters, start)
     if gram_width is None:
@@ -38,10 +38,10 @@ def fit_groups(
 
 @cache
 def graphed_fit() -> GraphedFunction:
-    """:func:`fit_groups`, recorded in a CUDA graph where a fit of the same kind comes again.
+    """:func:`fit_groups`, recorded in a CUDA graph when a fit of the same kind comes again.
 
-    The rows are too large to copy and are read where they lie. Features that are freed and allocated anew, as an
-    embedding loop does, usually lie where the last ones lay.
+    The rows are too large to copy and are read in place. Features that are freed and allocated again, as in an
+    embedding loop, usually have the address of the last ones.
     """
     return GraphedFunction(fit_groups, in_place=("x",), copy_outputs=True, max_graphs=GRAPHS)
 
@@ -52,7 +52,7 @@ def inertia(x: Tensor, offsets: Tensor, centroids: Tensor) -> Tensor:
 
 
 def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels at fp32 after at most ``max_iter`` iterations, their centroids, and the iterations every group did."""
+    """Labels at fp32 after at most ``max_iter`` iterations, their centroids, and the iterations of every group."""
     tolerance = None
     if settings.tol > 0:
         tolerance = (settings.tol * _mean_variance(x, offsets)).to(ops.result_dtype(x))

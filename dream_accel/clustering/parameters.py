@@ -53,7 +53,7 @@ class Parameters:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn asks of every step of a pipeline: this one clusters and transforms, without a target."""
+        """Tags that scikit-learn reads of every step of a pipeline: a clusterer and transformer without target."""
         from sklearn.utils import Tags, TargetTags, TransformerTags
 
         return Tags(

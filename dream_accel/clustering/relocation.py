@@ -1,4 +1,4 @@
-"""Which rows empty clusters take, told as labels."""
+"""Labels after empty clusters have taken the farthest rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LOW = 1 << 12
 
 
 def relocated_labels(offsets: Tensor, labels: Tensor, distance: Tensor, counts: Tensor, active: Tensor) -> Tensor:
-    """(N,) labels after the empty clusters of active groups took the farthest rows.
+    """(N,) labels after the empty clusters of active groups have taken the farthest rows.
 
-    The rule is kmeans_update's: it is asked for the means of row numbers. A cluster that was empty and has one member
-    afterwards has that row's number as its mean.
+    The rule is that of kmeans_update, which is called to compute means of row numbers. A cluster that was empty and has
+    one member afterwards has the number of that row as its mean.
     """
     n_rows, n_clusters = len(labels), counts.shape[1]
     digits = digits_of(torch.arange(n_rows, device=labels.device))
@@ -39,11 +39,11 @@ def relocated_labels(offsets: Tensor, labels: Tensor, distance: Tensor, counts: 
 
 
 def digits_of(number: Tensor) -> Tensor:
-    """(..., 3) float32: whole numbers below 2^36 in parts that float32 holds exactly."""
+    """(..., 3) float32: whole numbers below 2^36 in parts that are exact in float32."""
     return torch.stack([number // LOW**2, number // LOW % LOW, number % LOW], dim=-1).float()
 
 
 def number_of(digits: Tensor) -> Tensor:
-    """(...) int64: back from :func:`digits_of`."""
+    """(...) int64: the inverse of :func:`digits_of`."""
     high, middle, low = digits.to(torch.int64).unbind(-1)
     return (high * LOW + middle) * LOW + low

@@ -1,4 +1,4 @@
-"""Which groups are fitted on their Gram matrices, and a batch of both kinds."""
+"""Division of a batch into groups fitted on their Gram matrices and groups fitted on their rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .settings import Fit, LloydSettings
 def fit_batch(
     x: Tensor, offsets: Tensor, start: Start, settings: LloydSettings, bounds: Sequence[int] | None, cuda_graph: bool
 ) -> Fit:
-    """Fit every group the way its own size calls for.
+    """Fit every group in the way that its own size determines.
 
-    ``bounds`` are the offsets on the host. Without them no group is fitted on its Gram matrix: asking the device how
-    large the groups are would wait for it. A batch that holds groups of both kinds is fitted in two parts.
+    ``bounds`` are the offsets on the host. Without them no group is fitted on its Gram matrix, because reading the
+    sizes of groups from the device would synchronise. A batch that holds groups of both kinds is fitted in two parts.
     """
     run = graphed_fit() if cuda_graph else fit_groups
     known = bounds is not None and x.dtype != torch.float64

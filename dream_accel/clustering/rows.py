@@ -1,4 +1,4 @@
-"""What rows must be, checked before anything is launched."""
+"""Checks and conversion of rows, before anything is launched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import DreamAccelError
 
 
 def as_rows(x: Any) -> Tensor:
-    """x as a contiguous (N, D) floating-point tensor without autograd history.
+    """``x`` as a contiguous (N, D) floating-point tensor without autograd history.
 
     Raises:
         DreamAccelError: it is something else.
@@ -27,22 +27,22 @@ def as_rows(x: Any) -> Tensor:
 
 
 def is_chunked(x: Any) -> bool:
-    """Whether x is no array but yields arrays: an iterator, or a list or tuple of arrays."""
+    """Whether ``x`` yields arrays instead of being one: an iterator, or a list or tuple of arrays."""
     if isinstance(x, (list, tuple)):
         return len(x) > 0 and all(hasattr(chunk, "shape") for chunk in x)
     return isinstance(x, Iterator)
 
 
 def collect(chunks: Iterable[Any], offsets: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Rows (N, D) that arrive in chunks (n, D), and the function that turns results into their kind of array.
+    """Rows (N, D) from chunks (n, D), and the function that converts results to their kind of array.
 
-    No more than one chunk is held beside the rows themselves, so whatever a chunk is made from need not be either.
+    Only one chunk is held beside the rows, so an iterator may compute its chunks one at a time.
 
     Raises:
-        DreamAccelError: no offsets to tell N, no chunks, or chunks that differ in D, dtype or device or do not add up.
+        DreamAccelError: no offsets to give N, no chunks, or chunks that differ in D, dtype or device or do not add up.
     """
     if offsets is None:
-        raise DreamAccelError("x comes in chunks and offsets is missing: it tells how many rows will come; pass [0, N]")
+        raise DreamAccelError("x comes in chunks and offsets is missing: it says how many rows will come; pass [0, N]")
     n_rows = int(offsets[-1])
     rows: Tensor | None = None
     filled = 0
@@ -66,7 +66,7 @@ def collect(chunks: Iterable[Any], offsets: Any) -> tuple[Tensor, Callable[[Tens
 
 
 def check_finite(x: Tensor, what: str = "x", chunk_rows: int | None = None) -> None:
-    """Refuse rows that hold NaN or Inf. One pass over x, ``chunk_rows`` at a time, and one wait for the device."""
+    """Refuse rows that contain NaN or Inf. Reads x once, ``chunk_rows`` at a time, and synchronises once."""
     chunks = [x] if chunk_rows is None else x.split(chunk_rows)
     bad = ~torch.cat([finite_rows(chunk) for chunk in chunks])
     if bad.any():
@@ -78,5 +78,5 @@ def check_finite(x: Tensor, what: str = "x", chunk_rows: int | None = None) -> N
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """(N,) bool: rows without NaN or Inf, told by their sum, which is finite unless squares would overflow anyway."""
+    """(N,) bool: rows without NaN or Inf, by their sum, which is finite unless their squares overflow anyway."""
     return x.sum(dim=1, dtype=torch.float32 if x.element_size() < 8 else None).isfinite()

@@ -1,4 +1,4 @@
-"""Where a fit begins: random rows, k-means++, the partition of an earlier fit, or given centroids."""
+"""Initial centroids of a fit: random rows, k-means++, the partition of an earlier fit, or given centroids."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..random import derive_seed, uniform_rows
 
 
 class Start(NamedTuple):
-    """What a fit begins with; the tensors its ``kind`` needs, on the device of the rows."""
+    """The kind of initial centroids, with the tensors that it needs on the device of the rows."""
 
     kind: str
     """``"random"``, ``"k-means++"``, ``"labels"`` or ``"centroids"``."""
     streams: Tensor | None = None
-    """(1,) or (K,) int64, the random streams of ``"random"`` and of the K draws of ``"k-means++"``."""
+    """(1,) or (K,) int64, seeds of the random stream of ``"random"`` or of the K draws of ``"k-means++"``."""
     labels: Tensor | None = None
-    """(N,) int32, the partition whose means ``"labels"`` begins with."""
+    """(N,) int32, the partition whose means are the initial centroids of ``"labels"``."""
     centroids: Tensor | None = None
-    """(G, K, D), what ``"centroids"`` begins with, and what clusters without a row of ``"labels"`` keep."""
+    """(G, K, D), the initial centroids of ``"centroids"``, and those of clusters without a row in ``"labels"``."""
 
 
 def random_start(kind: str, n_clusters: int, seed: int, device: torch.device) -> Start:
@@ -53,14 +53,14 @@ def initial_centroids(x: Tensor, offsets: Tensor, n_clusters: int, start: Start)
 def draw_rows(
     offsets: Tensor, n_rows: int, n_clusters: int, start: Start, distance_to: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """(G, K) distinct rows to begin with, -1 where a group has fewer.
+    """(G, K) distinct rows as initial centroids, -1 where a group has fewer.
 
     Args:
         offsets: (G+1,) int64.
         n_rows: N.
         n_clusters: K.
         start: of kind ``"random"`` or ``"k-means++"``.
-        distance_to: from (G, 1) rows to the (N,) squared distances of every row to the one of its group.
+        distance_to: maps one row per group, (G, 1), to the (N,) squared distances of all rows to that of their group.
     """
     assert start.streams is not None
     if start.kind == "random":
@@ -79,8 +79,8 @@ def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
 def _plus_plus_rows(offsets: Tensor, n_rows: int, streams: Tensor, distance_to: Callable[[Tensor], Tensor]) -> Tensor:
     """(G, K) rows drawn one after another with probability proportional to the squared distance to those drawn before.
 
-    The draw is a race of exponential clocks: the row with the smallest E_i / d_i wins, E_i exponential. A minimum needs
-    no running sum, so a group's draw does not depend on the others and the host is never asked.
+    The draw is a race of exponential clocks: the row with the smallest E_i / d_i is drawn, E_i exponential. A minimum
+    needs no running sum, so a group's draw does not depend on the others, and there is no host round trip.
     """
     rows = torch.arange(n_rows, device=offsets.device)
     group = group_of_rows(offsets, n_rows)

@@ -1,4 +1,4 @@
-"""What a fit is asked for, and what it returns."""
+"""Settings and results of a fit."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LloydSettings:
-    """What a fit is asked for."""
+    """Settings of a fit."""
 
     n_clusters: int
     """K per group."""
     max_iter: int
-    """Iterations at most."""
+    """Largest number of iterations."""
     tol: float
-    """Squared shift of the centroids, over the mean variance of the features, that stops a group."""
+    """A group stops when the squared shift of its centroids over its mean feature variance is at most this."""
     precision: str
     """Of the products that decide labels while iterating."""
     empty: str
-    """What an empty cluster does."""
+    """Policy for empty clusters."""
     gram: bool = False
     """Whether small groups are fitted on their Gram matrices."""
 
 
 class Fit(NamedTuple):
-    """The result of a fit; all belong together."""
+    """Results of a fit; all are of the same centroids."""
 
     labels: Tensor
     """(N,) int32"""

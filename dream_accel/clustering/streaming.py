@@ -1,10 +1,10 @@
-"""Fits of rows that stay in host memory: every pass brings them to the device one chunk at a time.
+"""Fits of rows that stay in host memory: every pass copies them to the device one chunk at a time.
 
-A chunk holds whole groups, or a part of one group that is longer than a chunk and is cut at multiples of ``chunk_rows``
-from its own first row. So a group's result depends on the group and on ``chunk_rows`` alone. Where a group fits a chunk
-its means are, bit for bit, those of a fit in memory; of a longer one the means of its parts are averaged in float64.
+A chunk has whole groups, or a part of one group that is longer than a chunk and is cut at multiples of ``chunk_rows``
+from its own first row. So a group's result depends only on the group and on ``chunk_rows``. If a group fits in a chunk,
+its means are, bit for bit, those of a fit in memory; for a longer one the means of its parts are averaged in float64.
 
-The host feeds every pass, so it may ask once per pass whether any group goes on.
+The host feeds every pass anyway, so once per pass it reads whether any group is still active.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Chunk(NamedTuple):
     rows: slice
     groups: slice
     offsets: Tensor
-    """(groups + 1,) int64 on the device, from the chunk's first row."""
+    """(groups + 1,) int64 on the device, counted from the chunk's first row."""
 
 
 def cut(bounds: Sequence[int], chunk_rows: int, device: torch.device) -> list[Chunk]:
@@ -65,14 +65,14 @@ class HostRows:
         self.chunks = cut(bounds, chunk_rows, device)
 
     def read(self, chunks: Iterable[Chunk] | None = None) -> Iterator[tuple[Chunk, Tensor]]:
-        """Every chunk with its rows on the device; they are valid until the next one is asked for."""
+        """Every chunk with its rows on the device, which are valid until the next chunk is read."""
         chunks = self.chunks if chunks is None else list(chunks)
         if self.device.type != "cuda":
             return ((chunk, self.x[chunk.rows].to(self.device)) for chunk in chunks)
         return self._read_ahead(chunks)
 
     def _read_ahead(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Tensor]]:
-        """Two pinned buffers and two on the device: one chunk is copied while the other is computed with."""
+        """Copies one chunk while another is in use, through two pinned buffers and two on the device."""
         longest = max((chunk.rows.stop - chunk.rows.start for chunk in chunks), default=0)
         shape = (2, longest, self.x.shape[1])
         pinned = torch.empty(shape, dtype=self.x.dtype, pin_memory=True)
@@ -102,14 +102,14 @@ class HostRows:
             current.wait_event(copied[i % 2])
             yield chunk, on_device[i % 2, : chunk.rows.stop - chunk.rows.start]
             used[i % 2].record(current)
-        # The buffers go back to the allocator in the order of the current stream, behind the last copy.
+        # The buffers return to the allocator in the order of the current stream, after the last copy.
         current.wait_stream(copies)
 
 
 def fit_stream(x: Tensor, offsets: Tensor, start: Start, settings: LloydSettings, chunk_rows: int) -> Fit:
     """:func:`fit_groups` of rows in host memory, on the device of ``offsets``.
 
-    What is kept there for every row is its label and its distance. Results are on the device.
+    The label and the distance of every row are kept there. Results are on the device.
     """
     rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device)
     centroids = _initial_centroids(rows, offsets, start, settings)
@@ -192,19 +192,19 @@ class Sums:
         self.counts = torch.zeros(n_groups, n_clusters, dtype=torch.int32, device=device)
 
     def add(self, chunk: Chunk, x: Tensor, labels: Tensor) -> None:
-        """Take up the rows of a chunk. A mean times its count is exact in float64, and gives the mean back."""
+        """Add the rows of a chunk. A mean times its count is exact in float64, so dividing restores the mean."""
         means, counts = ops.kmeans_update(x, chunk.offsets, labels[chunk.rows], self.n_clusters)
         n = counts.unsqueeze(2)
         self.totals[chunk.groups] += torch.where(n > 0, means.double() * n, 0.0)
         self.counts[chunk.groups] += counts
 
     def add_all(self, labels: Tensor, chunks: Iterable[Chunk] | None = None) -> None:
-        """Take up chunks read for this alone."""
+        """Add all rows, or those of some chunks, which are read for this purpose."""
         for chunk, x in self.rows.read(chunks):
             self.add(chunk, x, labels)
 
     def renew(self, groups: set[int], labels: Tensor) -> None:
-        """Take up some groups again, with other labels."""
+        """Replace the sums of some groups by those with other labels."""
         chunks = [c for c in self.rows.chunks if not groups.isdisjoint(range(c.groups.start, c.groups.stop))]
         for chunk in chunks:
             self.totals[chunk.groups] = 0
@@ -219,7 +219,7 @@ class Sums:
 
 
 def _rescue(sums: Sums, offsets: Tensor, labels: Tensor, distance: Tensor, active: Tensor) -> None:
-    """Give empty clusters the farthest rows. The groups in which a row moved are read once more."""
+    """Give the farthest rows to empty clusters. The groups in which a row moved are read once more."""
     moved = relocated_labels(offsets, labels, distance, sums.counts, active)
     groups = any_in_groups(moved != labels, offsets).nonzero().flatten().tolist()
     if groups:

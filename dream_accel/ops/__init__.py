@@ -1,7 +1,7 @@
-"""The operators: one file each, holding its schema, checks, fake version and autograd. No arithmetic.
+"""The operators: one file each, with its signature, checks, fake version and autograd. No arithmetic.
 
-They are registered with ``torch.library`` as ``torch.ops.dream_accel.*``; the functions exported here call them. Who
-computes is decided in :mod:`dream_accel.backends`.
+They are registered with ``torch.library`` as ``torch.ops.dream_accel.*``; the functions exported here call them. The
+backend that computes a call is chosen in :mod:`dream_accel.backends`.
 """
 
 from .checks import result_dtype

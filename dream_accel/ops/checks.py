@@ -1,4 +1,4 @@
-"""Checks the operators share. They look at shapes, dtypes and devices alone, so they run before any launch."""
+"""Checks shared by the operators. They read shapes, dtypes and devices but no values, so they wait for nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the two distances share: metrics, checks, the operator's schema and fake version, and its derivative.
+"""Common parts of the two distances: metrics, checks, registration, and the derivative.
 
-Both operators take two lists of L tensors and give, beside the distance of every class, that of every layer, and the
-derivative in the second list. The derivative is computed with the value; a second one is refused.
+Both operators take two lists of L tensors and return the distance of every class, that of every layer, and the
+derivative in the second list, which is computed together with the value. A second derivative is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def register(name: str, check: Callable[[Lists, Lists, bool], None], n_averaged:
     Args:
         name: of the operator, and of the function of a backend that computes it.
         check: refuses lists that do not pair.
-        n_averaged: how many dimensions (behind that of classes) the distance averages over before comparing; the
+        n_averaged: number of dimensions, after that of classes, which the distance averages over before comparing; the
             derivative has the shape of the mean.
     """
 
@@ -55,10 +55,10 @@ def register(name: str, check: Callable[[Lists, Lists, bool], None], n_averaged:
 def differentiable(
     name: str, real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool, with_grads: bool
 ) -> Result:
-    """The operator ``name``, differentiable in ``synthetic`` with the least bookkeeping.
+    """Call the operator ``name`` such that its results are differentiable in ``synthetic``.
 
-    In eager mode an autograd function stands around the operator: the derivative registered with the operator itself,
-    which compiled code needs, walks its lists in Python several times, as long as the kernel takes.
+    In eager mode an autograd function encloses the operator. The derivative registered with the operator itself, which
+    compiled code needs, walks its lists of tensors in Python several times, which takes as long as the kernel.
     """
     op = getattr(torch.ops.dream_accel, name).default
     args = (metric, per_class, with_grads)
@@ -96,12 +96,12 @@ def check_lists(real: Lists, synthetic: Lists, per_class: bool, what: str) -> No
 
 
 def constants(tensors: Lists) -> list[Tensor]:
-    """The tensors without their graphs."""
+    """The tensors, detached from their graphs."""
     return [t.detach() if t.requires_grad else t for t in tensors]
 
 
 class _FirstOrderOnly(torch.autograd.Function):
-    """Scales the stored derivative; refuses to be differentiated, where a wrong zero would pass unseen."""
+    """Scales the stored derivative, and refuses to be differentiated instead of returning a wrong zero."""
 
     @staticmethod
     def forward(ctx: Any, scale: Tensor, n: int, per_class: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -116,7 +116,7 @@ class _FirstOrderOnly(torch.autograd.Function):
 
 
 class _Differentiable(torch.autograd.Function):
-    """An operator, with its two lists and its derivatives taken out of their lists."""
+    """Calls an operator; its two lists and its derivatives are passed as single tensors, as autograd functions need."""
 
     @staticmethod
     def forward(op: Any, n_layers: int, args: tuple[Any, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -134,7 +134,7 @@ class _Differentiable(torch.autograd.Function):
         return None, None, None, *[None] * len(scaled), *scaled
 
 
-# ``apply`` asks for the signature at every call, and working it out anew is slow.
+# ``apply`` reads the signature at every call, and deriving it each time is slow.
 _Differentiable.forward.__signature__ = inspect.signature(_Differentiable.forward)  # type: ignore[attr-defined]
 
 
@@ -158,7 +158,7 @@ def _keep(ctx: Any, synthetic: Lists, grads: Lists, per_class: bool) -> None:
 
 
 def _scaled(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None) -> list[Tensor | None]:
-    """The kept derivatives times those of the distances, (G,) and (G, L), shaped like ``synthetic``."""
+    """The stored derivatives times the upstream ones, (G,) and (G, L), shaped like ``synthetic``."""
     n = ctx.n_layers
     scale = of_layer
     if of_class is not None:
@@ -177,12 +177,12 @@ def _scaled(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None) -> list[
 
 
 def _is_one(scale: Tensor) -> bool:
-    """Whether there is nothing to scale. Asked on the CPU alone, where nothing waits for the answer."""
+    """Whether the factors change nothing. Checked only on the CPU, where reading a value does not synchronise."""
     if type(scale) is not Tensor or not scale.is_cpu:
         return False
     return scale.item() == 1 if scale.numel() == 1 else bool((scale == 1).all())
 
 
 def _as_input(derivative: Tensor, y: Tensor, per_class: bool) -> Tensor:
-    """The derivative in the mean of a batch is that in each of its members."""
+    """The derivative, expanded over the batch where it was computed for the mean of the batch."""
     return derivative if derivative.shape == y.shape else derivative.unsqueeze(int(per_class)).expand_as(y)

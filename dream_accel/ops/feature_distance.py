@@ -2,7 +2,7 @@
 
 The formulas are those of :mod:`dream_accel.ops.gradient_distance`, with ``x`` and ``y`` the means of the real and of
 the synthetic batch. Features of several dimensions are compared like a gradient, with one row per channel; a flat
-feature vector is one row. The mean is taken as the features are read, so it is nowhere stored.
+feature vector is one row. The mean is computed as the features are read and never stored.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def feature_distance(
         metric: of :func:`dream_accel.gradient_distance`.
         per_class: the tensors carry a leading class dimension, and one distance is returned per class.
         return_layers: also return the distance of every layer.
-        return_grads: also return the derivative, tensors shaped like ``synthetic``. All members of a batch have the
-            same, so it is stored once and expanded.
+        return_grads: also return the derivative, tensors shaped like ``synthetic``. It is equal for all members of a
+            batch, so it is stored once and expanded.
 
     Returns:
         As :func:`dream_accel.gradient_distance`.

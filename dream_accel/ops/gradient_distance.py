@@ -132,8 +132,8 @@ def gradient_distance(
 
     Differentiable once in ``synthetic``; ``real`` is taken as a constant, whether or not it requires gradients. The
     formulas are in the module docstring; sums are accumulated in float32 or better (float64 for float64 input).
-    Contiguous and channels_last tensors, also in pairs of one each, are read as they lie, and so are the slices of a
-    larger buffer of classes; tensors laid out otherwise are copied first.
+    Contiguous and channels_last tensors, also in pairs of one each, and slices of a larger buffer of classes are read
+    in place; tensors of other layouts are copied first.
 
     Args:
         real: L gradients, each (*param) or, with ``per_class``, (G, *param); a sequence, or a mapping from names.
@@ -150,8 +150,8 @@ def gradient_distance(
         The distance, a scalar or (G,) with ``per_class``; float64 if any tensor is, else float32. With
         ``return_layers`` or ``return_grads`` a tuple of it and, in this order,
 
-        - the distance of every layer, (L,) or (G, L), which the distance is the sum of; a single one for the
-          ``global_*`` metrics, which know no layers. Differentiable like the distance.
+        - the distance of every layer, (L,) or (G, L), whose sum is the distance; a single one for the ``global_*``
+          metrics, which have no layers. Differentiable like the distance.
         - the derivative, tensors shaped and typed like ``synthetic``, zero for those that do not count; a list, or a
           dict where ``synthetic`` has names.
 
@@ -193,7 +193,7 @@ def check_gradients(real: Lists, synthetic: Lists, per_class: bool) -> None:
 
 
 def _put_back(grads: list[Tensor], kept: list[int], ys: Sequence[Tensor], synthetic: Gradients) -> Any:
-    """The derivatives in the places of their tensors, zeros in the others."""
+    """The derivatives at the positions of their tensors, zeros at the others."""
     by_place = dict(zip(kept, grads, strict=True))
     whole = [by_place[i] if i in by_place else torch.zeros_like(y) for i, y in enumerate(ys)]
     return dict(zip(synthetic, whole, strict=True)) if isinstance(synthetic, Mapping) else whole

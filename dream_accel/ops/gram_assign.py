@@ -1,4 +1,4 @@
-"""Assignment of every row to the nearest centroid of its group, both known by their products alone."""
+"""Assignment of every row to the nearest centroid of its group, computed from inner products."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor
     Args:
         products: (G, K, W) float32; column ``i`` belongs to the i-th row of the group.
         norms: (G, K) float32.
-        offsets: (G+1,) int64; no group may have more than W rows, which the operator does not look at.
+        offsets: (G+1,) int64; no group may have more than W rows, which is not checked.
         active: (G,) bool; rows of inactive groups keep ``labels``.
         labels: (N,) int32.
 

@@ -1,4 +1,4 @@
-"""Products of the rows of every group: Gram matrices, and centroids in their terms."""
+"""Products of the rows of every group: Gram matrices, and products of centroids with rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, cen
         x: (N, D) float32.
         offsets: (G+1,) int64, of ``x``.
         centre: (G, D) float32, m.
-        width: columns of the result; at least the rows of ``x`` in any group, which the operator does not look at.
+        width: columns of the result; at least the rows of ``x`` in any group, which is not checked.
 
     Returns:
         (R, width) float32; 0 beyond the rows of the group.

@@ -59,7 +59,7 @@ def kmeans_assign(
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
         offsets: (G+1,) int64; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Must start at 0, never fall
-            and end at N (:class:`dream_accel.BatchedKMeans` checks this; the operator does not look at the values).
+            and end at N. :class:`dream_accel.BatchedKMeans` checks this; the operator does not read the values.
         centroids: (G, K, D) float32.
         active: (G,) bool; rows of inactive groups keep the given ``labels`` and ``distance``. Default: all active.
         labels: (N,) int32, needed beside ``active``.

@@ -1,4 +1,4 @@
-"""Lloyd's iteration of every group."""
+"""Lloyd's iteration of every group, as one operator."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def kmeans_iterate(
     precision: str = "fp32",
     empty: str = "farthest",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Assign and update in turn, every group until its labels stay as they are: Lloyd (1982).
+    """Assign and update in turn, every group until its labels no longer change: Lloyd (1982).
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
         offsets: (G+1,) int64; where each group begins and where the last one ends.
-        centroids: (G, K, D) float32 to begin with.
+        centroids: (G, K, D) float32, where the iteration starts.
         max_iter: updates at most, at least 0.
         tolerance: (G,) float32; a group also stops once the squared shift of all its centroids is at most this.
         precision: of the products that decide labels while iterating: ``"fp32"``, ``"tf32"`` or ``"bf16"``. CPUs always
             use fp32.
-        empty: what an empty cluster does: ``"farthest"`` or ``"keep"``.
+        empty: policy for empty clusters, ``"farthest"`` or ``"keep"``; see :func:`kmeans_update`.
 
     Returns:
         labels (N,) int32 at fp32, the centroids (G, K, D) float32 they are nearest to, and how many updates every group

@@ -1,4 +1,4 @@
-"""Means of the clusters of every group."""
+"""Means of the members of every cluster."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def kmeans_update(
     An empty cluster follows ``empty``. ``"keep"``: it keeps its previous centroid (NaN, that is dead, without one).
     ``"farthest"``: the e-th empty cluster of a group takes the row with the e-th largest ``distance`` as its only
     member, and that row leaves its cluster; rows at distance 0 and the member nearest each centroid never move, so no
-    other cluster runs empty. Where such rows run out, ``"keep"`` applies.
+    other cluster runs empty. Where there are not enough such rows, ``"keep"`` applies.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.
@@ -73,8 +73,8 @@ def kmeans_update(
         labels: (N,) int32 within the group; a row labelled outside 0..K-1 belongs to no cluster.
         n_clusters: K, at least 1.
         distance: (N,) float32 from the assignment, for ``empty="farthest"``. Default: the distances to ``previous`` are
-            computed, in the groups that have an empty cluster alone.
-        previous: (G, K, D) float32; what empty clusters and inactive groups keep.
+            computed, only in the groups that have an empty cluster.
+        previous: (G, K, D) float32; the centroids that empty clusters and inactive groups keep.
         active: (G,) bool; inactive groups keep ``previous``. Default: all active.
         empty: ``"farthest"`` or ``"keep"``.
 

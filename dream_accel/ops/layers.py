@@ -1,4 +1,4 @@
-"""Which gradients a distance counts: by the number of their dimensions, or by name."""
+"""Selection of the gradients that a distance compares, by number of dimensions or by name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Layers = str | Sequence[str]
 
 
 def select_layers(gradients: Gradients, layers: Layers, per_class: bool = False) -> list[int]:
-    """Positions of the gradients that count.
+    """Positions of the selected gradients.
 
     Args:
-        gradients: tensors, or tensors by name; (G, *param) with ``per_class``. Parameters do as well.
+        gradients: tensors, or tensors by name; (G, *param) with ``per_class``. Parameters may be passed instead.
         layers: ``"conv"`` the 4-d ones, ``"weights"`` all but 1-d, ``"all"``, or a list of names, for which
             ``gradients`` must be a mapping.
         per_class: the tensors carry a leading class dimension.

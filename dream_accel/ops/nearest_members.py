@@ -1,4 +1,4 @@
-"""The real rows that stand for each cluster."""
+"""Selection of the rows nearest each centroid, as representatives of its cluster."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     """Pick the ``n`` members nearest each centroid, all distinct.
 
     Members of a cluster are ranked by (squared distance to its centroid, row). A cluster with fewer than ``n`` members
-    leaves free slots; in slot order they take the unpicked rows of the group, ranked by (squared distance to their own
-    centroid, row). So no row is picked twice, and every slot is filled whenever the group has ``K * n`` rows.
+    leaves slots free; in slot order they are filled with the unpicked rows of the group, ranked by (squared distance to
+    their own centroid, row). No row is picked twice, and every slot is filled whenever the group has ``K * n`` rows.
 
     Args:
         x: (N, D) float32, float16 or bfloat16; the rows of all groups one after another.

@@ -40,7 +40,7 @@ _SCHEMA_TYPES: dict[Any, str] = {
     bool: "bool",
     str: "str",
 }
-"""How a schema spells the types of parameters and results.
+"""Names in a schema of the types of parameters and results.
 
 A table of its own, because the types that ``torch.library.infer_schema`` takes depend on the version of PyTorch.
 """

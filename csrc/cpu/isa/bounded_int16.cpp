@@ -1,5 +1,5 @@
-// Assignments that remember, with 16-bit integers: rows are rounded once, and compared with those columns alone that
-// may hold another label for them.
+// Assignments with bounds, in 16-bit integers: rows are rounded once, and compared only with the columns that may hold
+// a nearer centroid.
 #include <type_traits>
 
 #include "int16.h"
@@ -8,7 +8,7 @@ namespace dream_accel {
 namespace DREAM_ISA {
 namespace {
 
-// A record: how large the row is, how far its integers are off, the step of every DEPTH features, and their integers.
+// A record: squared norm of the row, squared error of its integers, the step of every DEPTH features, and the integers.
 constexpr int64_t SIZE = 0, ERROR = 1, STEPS = 2;  // both squared
 
 DREAM_INLINE int64_t head_floats(int64_t D) { return round_up(STEPS + (D + DEPTH - 1) / DEPTH, W); }
@@ -48,7 +48,7 @@ struct RecordedRows {
     }
 };
 
-// What the columns looked at say of a row.
+// Result of comparing a row with some columns.
 struct Contest {
     Nearest nearest = {__builtin_inff(), NOT_COMPUTED, NOBODY};
     float second = __builtin_inff();  // the lowest score but one
@@ -62,7 +62,7 @@ DREAM_INLINE float lowest_lane(vf v) {
     return reduce_lanes(v, [](vf a, vf b) { return b < a ? b : a; })[0];
 }
 
-// Takes up n_columns scores of a row from column first on.
+// Compares n_columns scores of a row, from column first on.
 template <class T>
 void enter(
     const BoundedTile& tile, const T* x, const float* scores, int64_t first, int64_t n_columns, float margin,
@@ -106,7 +106,7 @@ void settle(
     const float rest = all ? __builtin_inff() : others_after(bounds.others, tile.moved[n_columns]);
     const float lowest = root_below(size + nearest.score - error);
     if (!all && tile.column[label] >= n_columns) {
-        // The own centroid was not looked at, and need not be where all that were are farther.
+        // The own centroid was not compared; it need not be where all that were compared are farther.
         if (lowest > bounds.own) {
             bounds.others = lower(rest, lowest);
             return;

@@ -72,8 +72,8 @@ const Kernels& kernels();
 // The table for assignments of this size.
 const Kernels& kernels_for_assign(int64_t K, int64_t D);
 
-// Rows of one group to compare with the columns that may hold another label for them. What is OUT lies at the row's
-// place in the group.
+// Rows of one group to compare with the columns that may hold a nearer centroid. Outputs are indexed by a row's
+// position in the group.
 struct BoundedTile {
     // x is the group's first row; labels (IN and OUT) are the group's; the panels begin with n_packed columns; there
     // are no distances.
@@ -84,11 +84,11 @@ struct BoundedTile {
     int64_t n_packed;         // at least what any row needs
     const int32_t* order;     // IN (K,) the centroid of every column
     const int32_t* column;    // IN (K,) the column of every centroid
-    const float* moved;       // IN (K,) by column, falling: at most how far its centroid moved, -inf where it is dead
+    const float* moved;       // IN (K,) by column, falling: bound on how far its centroid moved, -inf where dead
     Bounds* bounds;           // IN and OUT; IN: own of the centroids as they are, others of those before they moved
 };
 
-// What assignments need that remember from one iteration to the next what they found of every row.
+// Functions of assignments that keep bounds for every row from one iteration to the next.
 struct BoundedKernels {
     // A row's record: the row relative to centre, in the form in which it is multiplied.
     int64_t (*record_floats)(int64_t D);
@@ -98,10 +98,10 @@ struct BoundedKernels {
     void (*compare_tile)(const BoundedTile& tile);
 };
 
-// Those that go with kernels_for_assign(K, D), or null.
+// The functions that belong to kernels_for_assign(K, D), or null.
 const BoundedKernels* bounded_kernels(int64_t K, int64_t D);
 
-// Products in float, where an instruction set assigns by rounded ones: those of the next slower set.
+// Products in float; for an instruction set whose assignments round, those of the next slower set.
 struct FloatProducts {
     const Kernels& table;  // what packs, and says how
 

@@ -34,8 +34,8 @@ static float finite_distance(const AssignTile& tile, const T* x, int64_t label) 
     return distance == distance ? distance : __builtin_inff();
 }
 
-// Takes the candidate where it is nearer, or lower and as near. Most rows have one candidate, and their distance need
-// not be known.
+// Chooses the candidate if it is nearer, or equally near with a lower index. Most rows have a single candidate, whose
+// distance is not computed.
 template <class T>
 static void consider(const AssignTile& tile, const T* x, int64_t candidate, Nearest& nearest) {
     float distance = NOT_COMPUTED;
@@ -51,7 +51,7 @@ static void consider(const AssignTile& tile, const T* x, int64_t candidate, Near
     nearest.label = static_cast<int32_t>(candidate);
 }
 
-// Takes up n_columns scores of a row, the first of which belongs to centroid first.
+// Compares n_columns scores of a row, the first of which belongs to centroid first.
 template <class T>
 static void take_up(
     const AssignTile& tile, const T* x, const float* scores, int64_t first, int64_t n_columns, float margin,
