@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import dream_accel as da
 from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
-from dream_accel.engine import loop
+from dream_accel.engine import checkpoint
 from dream_accel.engine.assembly import assemble
 from dream_accel.engine.checkpoint import Checkpoint
 from dream_accel.engine.loop import distill
@@ -518,7 +518,7 @@ class TestCheckpoint:
         assert self.run(path, eval_epochs=7, eval_networks=9, eval_batch=3).recipe.eval_epochs == 7
 
     def test_it_is_written_while_the_run_goes_on(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
         path = tmp_path / "checkpoint.safetensors"
         counts = []
 

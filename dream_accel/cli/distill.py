@@ -29,8 +29,6 @@ from .output import (
     write_evaluations,
 )
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
-
 
 @with_recipe
 def distill(
@@ -60,6 +58,7 @@ def distill(
     Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
     distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps completed iterations.
     """
+    from ..engine.checkpoint import CHECKPOINT_FILE
     from ..engine.loop import distill as run
     from ..engine.splits import load_split
     from ..evaluation import BASELINES, compare

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from ..results import Progress
 from ..runtime.files import write_bytes
 
 FORMAT = "dream_accel.checkpoint/1"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""Name of the checkpoint in a run's folder."""
+CHECKPOINT_SECONDS = 60.0
+"""Minimum time between two automatic checkpoints, seconds."""
 FREE_TO_CHANGE = ("iterations", "graphs", "eval_epochs", "eval_batch", "eval_networks")
 """Settings that a continued run may change, since completed iterations do not depend on them."""
 
@@ -86,3 +92,46 @@ class Checkpoint:
                     "continue it with its own settings, or write to another folder"
                 )
         return cls(pixels, velocity, history, theirs.get("class_gradients", "auto"))
+
+
+class CheckpointFile:
+    """The checkpoint file of a run: read when the run begins, written every :data:`CHECKPOINT_SECONDS` and at its end.
+
+    Args:
+        path: the file; None for a run that keeps none, which makes every method do nothing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self._path = None if path is None else Path(path)
+        self._written = time.perf_counter()
+
+    def load(self, recipe: Recipe, shape: tuple[int, ...]) -> Checkpoint | None:
+        """The state to continue from; None for a new run.
+
+        Args:
+            recipe: the settings of the run.
+            shape: (C, IPC, channels, H, W), that of its pixels.
+
+        Raises:
+            DreamAccelError: the file is damaged, or its run had other settings or another data set.
+        """
+        if self._path is None or not self._path.exists():
+            return None
+        state = Checkpoint.load(self._path, recipe)
+        if tuple(state.pixels.shape) != shape:
+            raise DreamAccelError(
+                f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set asks for {shape}: "
+                "continue the run on its own data set"
+            )
+        return state
+
+    def save(self, state: Checkpoint, recipe: Recipe) -> None:
+        """Write the state."""
+        if self._path is not None:
+            state.save(self._path, recipe)
+            self._written = time.perf_counter()
+
+    def save_when_due(self, state: Checkpoint, recipe: Recipe) -> None:
+        """Write the state if the last one is older than :data:`CHECKPOINT_SECONDS`."""
+        if time.perf_counter() - self._written > CHECKPOINT_SECONDS:
+            self.save(state, recipe)

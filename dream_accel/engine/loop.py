@@ -6,23 +6,18 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data import DataSplit
-from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
 from ..runtime.devices import find_device
 from ..synthetic import SyntheticSet
 from .assembly import assemble
-from .checkpoint import Checkpoint
+from .checkpoint import CheckpointFile
 from .splits import load_split
-
-CHECKPOINT_SECONDS = 60.0
-"""Minimum time between two automatic checkpoints, seconds."""
 
 
 class Run:
@@ -44,20 +39,11 @@ class Run:
 
     def __init__(self, recipe: Recipe, split: DataSplit, checkpoint: str | os.PathLike[str] | None = None) -> None:
         self.recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
-        self._path = None if checkpoint is None else Path(checkpoint)
-        state = None
-        if self._path is not None and self._path.exists():
-            state = Checkpoint.load(self._path, self.recipe)
-            expected = (split.train.n_classes, recipe.ipc, *split.train.shape)
-            if tuple(state.pixels.shape) != expected:
-                raise DreamAccelError(
-                    f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set asks for "
-                    f"{expected}: continue the run on its own data set"
-                )
+        self._checkpoint = CheckpointFile(checkpoint)
+        state = self._checkpoint.load(self.recipe, (split.train.n_classes, recipe.ipc, *split.train.shape))
         self._distiller = assemble(self.recipe, split, state)
         self.recipe = self._distiller.recipe
         self._state = self._distiller.state() if state is None else state
-        self._saved = time.perf_counter()
 
     @property
     def history(self) -> tuple[Progress, ...]:
@@ -93,15 +79,12 @@ class Run:
             seconds=seconds + (history[-1].seconds if history else 0.0),
         )
         self._state = self._distiller.state((*history, line))
-        if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
-            self.save()
+        self._checkpoint.save_when_due(self._state, self.recipe)
         return line
 
     def save(self) -> None:
         """Write the checkpoint, if the run has a checkpoint file."""
-        if self._path is not None:
-            self._state.save(self._path, self.recipe)
-            self._saved = time.perf_counter()
+        self._checkpoint.save(self._state, self.recipe)
 
 
 def distill(
