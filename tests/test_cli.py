@@ -478,7 +478,7 @@ class TestRefusals:
         assert "no image carries the label of classes 1, 3" in message
 
     def test_training_and_test_images_of_different_size(self, run):
-        assert "--size" in self.refuse_npz(run, x_test=pictures(12, 3, 1, 9)[0])
+        assert "both must have one shape" in self.refuse_npz(run, x_test=pictures(12, 3, 1, 9)[0])
 
     def test_pictures_of_mixed_size(self, run, tmp_path):
         for name in ("ant", "bee"):
