@@ -66,7 +66,9 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
             ("K-Means-selected real images", {"init": "kmeans", "factor": 1, "iterations": 0}),
         ]
     if baselines == "all":
-        variants += [("distilled, random sampling from random initialisation", {"init": "random", "strategy": "random"})]
+        variants += [
+            ("distilled, random sampling from random initialisation", {"init": "random", "strategy": "random"})
+        ]
 
     results = []
     for name, changes in variants:
