@@ -51,7 +51,7 @@ class Run:
             expected = (split.train.n_classes, recipe.ipc, *split.train.shape)
             if tuple(state.pixels.shape) != expected:
                 raise DreamAccelError(
-                    f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set needs "
+                    f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set asks for "
                     f"{expected}: continue the run on its own data set"
                 )
         self._distiller = assemble(self.recipe, split, state)
