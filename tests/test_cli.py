@@ -202,12 +202,12 @@ class TestInterruption:
             patch.setattr(Distiller, "outer_iteration", interrupted)
             found = run("distill", "--dataset", small, *TINY, "--out", "out")
         assert found.code == 0
-        assert "the result of the iterations completed is kept; `--out out --resume` continues" in found.out
+        assert "the result of the completed iterations is kept; `--out out --resume` continues" in found.out
         assert "test accuracy" not in found.out
         half = da.load("out")
         assert half.interrupted
         assert len(half.history) == 1
-        assert "Ended by hand after 1 of 2" in Path("out/report.html").read_text(encoding="utf-8")
+        assert "Interrupted after 1 of 2" in Path("out/report.html").read_text(encoding="utf-8")
 
         again = run("distill", "--dataset", small, *TINY, "--out", "out", "--resume", "--no-evaluate")
         assert again.code == 0
@@ -270,7 +270,7 @@ class TestOutputFolder:
     def test_a_file_in_its_place_is_refused(self, run, small, command):
         Path("file").write_text("mine")
         assert run(command, "--dataset", small, *TINY, "--out", "file").refusal == "--out file is a file: name a folder"
-        assert "file/below cannot be made" in run(command, "--dataset", small, *TINY, "--out", "file/below").refusal
+        assert "file/below cannot be created" in run(command, "--dataset", small, *TINY, "--out", "file/below").refusal
         assert Path("file").read_text() == "mine"
 
 

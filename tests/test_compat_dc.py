@@ -111,8 +111,8 @@ class TestGetImages:
 
     def test_more_than_a_class_has_is_refused_or_clipped(self):
         draw = get_images()
-        assert refused(draw, 1, 26) == "26 images asked of class 1, which has 25: ask for 1 to that many"
-        assert refused(draw, None, 99) == "99 images asked of 98: ask for 1 to that many"
+        assert refused(draw, 1, 26) == "26 images requested from class 1, which has 25: request 1 to 25"
+        assert refused(draw, None, 99) == "99 images requested from 98: request 1 to 98"
         clipped = get_images(clip=True)
         assert sorted(classes_of(clipped(1, 26))) == (LABELS == 1).nonzero().flatten().tolist()
         assert len(clipped(None, 99)[0]) == 98
@@ -124,7 +124,7 @@ class TestGetImages:
     def test_more_representatives_than_there_are_is_refused(self):
         draw = get_images()
         draw.update(network())
-        assert "9 representatives asked of class 0, which has 8" in refused(draw, 0, 9, True)
+        assert "9 representatives requested from class 0, which has 8" in refused(draw, 0, 9, True)
 
     def test_images_that_do_not_match_labels_are_refused(self):
         message = refused(GetImages, IMAGES, LABELS[:-1], 8)

@@ -257,5 +257,5 @@ class TestNewStrategy:
 
     def test_more_than_the_class_has_is_refused(self):
         strategy = NEW_Strategy(self.IMAGES, self.embed)
-        assert "301 clusters of 1 images asked of a class that has 300" in refused(strategy.query, 301)
+        assert "301 clusters of 1 images requested from a class that has 300" in refused(strategy.query, 301)
         assert "150 clusters of 3" in refused(strategy.query_match, 150, 3)

@@ -190,7 +190,7 @@ class TestRefusing:
             (pixels()[0], classes(), "images of shape (1, 8, 8)"),
             (pixels() * torch.nan, classes(), "NaN or Inf pixels"),
             (pixels(), classes() - 1, "the label -1"),
-            (pixels(), classes().clamp(min=1), "0 to 4 of a class: every class must have equally many"),
+            (pixels(), classes().clamp(min=1), "0 to 4 of a class: every class must have the same number"),
         ],
     )
     def test_damaged_contents_are_refused(self, tmp_path, images, labels, words):

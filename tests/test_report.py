@@ -96,17 +96,17 @@ class TestPage:
         assert "2 networks each, 30 epochs" in page.text
         for setting in ("pixel_lr\n0.005", "clusters\n128", f"torch\n{torch.__version__}"):
             assert setting in page.text
-        assert "Ended by hand" not in page.text
+        assert "Interrupted" not in page.text
         preview = base64.b64decode(page.links[-1].partition(",")[2])
         assert preview == (tmp_path / "preview.png").read_bytes()
 
     def test_says_that_a_run_was_interrupted(self, tmp_path):
-        assert "Ended by hand after 3 of 9 iterations" in self.page(tmp_path, a_result(interrupted=True)).text
+        assert "Interrupted after 3 of 9 iterations" in self.page(tmp_path, a_result(interrupted=True)).text
 
     def test_without_history_and_accuracies_has_neither(self, tmp_path):
         page = self.page(tmp_path, a_result(history=[], interrupted=True))
-        assert "Ended by hand after 0 of 9" in page.text
-        assert "Course of the run" not in page.text
+        assert "Interrupted after 0 of 9" in page.text
+        assert "Progress" not in page.text
         assert "Test accuracy" not in page.text
         assert len(page.links) == 1
 

@@ -25,12 +25,18 @@ BENCHMARKS = {
 """Every benchmark that has only the common options, with its help. The module of that name in :mod:`dream_accel.bench`
 defines ``run(device, quick) -> Iterable[Measurement]`` and is imported when its command is called."""
 
-Out = Annotated[Path, option(help="CSV file to write; a table (.md) and a figure (.png) go beside it.", panel=OUTPUT)]
+Out = Annotated[
+    Path, option(help="CSV file to write; a table (.md) and a figure (.png) are written beside it.", panel=OUTPUT)
+]
 
 
 DataOf = Annotated[
     str | None,
-    option("--data-dir", help="Folder of the data set; made-up images like it where it is not found.", panel=DATA),
+    option(
+        "--data-dir",
+        help="Folder of the data set; made-up images of the same shape replace one that is not found.",
+        panel=DATA,
+    ),
 ]
 
 
@@ -95,25 +101,26 @@ def outer(out: Out, device: Device = "auto", data_dir: DataOf = None, quick: Qui
 def accuracy(
     settings: dict[str, Any],
     out: Annotated[
-        Path, option(help="CSV file of the curve; table (.md), figure (.png) and runs go beside it.", panel=OUTPUT)
+        Path,
+        option(help="CSV file of the curve; table (.md), figure (.png) and runs are written beside it.", panel=OUTPUT),
     ],
     at: Annotated[
         str, option(help="Outer iterations at which networks are trained and tested.", panel=EVALUATION)
     ] = "0,1,2,4,8",
-    seeds: Annotated[int, option(help="How many seeds, counted from 0; at least 1.", panel=EVALUATION)] = 3,
+    seeds: Annotated[int, option(help="Number of seeds, counted from 0; at least 1.", panel=EVALUATION)] = 3,
     arms: Annotated[
         str, option(help="Arms to compare: random, kmeans-init, dream.", panel=EVALUATION)
     ] = "random,kmeans-init,dream",
     holdout: Annotated[
         int,
         option(
-            help="Test on so many training images held out, to choose settings.",
+            help="Test on this many held-out training images, to choose settings.",
             panel=EVALUATION,
             default="the test set",
         ),
     ] = 0,
     seconds: Annotated[
-        float, option(help="Stop and save after so long; the same command continues.", panel=OUTPUT)
+        float, option(help="Stop and save after this many seconds; the same command continues.", panel=OUTPUT)
     ] = 1e9,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -136,14 +143,14 @@ def accuracy(
     complete = run(plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds)
     if out.exists():
         print(curve.publish(out))
-    print("complete" if complete else "time is over: the same command continues")
+    print("complete" if complete else "the time limit is reached: the same command continues")
 
 
 def _integers(flag: str, words: str) -> list[int]:
     try:
         return [int(word) for word in words.split(",")]
     except ValueError:
-        raise DreamAccelError(f"{flag} {words}: give whole numbers, set apart by commas") from None
+        raise DreamAccelError(f"{flag} {words}: give whole numbers, separated by commas") from None
 
 
 @app.command()

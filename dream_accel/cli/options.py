@@ -44,19 +44,21 @@ DataDir = Annotated[
         default="the environment variable DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data",
     ),
 ]
-Download = Annotated[bool, option("--download", help="Fetch a named data set that is not there.", panel=DATA)]
+Download = Annotated[bool, option("--download", help="Download a named data set that is not found.", panel=DATA)]
 
 OutFolder = Annotated[Path | None, option(help="Folder to write.", panel=OUTPUT, default="a new one under runs/")]
 Overwrite = Annotated[bool, option("--overwrite", help="Write into a folder that is not empty.", panel=OUTPUT)]
-Quick = Annotated[bool, option("--quick", help="A small form of the command, to see that it runs.", panel=OUTPUT)]
+Quick = Annotated[bool, option("--quick", help="A small form of the command, to check that it runs.", panel=OUTPUT)]
 
 Dataset = Annotated[
     str | None,
-    option(help="Data set a foreign result was made from; its files do not say.", panel=DATA, default=THE_RUNS),
+    option(
+        help="Data set that a foreign result was made from, which its files do not store.", panel=DATA, default=THE_RUNS
+    ),
 ]
 Factor = Annotated[
     int | None,
-    option(help="Multi-formation factor of an IDC file, which does not say it.", panel=DATA, default=THE_RUNS),
+    option(help="Multi-formation factor of an IDC file, which does not store it.", panel=DATA, default=THE_RUNS),
 ]
 Experiment = Annotated[int, option(help="Experiment to read from a DC file.", panel=DATA)]
 Mean = Annotated[

@@ -47,7 +47,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DreamAccelError(f"{folder} cannot be made ({error.strerror}): name another folder with --out") from None
+        raise DreamAccelError(
+            f"{folder} cannot be created ({error.strerror}): name another folder with --out"
+        ) from None
 
 
 def print_data(split: Any, device: Any) -> None:
@@ -63,7 +65,7 @@ def print_data(split: Any, device: Any) -> None:
 def print_progress(result: Any, folder: Path) -> None:
     """Print the progress and the speed of a run, and how to continue it if it was interrupted."""
     if result.interrupted:
-        print(f"interrupted: the result of the iterations completed is kept; `--out {folder} --resume` continues")
+        print(f"interrupted: the result of the completed iterations is kept; `--out {folder} --resume` continues")
     if result.history:
         last = result.history[-1]
         print(

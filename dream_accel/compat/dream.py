@@ -81,8 +81,8 @@ class NEW_Strategy:  # noqa: N801 (the name in the code base)
     def _query(self, n: int, per_cluster: int, chunk_size: int) -> Tensor:
         if n < 1 or per_cluster < 1 or n * per_cluster > len(self.images):
             raise DreamAccelError(
-                f"{n} clusters of {per_cluster} images asked of a class that has {len(self.images)}: ask for 1 to that "
-                "many"
+                f"{n} clusters of {per_cluster} images requested from a class that has {len(self.images)}: request at "
+                "least 1 of each, and at most that many images"
             )
         rows = torch.arange(len(self.images), device=self.images.device)
         x = embed_rows(self.images, rows, self.net, self.normalize, chunk_size)

@@ -157,7 +157,7 @@ class MultiKMeans:
         """Labels of X (n_kmeans, n_samples, n_features); sets ``centroids``."""
         if self.n_clusters > X.shape[1] and not self.as_published:
             raise DreamAccelError(
-                f"n_clusters is {self.n_clusters} and there are {X.shape[1]} rows: ask for at most that many"
+                f"n_clusters is {self.n_clusters} and there are {X.shape[1]} rows: request at most that many"
             )
         began = time.perf_counter()
         # The global generator stays untouched where the fit makes no random decision.

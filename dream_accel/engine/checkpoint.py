@@ -82,7 +82,9 @@ class Checkpoint:
             theirs = json.loads(header["recipe"])
             history = tuple(Progress(**line) for line in json.loads(header["history"]))
         except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise DreamAccelError(f"{path} cannot be read as a checkpoint ({error}): remove it to begin anew") from None
+            raise DreamAccelError(
+                f"{path} cannot be read as a checkpoint ({error}): remove it to start again"
+            ) from None
         for setting in fields(Recipe):
             key, ours = setting.name, getattr(recipe, setting.name)
             found = theirs.get(key, setting.default)

@@ -35,7 +35,9 @@ def recognise(value: Any, path: Path, experiment: int) -> Foreign | None:
         return None
     pairs = value["data"]
     if not 0 <= experiment < len(pairs):
-        raise DreamAccelError(f"experiment is {experiment} and {path} holds {len(pairs)}: choose 0 to that many - 1")
+        raise DreamAccelError(
+            f"experiment is {experiment} and {path} holds {len(pairs)}, counted from 0: choose one of them"
+        )
     pair = pairs[experiment]
     if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
         return None

@@ -56,7 +56,7 @@ class Foreign:
         soft = labels.dim() == 2 and labels.shape[1] > 1
         labels = labels.float() if soft else labels.flatten().round().long()
         if not soft and int(labels.min()) < 0:
-            raise DreamAccelError(f"{source} holds the label {int(labels.min())}: classes are 0 and up")
+            raise DreamAccelError(f"{source} holds the label {int(labels.min())}: classes are numbered from 0")
         return replace(self, images=images, labels=labels)
 
     def pixels(self, normalization: Normalization | None) -> Tensor:
@@ -99,7 +99,7 @@ class Foreign:
         if not equal:
             raise DreamAccelError(
                 f"{source} holds {n} images of {n_classes} classes, {int(counts.min())} to {int(counts.max())} of a "
-                "class: every class must have equally many"
+                "class: every class must have the same number"
             )
         rows = order.view(n_classes, -1)
         if self.labels.dim() == 2:

@@ -36,4 +36,4 @@ def write(result: Result, path: Path) -> str:
     """
     save_tensors([result.images.cpu().clone(), result.labels.cpu().clone()], path)
     lost = "" if result.synthetic.soft_labels is None else "; soft labels are left out"
-    return f"{len(result.images)} images with factor {result.synthetic.factor}, which the file does not say{lost}"
+    return f"{len(result.images)} images with factor {result.synthetic.factor}, which the file does not store{lost}"

@@ -80,7 +80,7 @@ def _load_foreign(
     if found.packed and factor is None:
         raise DreamAccelError(
             f"{path} does not say whether its images are packed: pass factor=1 (--factor 1) for whole images, or the "
-            "factor the program was run with, 2 as a rule"
+            "factor the program was run with, usually 2"
         )
     constants = normalization or DC_CONSTANTS.get(dataset)
     if found.normalised and constants is None:

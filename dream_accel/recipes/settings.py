@@ -74,7 +74,7 @@ class Recipe:
     per_cluster: int = _setting(1, "sampling", "real images per sub-cluster and step (n)", least=1)
     interval: int = _setting(10, "sampling", "inner steps between two clusterings (I)", least=1)
     kmeans_iterations: int = _setting(100, "sampling", "K-Means iterations at most", least=1)
-    init: str = _setting("kmeans", "sampling", "first synthetic images", names=INITS, kind="initialisation")
+    init: str = _setting("kmeans", "sampling", "initial synthetic images", names=INITS, kind="initialisation")
 
     iterations: int = _setting(2000, "matching", "outer iterations, each with a fresh network (T)", least=0)
     inner_steps: int = _setting(100, "matching", "matching steps per outer iteration (M)", least=1)

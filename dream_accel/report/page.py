@@ -63,12 +63,12 @@ def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if result.interrupted:
         completed = done.iteration if done else 0
-        parts.append(f'<p class="note">Ended by hand after {completed} of {recipe.iterations} iterations.</p>')
+        parts.append(f'<p class="note">Interrupted after {completed} of {recipe.iterations} iterations.</p>')
     if rows:
         parts += ["<h2>Test accuracy</h2>", _accuracy_table(rows)]
     if done is not None:
         parts += [
-            "<h2>Course of the run</h2>",
+            "<h2>Progress</h2>",
             f"<p>{done.iteration} outer iterations, {done.step} matching steps, {done.seconds:.0f} seconds.</p>",
             _image(render_curves(result.history), "curves"),
         ]

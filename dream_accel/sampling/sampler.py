@@ -203,7 +203,7 @@ class RepresentativeSampler:
             n = size
         if not 0 < n <= size:
             what = "representatives" if representative else "images"
-            raise DreamAccelError(f"{n} {what} asked of class {c}, which has {size}: ask for 1 to that many")
+            raise DreamAccelError(f"{n} {what} requested from class {c}, which has {size}: request 1 to {size}")
         if representative:
             picks = self._picked()[c, :size]
             picks = picks if n == size else picks[self._first_shuffled(size, n, self._draws[c])]
@@ -224,7 +224,7 @@ class RepresentativeSampler:
             DreamAccelError: ``n`` is below 1 or above the number of images.
         """
         if not 0 < n <= len(self._order):
-            raise DreamAccelError(f"{n} images asked of {len(self._order)}: ask for 1 to that many")
+            raise DreamAccelError(f"{n} images requested from {len(self._order)}: request 1 to {len(self._order)}")
         rows = self._first_shuffled(len(self._order), n, self._mixed_draw)
         labels = torch.searchsorted(self._offsets, rows, right=True) - 1
         return to_float(self.images[self._order[rows]]), labels
