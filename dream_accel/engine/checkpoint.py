@@ -122,7 +122,7 @@ class CheckpointFile:
         state = Checkpoint.load(self._path, recipe)
         if tuple(state.pixels.shape) != shape:
             raise DreamAccelError(
-                f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set asks for {shape}: "
+                f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set needs {shape}: "
                 "continue the run on its own data set"
             )
         return state
