@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+pytest.importorskip("triton", reason="the tile sizes come with the kernels")
 from dream_accel.bench.gpu_model import changes, devices, kmeans, known_device, launches, predict, step, tables, traced
 from dream_accel.bench.gpu_model.work import Kernel, seconds, total
 
