@@ -1,0 +1,220 @@
+"""The work of the parts of an outer iteration, traced from the engine's own functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dream_accel.backends.iteration import iterate
+from dream_accel.clustering import finite_rows
+from dream_accel.data import Normalization
+from dream_accel.engine.assembly import build_matching, build_trainer
+from dream_accel.engine.compute import Compute
+from dream_accel.matching.pixels import PixelSGD
+from dream_accel.networks import make_network
+from dream_accel.networks.features import embed_rows, images_at_a_time
+from dream_accel.recipes import RECIPES, Recipe, recipe
+from dream_accel.sampling.classes import fill_picks
+from dream_accel.sampling.strategies import find_strategy
+
+from ..matching_problem import COMMON, PROBLEMS, SHAPES
+from . import kmeans
+from .devices import Device
+from .kmeans import Rows
+from .traced import Op, traced
+from .work import Kernel
+
+MOVING = 25
+"""Iterations of a refresh until every group is at its fixpoint. An assumption: it depends on the features."""
+PRECISION = "tf32"
+"""Of the iterations of a refresh: the default of BatchedKMeans on a GPU, where a trace without one sees fp32."""
+FILLS = 2
+"""Kernels that every replay of a graph launches for each generator registered with it, the default one included."""
+
+Work = list[tuple[float, list[Kernel]]]
+"""Kernels one after another, and how many times."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A distillation; the default is that of the benchmarks on CUDA."""
+
+    recipe: Recipe
+    image: tuple[int, int, int]
+    classes: int
+    images: int
+    way: str = field(compare=False)
+    """Of the class gradients; not compared, since all but the matching is the same."""
+
+
+def make_problem(**changes: Any) -> Problem:
+    """The problem of ``bench step`` on CUDA with other settings of the recipe, image shape, classes or images.
+
+    ``problem_recipe`` replaces all settings by those of a recipe.
+    """
+    settings: dict[str, Any] = {**COMMON, **PROBLEMS["cuda"]}
+    dataset = settings.pop("dataset")
+    image, classes = changes.pop("image", SHAPES[dataset]), changes.pop("classes", 10)
+    images, chosen = changes.pop("images", 50000), changes.pop("problem_recipe", None)
+    chosen = recipe("dream", dataset, **{**settings, **changes}) if chosen is None else replace(chosen, **changes)
+    return Problem(replace(chosen, class_gradients="auto"), image, classes, images, chosen.class_gradients)
+
+
+@cache
+def _iterate_ops(max_iter: int, groups: int, rows: int) -> tuple[Op, ...]:
+    """The operators of PyTorch in Lloyd's iteration; on meta tensors, as on a GPU, no value can be asked for."""
+    x, offsets = torch.empty(rows, 1, device="meta"), torch.empty(groups + 1, dtype=torch.int64, device="meta")
+    centroids = torch.empty(groups, 1, 1, device="meta")
+    labels = torch.empty(rows, dtype=torch.int32, device="meta")
+    backend: Any = SimpleNamespace(
+        kmeans_assign=lambda *_, **__: (labels, None), kmeans_update=lambda *_: (centroids, None)
+    )
+    return traced(lambda: iterate(backend, x, offsets, centroids, max_iter, None, PRECISION, "keep"))
+
+
+def lloyd_iteration(s: Rows, device: Device, precision: str, empty: str, moving: bool = True) -> list[Kernel]:
+    """One Lloyd iteration: assignment, update, and the operators that tell which groups go on."""
+    between = list(_iterate_ops(2, s.groups, s.rows))
+    for op in _iterate_ops(1, s.groups, s.rows):
+        between.remove(op)
+    return [
+        *kmeans.assign(s, device, precision, moving=moving),
+        *(op.kernel(device) for op in between),
+        *kmeans.update(s, device, empty, moving=moving),
+    ]
+
+
+def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, moving: int) -> Work:
+    """A fit from given centroids: iterations in which rows move, those in which no group does, and the final pass."""
+    moving = min(moving, iterations)
+    return [
+        (moving, lloyd_iteration(s, device, precision, empty)),
+        (iterations - moving, lloyd_iteration(s, device, precision, empty, moving=False)),
+        (1, [op.kernel(device) for op in _iterate_ops(0, s.groups, s.rows)]),
+        (1, kmeans.assign(s, device, "fp32")),
+    ]
+
+
+def refresh(problem: Problem, device: Device, moving: int = MOVING) -> Work:
+    """Embedding of every image, the fit, the picks."""
+    chunk = images_at_a_time(torch.device("cuda"))
+    whole, rest = divmod(problem.images, chunk)
+    work: Work = [(whole, [op.kernel(device) for op in _embedding(problem, chunk)])]
+    if rest:
+        work.append((1, [op.kernel(device) for op in _embedding(problem, rest)]))
+    for op in _picking(problem):
+        own = op.arguments
+        if op.name == "kmeans_iterate":
+            s = _rows_of(own)
+            work += fit(s, device, PRECISION, own["empty"], own["max_iter"], moving)
+        elif op.name == "nearest_members":
+            work.append((1, kmeans.nearest(_rows_of(own), device, own["n"])))
+        else:
+            work.append((1, [op.kernel(device)]))
+    return work
+
+
+def matching_step(problem: Problem, device: Device, way: str) -> Work:
+    """Distances and pixel gradients of all classes by one of the class-gradient implementations; the pixels move."""
+    ops, generators = _matching(problem, way)
+    return [(1, [*_fills(generators), *(op.kernel(device) for op in ops)])]
+
+
+def network_update(problem: Problem, device: Device) -> Work:
+    """The network's own training between two matching steps."""
+    return [(1, [*_fills(1), *(op.kernel(device) for op in _training(problem))])]
+
+
+def _fills(generators: int) -> list[Kernel]:
+    return [Kernel("generators and inputs of a graph", launches=FILLS * (generators + 1) + 1)]
+
+
+def _rows_of(own: dict[str, Any]) -> Rows:
+    (rows, features), (groups, clusters, _) = own["x"], own["centroids"]
+    return Rows(groups, rows, features, clusters)
+
+
+def _parts(problem: Problem) -> tuple[Any, Compute, Any]:
+    """Data set, settings and network as :mod:`dream_accel.engine.assembly` takes and makes them."""
+    split: Any = SimpleNamespace(train=SimpleNamespace(shape=problem.image, n_classes=problem.classes))
+    channels = problem.image[0]
+    one = Normalization((0.5,) * channels, (0.5,) * channels)
+    compute = Compute(torch.device("cpu"), one, problem.recipe.bf16, problem.recipe.channels_last, False)
+    chosen, shape = problem.recipe, problem.image
+    # Not assembly.build_network: tensors without values cannot be moved to a device.
+    network = make_network(chosen.network, shape, problem.classes, chosen.width, chosen.depth_for(shape), 0)
+    return split, compute, network
+
+
+def _images(problem: Problem) -> torch.Tensor:
+    return torch.empty(problem.images, *problem.image, dtype=torch.uint8)
+
+
+def _index(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.int64)
+
+
+@cache
+def _embedding(problem: Problem, chunk: int) -> tuple[Op, ...]:
+    with FakeTensorMode():
+        _, compute, network = _parts(problem)
+        images, rows = _images(problem), _index(chunk)
+        with compute.autocast():
+            return traced(lambda: embed_rows(images, rows, network, compute.prepared, chunk))
+
+
+@cache
+def _picking(problem: Problem) -> tuple[Op, ...]:
+    chosen = problem.recipe
+    pick = find_strategy(chosen.strategy).pick
+    with FakeTensorMode():
+        _, compute, network = _parts(problem)
+        with compute.autocast():
+            features = embed_rows(_images(problem), _index(1), network, compute.prepared)
+        x = features.new_empty(problem.images, features.shape[1])
+        offsets = _index(problem.classes + 1)
+
+        def choose() -> None:
+            finite_rows(x).all()
+            fill_picks(pick(x, offsets, chosen.n_clusters, chosen.per_cluster, 0, chosen.kmeans_iterations))
+
+        return traced(choose)
+
+
+@cache
+def _matching(problem: Problem, way: str) -> tuple[tuple[Op, ...], int]:
+    chosen = replace(problem.recipe, class_gradients=way)
+    with FakeTensorMode():
+        split, compute, network = _parts(problem)
+        step = build_matching(chosen, split, compute, RECIPES[chosen.recipe].objective(chosen))
+        images, indices = _images(problem), _index(problem.classes, chosen.n_clusters * chosen.per_cluster)
+        pixels = torch.zeros(problem.classes, chosen.ipc, *problem.image)
+        optimiser = PixelSGD(pixels, 1.0, chosen.pixel_momentum, chosen.pixel_sweep)
+
+        def match() -> None:
+            with compute.autocast():
+                distances, gradient = step(network, images, indices, pixels)
+            optimiser.step(gradient)
+            distances.sum()
+
+        return traced(match), len(step.generators)
+
+
+@cache
+def _training(problem: Problem) -> tuple[Op, ...]:
+    chosen = problem.recipe
+    with FakeTensorMode():
+        _, compute, network = _parts(problem)
+        trainer = build_trainer(chosen, compute, network)
+        images, labels, rows = _images(problem), _index(problem.images), _index(chosen.network_images)
+
+        def train() -> None:
+            with compute.autocast():
+                trainer.steps(rows, images=images, labels=labels, batch=chosen.network_batch, lr=chosen.network_lr)
+
+        return traced(train)
