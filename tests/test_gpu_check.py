@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+
 from dream_accel.bench import gpu_check, harness
 
 

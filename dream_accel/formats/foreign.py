@@ -1,4 +1,4 @@
-"""What a file of another program holds, before it becomes a result."""
+"""The contents of a file of another program, before they become a result."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ..evaluation import Row
 from ..results import Progress, Result, versions
@@ -20,7 +21,12 @@ from ..runtime.files import write_bytes, write_text
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
 MAX_COLUMNS = 20
+MAX_ROWS = 2000
 MAX_NAME = 24
+_ROW_INCHES = 0.7
+_MOST_INCHES = 300.0
+_SHOWN_PIXELS = 64
+_MOST_VALUES = 1 << 27
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -51,7 +57,9 @@ def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], fo
 
 
 def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
-    """A PNG with one row of images per class, labelled; the first ``MAX_COLUMNS`` of each.
+    """A PNG with one row of images per class, labelled; the first ``MAX_COLUMNS`` of each of the first ``MAX_ROWS``.
+
+    Its height stays below 2^15 pixels: renderers of Matplotlib before 3.10 end at 2^16, and browsers soon after 2^15.
 
     Args:
         images: (n, channels, H, W) in [0, 1].
@@ -59,9 +67,10 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
         class_names: a name per class.
     """
     figure_class, canvas_class = _matplotlib()
-    rows = [images[labels == c][:MAX_COLUMNS] for c in range(len(class_names))]
+    class_names = class_names[:MAX_ROWS]
+    rows = [_shrunk(images[labels == c][:MAX_COLUMNS], len(class_names)) for c in range(len(class_names))]
     columns = max(len(row) for row in rows)
-    channels, height, width = images.shape[1:]
+    channels, height, width = rows[0].shape[1:]
     gap = max(1, width // 16)
     # One picture for all: an axis per image takes many seconds for a hundred classes.
     canvas = torch.ones(len(rows), columns, channels, height + gap, width + gap)
@@ -72,7 +81,8 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
     )
 
     label_inches = 0.09 * min(max(len(name) for name in class_names), MAX_NAME) + 0.3
-    figure = figure_class(figsize=(max(0.7 * columns + label_inches, 3.0), 0.7 * len(rows)), dpi=100)
+    inches = min(_ROW_INCHES, _MOST_INCHES / len(rows))
+    figure = figure_class(figsize=(max(inches * columns + label_inches, 3.0), inches * len(rows)), dpi=100)
     canvas_class(figure)
     axis = figure.subplots()
     grey = channels != 3
@@ -84,6 +94,15 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
     for side in axis.spines.values():
         side.set_visible(False)
     return _png(figure)
+
+
+def _shrunk(images: Tensor, n_rows: int) -> Tensor:
+    """Images of a row of the grid, averaged to about the size they are shown in where all of them need much memory."""
+    channels, height, width = images.shape[1:]
+    factor = max(1, min(height, width) // _SHOWN_PIXELS)
+    if factor == 1 or n_rows * MAX_COLUMNS * channels * height * width <= _MOST_VALUES:
+        return images
+    return avg_pool2d(images, factor)
 
 
 def render_curves(history: Sequence[Progress]) -> bytes:
@@ -131,6 +150,7 @@ def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
             _image(render_curves(result.history), "curves"),
         ]
     shown = f", the first {MAX_COLUMNS} of each class" if recipe.ipc > MAX_COLUMNS else ""
+    shown += f", the first {MAX_ROWS} classes" if len(result.class_names) > MAX_ROWS else ""
     parts += [f"<h2>Images as stored{shown}</h2>", _image(preview, "distilled images")]
     settings = {**asdict(recipe), **versions()}
     parts += ["<h2>Settings</h2>", _table([(key, str(value)) for key, value in settings.items()])]
