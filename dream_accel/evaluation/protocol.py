@@ -149,8 +149,8 @@ def evaluate(
         the test accuracies after the last epoch.
 
     Raises:
-        DreamAccelError: the data set cannot be loaded, does not fit the images or has other classes, a protocol field is
-            unknown, or a count is below 1.
+        DreamAccelError: the data set cannot be loaded, does not fit the images or has other classes, a protocol field
+            is unknown, or a count is below 1.
     """
     where = find_device(device)
     # The evaluation does not read the training set, so there is no need to subsample it.
