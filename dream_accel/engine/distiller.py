@@ -106,9 +106,13 @@ class Distiller:
 
         Returns:
             () the distance summed over classes, mean over the steps.
+
+        Raises:
+            DreamAccelError: the device is out of memory.
         """
-        self.restart(iteration)
-        return self.schedule.run(self, on_step or _nothing)
+        with self._compute.running():
+            self.restart(iteration)
+            return self.schedule.run(self, on_step or _nothing)
 
     def restart(self, iteration: int) -> None:
         """Draw a network and begin the random streams of an outer iteration."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+
+from ..errors import DreamAccelError, DreamAccelWarning
+from ..runtime.devices import reason_of, release_memory
 
 ROUNDS = 5
 WARM_UP = 3
@@ -17,16 +21,40 @@ def choose_implementation(
 ) -> str:
     """The name of the fastest implementation.
 
-    On a CPU it is the loop, whose activations fit the caches (``bench step`` times all). On a GPU each is timed.
+    On a CPU it is the loop, whose activations fit the caches (``bench step`` times all). On a GPU each is timed. Those
+    that fail, because memory is too small or a library refuses, are left out and named in a :class:`DreamAccelWarning`.
 
     Args:
         names: the implementations that can serve the network, the loop first.
         device: the device of the network.
         step_of: returns for a name a matching step that can be repeated.
+
+    Raises:
+        DreamAccelError: all of them fail; it has the reason of each.
     """
     if device.type == "cpu" or len(names) == 1:
         return names[0]
-    return fastest({name: seconds for name in names if (seconds := _seconds(step_of(name), device)) is not None})
+    seconds, reasons = {}, []
+    for name in names:
+        found = _attempt(name, device, step_of)
+        if isinstance(found, float):
+            seconds[name] = found
+        else:
+            reasons.append(f"{name}: {found}")
+            # The error is gone by here, and with it the last references to what the step had made.
+            release_memory()
+    if not seconds:
+        raise DreamAccelError(
+            f"no implementation of the class gradients runs on {device} ({'; '.join(reasons)}): lower n_clusters or "
+            "max_synthetic, or run elsewhere"
+        )
+    if reasons:
+        warnings.warn(
+            f"left out of the choice of class_gradients on {device}: {'; '.join(reasons)}",
+            DreamAccelWarning,
+            stacklevel=2,
+        )
+    return fastest(seconds)
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
@@ -34,16 +62,22 @@ def fastest(seconds: Mapping[str, float]) -> str:
     return min(seconds, key=lambda name: seconds[name])
 
 
-def _seconds(step: Callable[[], object], device: torch.device) -> float | None:
-    """The shortest time of a few steps; None where memory is too small."""
-    times = []
+def _attempt(name: str, device: torch.device, step_of: Callable[[str], Callable[[], object]]) -> float | str:
+    """The seconds of a step, or the reason it cannot be taken."""
     try:
-        for _ in range(WARM_UP + ROUNDS):
-            torch.cuda.synchronize(device)
-            began = time.perf_counter()
-            step()
-            torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-    except torch.cuda.OutOfMemoryError:
-        return None
+        return _seconds(step_of(name), device)
+    except (RuntimeError, DreamAccelError) as error:
+        # A recording that fails says what recordings need; what went wrong is the error it was raised from.
+        return reason_of(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
+
+
+def _seconds(step: Callable[[], object], device: torch.device) -> float:
+    """The shortest time of a few steps."""
+    times = []
+    for _ in range(WARM_UP + ROUNDS):
+        torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        step()
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
     return min(times[WARM_UP:])
