@@ -24,6 +24,7 @@ from ..networks.training import Rows, Trainer
 from ..random import generator
 from ..recipes.settings import Recipe
 from ..results import Result
+from ..runtime.determinism import repeatable
 from ..runtime.devices import find_device
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
@@ -229,7 +230,7 @@ def evaluate_images(
         if getattr(protocol, name) < 1:
             raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")
     accuracies = []
-    with retained_heap():
+    with retained_heap(), repeatable(images.device):
         for number in range(protocol.networks):
             network = _train(images, labels, test, normalization, protocol, number, on_epoch)
             accuracies.append(_accuracy(network, test, normalization))
