@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the parts asked for and write the summary; the exit status."""
     options = _parser().parse_args(words)
     # A part that is told to end leaves a record of where it was, and a summary.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = list(steps.PARTS) if options.part == "all" else [] if options.part == "summary" else [int(options.part)]
     failed = False
     try:
@@ -30,14 +30,20 @@ def main(words: Sequence[str] | None = None) -> int:
             runner = Runner(part, options.out)
             failed |= runner.run(steps.of_part(part, options))
     finally:
-        text = summary.text([options.out, *options.also])
-        print(text, flush=True)
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / SUMMARY).write_text(text, encoding="utf-8")
-        except OSError as error:
-            print(f"the summary above is not written to {options.out}: {error}", flush=True)
+        signal.signal(signal.SIGTERM, before)
+        _sum_up(options.out, [options.out, *options.also])
     return int(failed)
+
+
+def _sum_up(out: Path, folders: Sequence[Path]) -> None:
+    """Print and write the summary."""
+    text = summary.text(folders)
+    print(text, flush=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SUMMARY).write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"the summary above is not written to {out}: {error}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

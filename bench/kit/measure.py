@@ -34,7 +34,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         for line in record(_rows(options), options.out):
-            print(f"{line.provider}, {line.mode}: {line.metric} {'' if line.why_not else f'{line.p50} {line.unit}'}")
+            value = "" if line.why_not else f" {line.p50:g} {line.unit}"
+            print(f"{line.provider}, {line.mode}: {line.metric}{value}")
     except (DreamAccelError, OSError) as error:
         print(error)
         return 1

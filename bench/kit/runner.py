@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -170,10 +171,8 @@ def _write(log: IO[bytes], text: str) -> None:
 
 def _end(process: subprocess.Popen[Any]) -> None:
     """Kill what is left of a step, its children included."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -15,9 +15,10 @@ PARTS = {1: "build, self-test, tests", 2: "K-Means and tiles", 3: "distances, st
 BUDGET = 535.0
 """Seconds of a part, installation included: some GPUs are lent by commands of ten minutes."""
 
-FIRST = ("reference", "kmeans_measures", "distance", "gram", "clustering", "graphs", "matching_ways", "backends", "ops")
-FIRST += ("doctor", "streaming", "sampling", "cuda_image", "estimator_manners", "triton_distance", "triton_kernels")
-"""Tests that reach a GPU where there is one, those of the kernels first. Those that only compile kernels are left out."""
+FIRST: tuple[str, ...] = ("reference", "kmeans_measures", "distance", "gram", "clustering", "graphs", "matching_ways")
+FIRST += ("backends", "ops", "doctor", "streaming", "sampling", "cuda_image", "estimator_manners")
+FIRST += ("triton_distance", "triton_kernels")
+"""Tests that reach a GPU where there is one, those of the kernels first; not those that only compile kernels."""
 SANITIZED = {"memcheck": 50, "racecheck": 45, "synccheck": 25, "initcheck": 35}
 """Tools of compute-sanitizer and their seconds, each over the self-test."""
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
