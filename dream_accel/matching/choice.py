@@ -23,8 +23,8 @@ def choose_implementation(
     """Select the fastest implementation.
 
     On a CPU this is the loop, whose activations fit into the caches (``bench step`` times all implementations). On a
-    GPU each implementation is timed. Those that fail, because memory is too small or a library refuses, are left out and
-    named in a :class:`DreamAccelWarning`.
+    GPU each implementation is timed. Those that fail, because memory is too small or a library refuses, are left out
+    and named in a :class:`DreamAccelWarning`.
 
     Args:
         names: the implementations that can serve the network, the loop first.
