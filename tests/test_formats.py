@@ -197,6 +197,17 @@ class TestRefusing:
         torch.save([images, labels], tmp_path / "data.pt")
         assert words in refused(da.load, tmp_path / "data.pt", "digits", factor=1)
 
+    @pytest.mark.parametrize(("scale", "remedy"), [(255, "divide them by 255"), (1 / 255, "multiply them by 255")])
+    def test_pixels_of_another_scale_are_refused_with_their_range(self, tmp_path, scale, remedy):
+        torch.save([pixels() * scale, classes()], tmp_path / "data.pt")
+        message = refused(da.load, tmp_path / "data.pt", "digits", factor=1)
+        assert f"holds pixels from 0 to {scale:.4g}" in message
+        assert remedy in message
+
+    def test_whole_numbers_are_levels_of_255(self, tmp_path):
+        torch.save([(pixels() * 255).round().byte(), classes()], tmp_path / "data.pt")
+        torch.testing.assert_close(da.load(tmp_path / "data.pt", "digits", factor=1).images, pixels())
+
     def test_missing_and_damaged_files_are_refused(self, tmp_path):
         assert "does not exist" in refused(da.load, tmp_path / "nothing.pt", "digits")
         (tmp_path / "noise.pt").write_bytes(b"no file of tensors")

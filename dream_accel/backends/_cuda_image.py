@@ -91,7 +91,10 @@ def describe() -> str:
     compiler = _nvrtc.find()
     if isinstance(compiler, str):
         return f"no CUDA kernels (Triton may serve): built without nvcc, and there is no NVRTC: {compiler}"
-    return f"CUDA kernels compiled at first use by {compiler.name}, kept in {cache_folder()}"
+    try:
+        return f"CUDA kernels compiled at first use by {compiler.name}, kept in {cache_folder()}"
+    except DreamAccelError as error:
+        return f"no CUDA kernels (Triton may serve): there is no place to keep them: {error}"
 
 
 def compiled_at_run_time(capability: tuple[int, int]) -> Image:

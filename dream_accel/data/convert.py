@@ -52,7 +52,7 @@ def to_uint8_images(images: Any, layout: str = "auto") -> Tensor:
             f"[0, 1], so {remedy_for(tensor)}"
         )
     quantized = tensor.contiguous() if tensor.dtype == torch.uint8 else _quantize(tensor)
-    if int(quantized.max()) == 1:
+    if int(quantized.max()) <= 1 and bool(tensor.any()):
         # One grey level of 255 in a whole set is no picture, however dark.
         raise DreamAccelError(
             f"pixels are {dtype_name(tensor)}{found_range(tensor)}, so that none is brighter than 1 of 255; allowed "
@@ -185,8 +185,8 @@ def remedy_for(images: Tensor) -> str:
     if low < 0:
         return "scale them to [0, 1], (images - lowest) / (highest - lowest), since a cast to uint8 wraps negative ones"
     if high > 255:
-        white = 65535 if high > 4095 else 4095
-        return f"divide them by what white is, {white} for {white.bit_length()} bits, since a cast to uint8 wraps"
+        white = "65535 for 16 bits" if high > 4095 else "4095 for 12 bits or 65535 for 16"
+        return f"divide them by the value of white, such as {white}, since a cast to uint8 wraps"
     return "cast them to uint8 (images.astype('uint8')), which they fit"
 
 
@@ -204,7 +204,7 @@ def out_of_range(low: float, high: float) -> str | None:
 
 
 def _stack(arrays: Sequence[Any], what: str) -> Any:
-    shapes = [tuple(np.shape(array)) for array in arrays]
+    shapes = [_shape(array, i, what) for i, array in enumerate(arrays)]
     odd = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
     if odd is not None:
         remedy = "give one class index per image" if what == "labels" else "resize them to one shape first"
@@ -214,6 +214,17 @@ def _stack(arrays: Sequence[Any], what: str) -> Any:
     if arrays and all(isinstance(array, Tensor) for array in arrays):
         return torch.stack([array.detach() for array in arrays])
     return np.asarray(arrays)
+
+
+def _shape(array: Any, i: int, what: str) -> tuple[int, ...]:
+    try:
+        return tuple(np.shape(array))
+    except ValueError:
+        held = ", ".join(type(part).__name__ for part in array[:4])
+        raise DreamAccelError(
+            f"number {i} of the {what} is a {type(array).__name__} of {held}, which is no array; give the {what} "
+            "alone, and pairs (image, label) as a Dataset, DataSplit.from_datasets(pairs)"
+        ) from None
 
 
 def _to_nchw(tensor: Tensor, layout: str, prefer_channels_first: bool) -> Tensor:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DreamAccelError
-from .pillow import DEEP_MODES, GREY_MODES, ORIENTATION, as_seen
+from .pillow import DEEP_MODES, GREY_MODES, ORIENTATION, SCALE_TO_8_BITS, as_seen
 from .sources import require
 
 _SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 )
 _METADATA = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"))
@@ -106,9 +106,7 @@ def _opened(pil: Any, path: Path) -> Iterator[Any]:
     try:
         with pil.open(path) as image:
             if image.mode.startswith(DEEP_MODES):
-                raise DreamAccelError(
-                    f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
-                )
+                raise DreamAccelError(f"{path} has more than 8 bits per channel (mode {image.mode}); {SCALE_TO_8_BITS}")
             yield image
     except DreamAccelError:
         raise

@@ -22,7 +22,7 @@ from .convert import (
     prefers_channels_first,
     remedy_for,
 )
-from .pillow import DEEP_MODES, GREY_MODES, as_seen
+from .pillow import DEEP_MODES, GREY_MODES, SCALE_TO_8_BITS, as_seen
 
 
 def is_pil(image: Any) -> bool:
@@ -104,8 +104,7 @@ def _to_chw(image: Any, i: int) -> np.ndarray:
 def _pil_to_chw(image: Any, i: int) -> np.ndarray:
     if image.mode.startswith(DEEP_MODES):
         raise DreamAccelError(
-            f"index {i} has an image of more than 8 bits per channel (mode {image.mode}); convert it to 8 bits, or "
-            "to an array of floats in [0, 1]"
+            f"index {i} has an image of more than 8 bits per channel (mode {image.mode}); {SCALE_TO_8_BITS}"
         )
     pixels = np.asarray(as_seen(image, "L" if image.mode in GREY_MODES else "RGB"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -23,6 +23,7 @@ LAYOUTS = (
 The first is Keras', the second MedMNIST's.
 """
 CLASS_NAMES = "class_names"
+_ONE_ARRAY = b"\x93NUMPY"
 
 
 def load_npz(path: Path, download: bool = False, size: int | None = None) -> DataSplit:
@@ -41,13 +42,14 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
         DreamAccelError: the file is missing or unreadable, holds the keys of no layout or of several, or arrays that
             :meth:`ImageSet.from_arrays` refuses.
     """
-    if path.suffix.lower() == ".npy":
-        raise DreamAccelError(
-            f"{path} is a .npy file, which holds one array and so no labels; save images and labels together, "
-            "np.savez('mine.npz', x_train=..., y_train=..., x_test=..., y_test=...)"
-        )
     if not path.is_file():
         raise DreamAccelError(f"there is no file {path}; npz:PATH takes a file with the keys {_known()}")
+    with path.open("rb") as file:
+        if file.read(len(_ONE_ARRAY)) == _ONE_ARRAY:
+            raise DreamAccelError(
+                f"{path} is a .npy file, which holds one array and so no labels; save images and labels together, "
+                "np.savez('mine.npz', x_train=..., y_train=..., x_test=..., y_test=...)"
+            )
     found = _keys(path)
     taken = _choose(path, found)
     names_key = next((key for key in found if key.lower() == CLASS_NAMES), None)

@@ -8,6 +8,10 @@ GREY_MODES = frozenset(("1", "L", "LA", "La"))
 """Modes of Pillow that are read as one channel; all others are converted to RGB."""
 DEEP_MODES = ("I", "F")
 """Beginnings of the modes of Pillow with 16 or 32 bits per channel, which are refused."""
+SCALE_TO_8_BITS = (
+    "scale it, np.uint8(np.asarray(image) / 257) where white is 65535, since convert('L') of Pillow clips instead"
+)
+"""The remedy for those."""
 ORIENTATION = 0x0112
 """The EXIF tag of the orientation, 1 (upright) to 8; 5 to 8 swap the sides."""
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from ..data import Normalization
 from ..errors import DreamAccelError
 
+_MOST, _LEAST = 16.0, 1.5 / 255
+"""Beyond the first, pixels are not in [0, 1], nor normalised; within the second, they are divided by 255 twice."""
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -45,7 +48,8 @@ class Foreign:
         Raises:
             DreamAccelError: shapes or values contradict the layout.
         """
-        images, labels = self.images.detach().cpu().float(), self.labels.detach().cpu()
+        images, labels = self.images.detach().cpu(), self.labels.detach().cpu()
+        images = images.float() if images.is_floating_point() else images.float() / 255
         if images.dim() != 4 or labels.dim() not in (1, 2) or len(labels) != len(images) or len(images) == 0:
             raise DreamAccelError(
                 f"{source} holds images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
@@ -53,6 +57,8 @@ class Foreign:
             )
         if not images.isfinite().all():
             raise DreamAccelError(f"{source} holds NaN or Inf pixels: it is the result of a run that diverged")
+        if not self.normalised:
+            _check_scale(images, source)
         soft = labels.dim() == 2 and labels.shape[1] > 1
         labels = labels.float() if soft else labels.flatten().round().long()
         if not soft and int(labels.min()) < 0:
@@ -105,6 +111,17 @@ class Foreign:
         if self.labels.dim() == 2:
             soft = _probabilities(self.labels)[rows]
         return rows, soft
+
+
+def _check_scale(pixels: Tensor, source: object) -> None:
+    """Refuse pixels that are of another scale than [0, 1]; what optimisation left a little outside of it may stay."""
+    low, high = (float(value) for value in torch.aminmax(pixels))
+    if high > _MOST or low < -_MOST or 0 < high - min(low, 0) < _LEAST:
+        remedy = "multiply them by 255" if high < 1 else "divide them by 255"
+        raise DreamAccelError(
+            f"{source} holds pixels from {low:.4g} to {high:.4g}, and in this layout they are in [0, 1]: {remedy} once, "
+            "and save them again"
+        )
 
 
 def _probabilities(labels: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..errors import DreamAccelError
+
 AnyPath = str | os.PathLike[str]
 
 
@@ -57,10 +59,20 @@ def append_lines(path: AnyPath, lines: Iterable[str]) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder for compiled kernels and tuned tiles: $DREAM_ACCEL_CACHE, else dream_accel in the user's cache."""
-    if os.environ.get("DREAM_ACCEL_CACHE"):
-        return Path(os.environ["DREAM_ACCEL_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dream_accel"
+    """The folder for compiled kernels and tuned tiles: $DREAM_ACCEL_CACHE, else dream_accel in the user's cache.
+
+    Raises:
+        DreamAccelError: it is in the home directory, which is not known, as for a user id without an entry.
+    """
+    own = os.environ.get("DREAM_ACCEL_CACHE")
+    path = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "dream_accel")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise DreamAccelError(
+            f"{path} is in the home directory, which is not known ({error}); set the environment variable HOME or "
+            "DREAM_ACCEL_CACHE"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
