@@ -21,32 +21,17 @@ from dream_accel import DreamAccelError, gradient_distance
 from dream_accel.backends import refusal
 from dream_accel.random import generator
 
+from .distance_problems import NETWORKS, QUICK_NETWORKS, eager_distance
 from .harness import commit, device_name, quantiles, reason_of, time_interleaved, versions
 from .measurement import Measurement, not_run
 
 TOLERANCE = 1e-3
 """Relative difference between two providers' distances."""
-Shapes = tuple[tuple[int, ...], ...]
 Call = Callable[[], Any]
 Key = tuple[str, str]
 """Provider and mode."""
 
 
-def _convnet(depth: int, width: int = 128) -> Shapes:
-    return ((width, 3, 3, 3), *[(width, width, 3, 3)] * (depth - 1))
-
-
-def _resnet(blocks: int) -> Shapes:
-    shapes, before = [(64, 3, 7, 7)], 64
-    for width in (64, 128, 256, 512):
-        shapes += [(width, before, 3, 3), *[(width, width, 3, 3)] * (2 * blocks - 1)]
-        shapes += [(width, before, 1, 1)] if width != before else []
-        before = width
-    return tuple(shapes)
-
-
-NETWORKS = {"ConvNet-3": _convnet(3), "ConvNet-4": _convnet(4), "ResNet-10": _resnet(1), "ResNet-18": _resnet(2)}
-QUICK_NETWORKS = {"tiny": _convnet(2, 8)}
 METRICS = ("mse", "l1", "cos", "global_cos")
 CLASSES = (1, 10, 100)
 COMPILED = "ConvNet-3"
@@ -253,30 +238,6 @@ def _one_by_one(problem: Problem, distance: Callable[[list[Tensor], list[Tensor]
         return distances
 
     return call
-
-
-def eager_distance(real: list[Tensor], synthetic: list[Tensor], metric: str) -> Tensor:
-    """Distance of one class: IDC's sum over layers, or DC's of one concatenated vector."""
-    if metric.startswith("global_"):
-        x, y = (torch.cat([g.reshape(-1) for g in side]) for side in (real, synthetic))
-        if metric == "global_mse":
-            return torch.sum((y - x) ** 2)
-        return 1 - torch.sum(x * y, dim=-1) / (torch.norm(x, dim=-1) * torch.norm(y, dim=-1) + 1e-6)
-    total = torch.zeros((), device=real[0].device)
-    for x, y in zip(real, synthetic, strict=True):
-        total = total + _eager_layer(x, y, metric)
-    return total
-
-
-def _eager_layer(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    if metric == "mse":
-        return (x - y).pow(2).sum()
-    if metric == "l1":
-        return (x - y).abs().sum()
-    x, y = x.reshape(x.shape[0], -1), y.reshape(y.shape[0], -1)
-    if metric == "l1_mean":
-        return (x - y).abs().mean(-1).sum()
-    return torch.sum(1 - torch.sum(x * y, dim=-1) / (torch.norm(x, dim=-1) * torch.norm(y, dim=-1) + 1e-6))
 
 
 def _graphed(call: Call) -> Call:

@@ -60,15 +60,22 @@ class Runner:
     def run(self, steps: Sequence[Step]) -> bool:
         """Run all steps, whatever came of those before; True if one that decides did not pass."""
         print(f"part {self.part}: {PARTS[self.part]}", flush=True)
-        outcomes = [self._run_one(step) for step in steps]
+        later = [sum(step.seconds for step in steps[i + 1 :] if step.command) for i in range(len(steps))]
+        outcomes = [self._run_one(step, self._limit(step, after)) for step, after in zip(steps, later, strict=True)]
         return any(outcome.decides and outcome.result != PASSED for outcome in outcomes)
 
-    def _run_one(self, step: Step) -> Outcome:
-        limit = min(step.seconds, self.budget - (time.monotonic() - self._began))
+    def _limit(self, step: Step, after: float) -> float:
+        """Seconds of a step before others that are promised ``after`` seconds."""
+        left = self.budget - (time.monotonic() - self._began)
+        most = min(2 * step.seconds, left - after) if step.stretches else 0.0
+        return min(max(step.seconds, most), left)
+
+    def _run_one(self, step: Step, limit: float) -> Outcome:
         began = time.monotonic()
 
         def outcome(result: str) -> Outcome:
-            return Outcome(self.part, step.name, result, round(time.monotonic() - began, 1), step.seconds, step.decides)
+            took = round(time.monotonic() - began, 1)
+            return Outcome(self.part, step.name, result, took, round(limit), step.decides)
 
         if not step.command or limit < 1:
             ended = outcome(f"not run: {step.missing if not step.command else 'the time of the part is over'}")

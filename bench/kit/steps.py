@@ -37,6 +37,8 @@ class Step:
     """whether the part fails with it"""
     missing: str = ""
     """why the command is empty"""
+    stretches: bool = False
+    """whether it may take up to twice as long where earlier steps left time that later ones do not need"""
     env: Mapping[str, str] = field(default_factory=dict)
     """beside the variables that are set"""
 
@@ -74,7 +76,7 @@ def _tests(options: Namespace) -> list[Step]:
     return [
         Step("doctor", _python("dream_accel", "doctor"), 40, True),
         Step("gpu-tests", [] if missing else marked, 100, True, missing),
-        Step("tests", [] if missing else others, 215, True, missing),
+        Step("tests", [] if missing else others, 215, True, missing, stretches=True),
     ]
 
 
@@ -83,7 +85,7 @@ def _kmeans(options: Namespace) -> list[Step]:
     on_gpu = _on_gpu(options)
     return [
         _measure("kmeans", 240, options),
-        Step("tiles", tiles if on_gpu else [], 115, missing="tiles are measured on a CUDA device"),
+        Step("tiles", tiles if on_gpu else [], 115, missing="tiles are measured on a CUDA device", stretches=True),
     ]
 
 
@@ -104,7 +106,7 @@ def _sanitized(options: Namespace) -> list[Step]:
     for name, seconds in SANITIZED.items():
         run = [tool, "--tool", name, "--error-exitcode", "1", *_python("dream_accel", "doctor")] if tool else []
         # initcheck also reports padding that is read and never used, so it informs alone.
-        found.append(Step(name, run, seconds, on_gpu and name != "initcheck", missing, UNCACHED))
+        found.append(Step(name, run, seconds, on_gpu and name != "initcheck", missing, env=UNCACHED))
     return found
 
 
@@ -112,7 +114,7 @@ def _measure(name: str, seconds: float, options: Namespace) -> Step:
     # Installed, as everything is after the second step: not relative to how the kit was started.
     command = _python("dream_accel.bench.kit.measure", name, "--device", options.device)
     command += ["--out", str(options.out / f"{name}.csv"), *["--quick"][: int(options.quick)]]
-    return Step(name, command, seconds)
+    return Step(name, command, seconds, stretches=True)
 
 
 def _on_gpu(options: Namespace) -> bool:

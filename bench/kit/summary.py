@@ -17,7 +17,8 @@ NAMED = 20
 """Failing tests that are named; the log has them all."""
 _TEST = re.compile(r"^(\S+::\S.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", re.MULTILINE)
 _LINES = re.compile(
-    r"^(self-test .*|=+ (?:ERROR|RACECHECK) SUMMARY.*|K \d+, .*: .*|written to .*|dream_accel: .*)$", re.MULTILINE
+    r"^ *(self-test .*|cuda:\d+: .*|=+ (?:ERROR|RACECHECK) SUMMARY.*|K \d+, .*: .*|written to .*|dream_accel: .*)$",
+    re.MULTILINE,
 )
 """Lines of a step's output that say what it found."""
 
