@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +79,12 @@ class TestNvrtc:
         assert "no_such_thing" in message
 
 
+def test_a_long_log_is_shortened():
+    message = str(_nvrtc._failure("nvrtcCompileProgram gives 6", "error: no such thing\n" * 1000))
+    assert "error: no such thing error:" in message
+    assert len(message) < 700
+
+
 def test_without_cupy_and_cuda_the_reason_names_both(monkeypatch):
     monkeypatch.setattr(_nvrtc.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(torch.version, "cuda", None)
@@ -89,7 +96,15 @@ def test_without_cupy_and_cuda_the_reason_names_both(monkeypatch):
 @pytest.fixture
 def module(monkeypatch, tmp_path):
     """A stand-in for the compiled module and for a device of compute capability 9.0; NVRTC counts what it compiles."""
-    state = SimpleNamespace(nvcc="13.0", archs="sm_80, sm_90", loaded={}, refuses=set(), compiled=[])
+    state = SimpleNamespace(nvcc="13.0", archs="sm_80, sm_90", loaded={}, refuses=set(), compiled=[], device=0)
+
+    @contextmanager
+    def current(device):
+        before, state.device = state.device, device.index
+        yield
+        state.device = before
+
+    state.current = current
 
     def load(device, image):
         if image in state.refuses:
@@ -113,6 +128,7 @@ def module(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device", state.current)
     monkeypatch.setattr(_cuda_image, "_origins", {})
     monkeypatch.setattr(_cuda_image, "_refusals", {})
     return state
@@ -161,6 +177,62 @@ class TestLoading:
         assert "once before capturing" in refused(_cuda_image.load, 0)
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         assert _cuda_image.load(0) is None
+
+    def test_a_graph_captured_on_another_device_does_not_hinder_loading(self, module, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: module.device == 0)
+        assert _cuda_image.load(1) is None
+        assert "once before capturing" in refused(_cuda_image.load, 0)
+
+    @pytest.mark.parametrize("message", ["CUDA driver initialization failed", "CUDA error: device lost\nmore lines"])
+    def test_a_driver_that_disappears_is_a_reason(self, module, monkeypatch, message):
+        def gone(device=None):
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(torch.cuda, "get_device_capability", gone)
+        assert _cuda_image.load(0) == f"the driver does not answer ({message.splitlines()[0]})"
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+        assert "does not answer" in _cuda_image.load(0)
+
+    @pytest.mark.filterwarnings("ignore::dream_accel.errors.DreamAccelWarning")
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError("libnvrtc-builtins.so.13.0: cannot open shared object file"),
+            AttributeError("undefined symbol: nvrtcGetCUBINSize"),
+        ],
+        ids=["without its files", "too old"],
+    )
+    def test_a_run_time_compiler_that_does_not_work_is_a_reason(self, module, monkeypatch, error):
+        def broken(sources, options):
+            raise error
+
+        module.nvcc = ""
+        monkeypatch.setattr(_nvrtc, "find", lambda: _nvrtc.Compiler("PyTorch's NVRTC 13.0", broken))
+        assert _cuda_image.load(0) == f"PyTorch's NVRTC 13.0 does not work ({error})"
+
+    @pytest.mark.filterwarnings("ignore::dream_accel.errors.DreamAccelWarning")
+    @pytest.mark.parametrize("damage", ["empty", "not loadable", "not readable"])
+    def test_a_damaged_cache_is_compiled_again(self, module, damage):
+        module.nvcc = ""
+        assert _cuda_image.load(0) is None
+        module.loaded.clear()
+        (kept,) = _cuda_image.cache_folder().glob("kernels-*")
+        if damage == "not readable":
+            kept.unlink()
+            kept.mkdir()
+        else:
+            kept.write_bytes(b"" if damage == "empty" else b"damaged")
+        module.refuses.add(b"damaged")
+        assert _cuda_image.load(0) is None
+        assert module.loaded == {0: b"by NVRTC"}
+        assert len(module.compiled) == 2
+
+    def test_what_was_just_compiled_is_not_compiled_again(self, module):
+        module.nvcc = ""
+        module.refuses.add(b"by NVRTC")
+        with pytest.warns(DreamAccelWarning):
+            assert "no kernel image" in _cuda_image.load(0)
+        assert len(module.compiled) == 1
 
     def test_without_any_compiler_the_reason_says_so(self, module, monkeypatch):
         module.nvcc = ""

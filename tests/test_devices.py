@@ -84,7 +84,7 @@ class TestFullMemory:
         with pytest.raises(RuntimeError, match="other"), memory_needed(CUDA, "lower ipc"):
             raise RuntimeError("other")
 
-    @pytest.mark.parametrize("place", ["assembling", "running", "placing the images"])
+    @pytest.mark.parametrize("place", ["assembling", "running", "placing the images", "evaluating"])
     def test_a_run_that_does_not_fit_says_what_makes_it_smaller(self, place, monkeypatch):
         recipe, split = toy_recipe(), toy_split()
         if place == "assembling":
@@ -94,6 +94,12 @@ class TestFullMemory:
             distiller = assemble(recipe, split)
             monkeypatch.setattr(distiller, "restart", raising(FULL))
             message = refused(distiller.outer_iteration, 0)
+        elif place == "evaluating":
+            monkeypatch.setattr(protocol, "_train", raising(FULL))
+            train = split.train
+            message = refused(
+                protocol.evaluate_images, train.images, train.labels, train, split.normalization, protocol.Protocol()
+            )
         else:
             monkeypatch.setattr(type(split), "to", raising(FULL))
             message = refused(splits.load_split, recipe, torch.device("cpu"), data=split)

@@ -1,6 +1,7 @@
 """All classes at once: the ways to have their gradients agree, recorded steps agree with plain ones, and both agree
 with the published loop."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from support.refusals import refused
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
+from dream_accel import augment
 from dream_accel.clustering.lloyd import graphed_fit
 from dream_accel.engine import assembly
 from dream_accel.engine.assembly import assemble
@@ -252,16 +254,52 @@ def test_a_recorded_run_gives_the_bits_of_a_plain_one(way, monkeypatch):
     assert sum("replay" in log for log in logs) >= 3
 
 
+WARPED = "color_crop_cutout_flip_scale_rotate"
+
+
+@pytest.mark.parametrize("way", ["loop", *(pytest.param(way, marks=pytest.mark.slow) for way in NAMES[1:])])
+@pytest.mark.parametrize("factor", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_step_uses_no_operator_that_adds_in_any_order_on_a_gpu(factor, way, monkeypatch):
+    monkeypatch.setattr(augment, "_adds_atomically", lambda images: True)
+    settings = {"factor": factor, "max_synthetic": 3, "match_augment": WARPED.replace("crop_", "")}
+    distiller = assemble(toy_recipe(class_gradients=way, inner_steps=1, **settings), toy_split())
+    distiller.restart(0)
+    distiller.sampler.update(distiller.network)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        distiller.match()
+    names = {event.key for event in profiled.key_averages()}
+    # Backward passes of index_select, gather, interpolate and grid_sample, and adaptive pooling.
+    assert not {name for name in names if re.search("index_add|scatter_|upsample|grid_sampler|adaptive", name)}
+    assert "aten::index_put_" in names or "aten::_index_put_impl_" in names
+
+
+def pixels_on_a_gpu(**settings) -> torch.Tensor:
+    distiller = assemble(toy_recipe(inner_steps=6, **settings), toy_split().to("cuda"))
+    for iteration in range(2):
+        distiller.outer_iteration(iteration)
+    return distiller.pixels.pixels
+
+
+GPU_SETTINGS = pytest.mark.parametrize(
+    "settings", [{}, {"factor": 2, "max_synthetic": 3}, {"factor": 2, "match_augment": WARPED}], ids=str
+)
+
+
 @pytest.mark.gpu
+@GPU_SETTINGS
 @pytest.mark.parametrize("way", NAMES)
-def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way):
-    found = []
-    for recorded in (False, True):
-        distiller = assemble(toy_recipe(class_gradients=way, inner_steps=6, graphs=recorded), toy_split().to("cuda"))
-        for iteration in range(2):
-            distiller.outer_iteration(iteration)
-        found.append(distiller.pixels.pixels)
-    assert torch.equal(*found)
+def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way, settings):
+    plain = pixels_on_a_gpu(class_gradients=way, graphs=False, **settings)
+    assert torch.equal(pixels_on_a_gpu(class_gradients=way, graphs=True, **settings), plain)
+
+
+@pytest.mark.gpu
+@GPU_SETTINGS
+@pytest.mark.parametrize("way", NAMES)
+def test_on_a_gpu_the_same_seed_gives_the_same_bits(way, settings):
+    """Wide enough for the library to have several algorithms to choose from."""
+    first, second = (pixels_on_a_gpu(class_gradients=way, width=64, pretrain_epochs=1, **settings) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import DreamAccelError, DreamAccelWarning
+from ..runtime.devices import is_capturing, reason_of
 from ..runtime.files import cache_folder, write_bytes
 from . import _native, _nvrtc
 
@@ -29,6 +30,8 @@ class Image(NamedTuple):
     origin: str
     """The compiler and the architecture."""
     code: bytes
+    kept: bool = False
+    """Whether it was read from the cache."""
 
 
 def unavailable() -> str | None:
@@ -57,13 +60,18 @@ def load(device: int) -> str | None:
     """
     if _native_module().cuda_loaded(device) or device in _refusals:
         return _refusals.get(device)
-    if torch.cuda.is_current_stream_capturing():
+    if is_capturing(torch.device("cuda", device)):
         raise DreamAccelError(
             "the CUDA kernels are loaded when first used, which cannot be while a CUDA graph is captured: run the step "
             "once before capturing it"
         )
     reasons: list[str] = []
-    for image in _candidates(torch.cuda.get_device_capability(device), reasons):
+    try:
+        capability = torch.cuda.get_device_capability(device)
+    except RuntimeError as error:
+        _refusals[device] = f"the driver does not answer ({reason_of(error)})"
+        return _refusals[device]
+    for image in _candidates(capability, reasons):
         try:
             _native_module().cuda_load(device, image.code)
         except RuntimeError as error:
@@ -97,8 +105,12 @@ def describe() -> str:
         return f"no CUDA kernels (Triton may serve): there is no place to keep them: {error}"
 
 
-def compiled_at_run_time(capability: tuple[int, int]) -> Image:
-    """The kernels compiled by NVRTC, or read from the cache. Raises DreamAccelError where that fails."""
+def compiled_at_run_time(capability: tuple[int, int], again: bool = False) -> Image:
+    """The kernels compiled by NVRTC, or read from the cache unless ``again``.
+
+    Raises:
+        DreamAccelError: NVRTC is not there, does not work or does not compile them.
+    """
     compiler = _nvrtc.find()
     if isinstance(compiler, str):
         raise DreamAccelError(f"the CUDA kernels cannot be compiled: {compiler}")
@@ -108,12 +120,16 @@ def compiled_at_run_time(capability: tuple[int, int]) -> Image:
     key = hashlib.sha256(repr((sources, options, compiler.name)).encode()).hexdigest()[:32]
     path = cache_folder() / f"kernels-{arch}-{key}.cubin"
     image_origin = f"{compiler.name} for {arch}"
-    if path.exists():
-        return Image(image_origin, path.read_bytes())
+    if not again and (kept := _kept(path)):
+        return Image(image_origin, kept, True)
     warnings.warn(
         f"{compiler.name} compiles the CUDA kernels for {arch}, once: they are kept in {path}", DreamAccelWarning, 2
     )
-    code = compiler.compile(sources, options)
+    try:
+        code = compiler.compile(sources, options)
+    except (OSError, AttributeError, RuntimeError) as error:
+        # A library that lacks what it needs, or a function that a newer one has.
+        raise DreamAccelError(f"{compiler.name} does not work ({reason_of(error)})") from error
     _keep(path, code)
     return Image(image_origin, code)
 
@@ -132,9 +148,21 @@ def _candidates(capability: tuple[int, int], reasons: list[str]) -> Iterator[Ima
         else:
             reasons.append(f"nvcc compiled for sm_{oldest} and later (DREAM_ACCEL_CUDA_ARCHS)")
     try:
-        yield compiled_at_run_time(capability)
+        image = compiled_at_run_time(capability)
+        yield image
+        # The device did not take it. One from the cache may be damaged.
+        if image.kept:
+            yield compiled_at_run_time(capability, again=True)
     except DreamAccelError as error:
         reasons.append(str(error))
+
+
+def _kept(path: Path) -> bytes | None:
+    """The cache; None where there is none that can be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _keep(path: Path, code: bytes) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib
 import importlib.util
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import DreamAccelError
+
+LOG = 600
+"""Characters of a compiler's log that are repeated; the first errors are those that matter."""
 
 Sources = Sequence[tuple[str, str]]
 """(name in #include, text) of every file; the first is compiled, the others are its headers."""
@@ -120,4 +124,4 @@ def _read(get_size: Any, get: Any, program: ctypes.c_void_p) -> bytes:
 
 
 def _failure(what: str, log: str) -> DreamAccelError:
-    return DreamAccelError(f"NVRTC does not compile the CUDA kernels ({what}): {' '.join(log.split())}")
+    return DreamAccelError(f"NVRTC does not compile the CUDA kernels ({what}): {textwrap.shorten(log, LOG)}")

@@ -17,7 +17,7 @@ from ..runtime.determinism import repeatable
 from ..runtime.devices import bf16_supported, memory_needed
 from ..runtime.graphs import GraphedFunction
 
-SMALLER = "free it for this run, lower n_clusters, max_synthetic or network_batch, or run on another device"
+SMALLER = "free it for this run, lower clusters, batch, max_synthetic or network_batch, or run on another device"
 """What to do where a run does not fit."""
 
 

@@ -50,8 +50,8 @@ def choose_implementation(
             release_memory()
     if not seconds:
         raise DreamAccelError(
-            f"no implementation of the class gradients runs on {device} ({'; '.join(reasons)}): lower n_clusters or "
-            "max_synthetic, or run elsewhere"
+            f"no implementation of the class gradients runs on {device} ({'; '.join(reasons)}): lower clusters, "
+            "batch or max_synthetic, or run on another device"
         )
     if reasons:
         warnings.warn(

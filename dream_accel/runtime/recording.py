@@ -84,10 +84,13 @@ class CudaGraphs:
             except BaseException as error:
                 # Ending a capture that failed raises another error, which would hide the first.
                 failure = failure or error
-                self._abandon(graph, pool, device, generators)
+                self._abandon(graph, pool, device)
             finally:
                 # torch.cuda.graph leaves the side stream current where the capture does not end well.
                 torch.cuda.set_stream(current)
+            if failure is not None:
+                for generator in (*generators, torch.cuda.default_generators[device.index]):
+                    _release(generator, device)
         if failure is not None:
             try:
                 raise failure
@@ -96,10 +99,8 @@ class CudaGraphs:
                 del failure
         return Recording(graph.replay, outputs)
 
-    def _abandon(
-        self, graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device, generators: Sequence[torch.Generator]
-    ) -> None:
-        """Undo what a failed capture leaves behind: a stream that records, a pool that is filled, generators."""
+    def _abandon(self, graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> None:
+        """Undo what a failed capture leaves behind: a stream that records, and a pool that is filled."""
         side = self._streams.pop(device)
         with suppress(RuntimeError):
             torch.cuda.set_stream(side)
@@ -109,8 +110,6 @@ class CudaGraphs:
         with suppress(RuntimeError, AttributeError):
             _end_allocation(device.index, pool)
             torch._C._cuda_releasePool(device.index, pool)
-        for generator in (*generators, torch.cuda.default_generators[device.index]):
-            _release(generator, device)
 
     def _side_stream(self, device: torch.device) -> torch.cuda.Stream:
         if device not in self._streams:

@@ -62,7 +62,7 @@ class FakeCuda:
         monkeypatch.setattr(torch.cuda, "empty_cache", self._empty_cache)
         for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
             monkeypatch.setattr(torch._C, name, self._logged(name), raising=False)
-        monkeypatch.setattr(recording, "_draw", lambda generator, device: generator.draw())
+        monkeypatch.setattr(recording, "_draw", self._draw)
 
     @contextmanager
     def device(self, device):
@@ -136,6 +136,10 @@ class FakeCuda:
 
     def _logged(self, name):
         return lambda device, pool: self.log.append(f"{name} {device} {pool}")
+
+    def _draw(self, generator, device):
+        self.log.append(f"draw on {self.current_stream().name}")
+        generator.draw()
 
     def _empty_cache(self):
         self.emptied += 1
