@@ -219,6 +219,11 @@ class TestSizes:
         assert "depth 0" not in message
         assert "use depth 2 or less" in refused(make_network, "convnet", (1, 4, 9), 2, 4, 3, 0)
 
+    def test_sets_of_two_sizes_are_scaled_to_one(self, tmp_path):
+        np.savez(tmp_path / "x.npz", x_train=IMAGES, y_train=LABELS, x_test=noise(20, 9, 9), y_test=LABELS)
+        assert "--size N" in refused(load_dataset, f"npz:{tmp_path / 'x.npz'}")
+        assert load_dataset(f"npz:{tmp_path / 'x.npz'}", size=4).test.shape == (1, 4, 4)
+
     @pytest.mark.parametrize("base", [32, 7, 224])
     def test_the_pixel_rate_of_an_image_does_not_depend_on_how_it_is_turned(self, base):
         """The scaled pixel rate used the height: 0.005 for 8x20, 0.031 for 20x8."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DreamAccelError
+from .convert import resize_and_crop
 from .image_set import ImageSet
 from .remarks import remarks
 from .sources import naming
@@ -36,7 +38,7 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
     Args:
         path: the file.
         download: has no effect; there is nothing to fetch.
-        size: applied later, by :func:`load_dataset`.
+        size: scale and centre-crop every image to size x size; default: images as they are, all of one size.
 
     Raises:
         DreamAccelError: the file is missing or unreadable, holds the keys of no layout or of several, or arrays that
@@ -60,6 +62,8 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
         train = ImageSet.from_arrays(x_train, y_train, class_names=names)
     with naming(f"{path}, test set"):
         test = ImageSet.from_arrays(x_test, y_test, class_names=train.class_names, allow_empty=True)
+    if size:  # here, since images of two sizes make no data set
+        train, test = (replace(part, images=resize_and_crop(part.images, size)) for part in (train, test))
     note = f"took the keys {', '.join(taken)}"
     if unused := [key for key in found if key not in arrays]:
         note += f"; left unused: {', '.join(unused)}"

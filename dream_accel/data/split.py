@@ -41,7 +41,8 @@ class DataSplit:
         if self.train.shape != self.test.shape:
             raise DreamAccelError(
                 f"{self.name}: training images are {self.train.shape} and test images {self.test.shape} "
-                "(channels, height, width); both must have one shape, so resize them alike"
+                "(channels, height, width); both must have one shape, so resize them alike (for a .npz file by "
+                "--size N)"
             )
         if self.train.class_names != self.test.class_names:
             names, others = self.train.class_names, self.test.class_names

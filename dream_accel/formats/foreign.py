@@ -119,8 +119,8 @@ def _check_scale(pixels: Tensor, source: object) -> None:
     if high > _MOST or low < -_MOST or 0 < high - min(low, 0) < _LEAST:
         remedy = "multiply them by 255" if high < 1 else "divide them by 255"
         raise DreamAccelError(
-            f"{source} holds pixels from {low:.4g} to {high:.4g}, and in this layout they are in [0, 1]: {remedy} "
-            "once, and save them again"
+            f"{source} holds pixels from {low:.4g} to {high:.4g}, and in this layout they are in [0, 1]: {remedy} and "
+            "save them again"
         )
 
 
