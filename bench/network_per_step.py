@@ -1,11 +1,12 @@
 """Benchmark of the real batch where every step draws a network: cost of an iteration, and the picks of each way.
 
-    python -m dream_accel.bench.network_per_step [--quick] [--data fashion-mnist] [--threads 2]
+    python -m dream_accel.bench.network_per_step [--quick] [--classes 3] [--only time] [--data digits]
 
 The loop has the shape of DC at one image per class: a new ConvNet in every iteration, one matching step, the gradients
 of a real batch and of one synthetic image of each class. Ways are timed in turn, in blocks of ten iterations, so that
-each block holds one refresh. Without ``--data`` the images have the shape of Fashion-MNIST and are drawn at random
-around smooth patterns of their class.
+each block holds one refresh; on a CPU by the processor time of one thread, which other work on the machine hardly
+changes. Nearly all costs are proportional to the number of classes, so fewer give about the same ratios. Without
+``--data`` the images have the shape of Fashion-MNIST and are drawn at random around smooth patterns of their class.
 
 Picks are judged with networks that no refresh has seen: ``gradient error`` is the relative distance of the mean
 gradient over the picks from that over the whole class; ``coverage`` the sum of the squared distances of all images to
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -33,7 +35,7 @@ from dream_accel.networks import make_network
 from dream_accel.networks.features import embed_rows
 from dream_accel.random import derive_seed, generator
 
-from .harness import device_name, time_interleaved
+from .harness import device_name
 
 BLOCK = 10
 """iterations that are timed together, and the interval of the sampler"""
@@ -200,7 +202,9 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--networks", type=int, default=3, help="networks that judge the picks")
     parser.add_argument("--rounds", type=int, default=5, help="timed blocks of each way")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--pools", type=int, nargs="*", help="images per class; default: 2, 4 and 8 batches")
+    parser.add_argument("--pools-only", action="store_true", help="time neither all images nor the default")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=["time", "picks"], help="one of the two tables")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, one round")
@@ -217,30 +221,47 @@ def main() -> None:
         images = split.normalization(split.train.images.float() / 255).to(device)
         labels = split.train.labels.to(device)
     problem = Problem(images, labels, args.batch, args.width, args.depth)
-    pools = [2 * args.batch, 4 * args.batch, 8 * args.batch]
+    pools = args.pools or [2 * args.batch, 4 * args.batch, 8 * args.batch]
     print(f"{device_name(device)}, {torch.get_num_threads()} threads; {problem.classes} classes of {problem.sizes[0]}")
     if args.only != "picks":
-        _print_times(problem, pools, args.rounds, device)
+        _print_times(problem, pools, args.rounds, args.pools_only)
     if args.only != "time":
         print(f"\n{'picks':36} gradient error  coverage  overlap")
         for name, (error, coverage, overlap) in judge_picks(problem, pools, args.networks).items():
             print(f"{name:36} {error:14.3f} {coverage:9.3f} {overlap:8.2f}")
 
 
-def _print_times(problem: Problem, pools: list[int], rounds: int, device: torch.device) -> None:
+def _print_times(problem: Problem, pools: list[int], rounds: int, pools_only: bool) -> None:
+    device = problem.images.device
     block = partial(block_of_iterations, problem, formula=False)
-    ways = {
-        "original": block_of_iterations(problem, None, formula=True),
-        "all images": block(problem.sampler(pool=max(problem.sizes))),
-        "default": block(problem.sampler()),
-        **{f"pool of {pool}": block(problem.sampler(pool=pool)) for pool in pools},
-    }
-    times = time_interleaved(ways, device, rounds)
-    base = times["original"]
+    ways = {"original": block_of_iterations(problem, None, formula=True)}
+    if not pools_only:
+        sampler = problem.sampler()
+        # The first refresh reads all images, once in a run, since no network is known yet.
+        for step in range(BLOCK):
+            sampler.update(problem.network("first", step))
+        ways |= {"all images": block(problem.sampler(pool=max(problem.sizes))), "default": block(sampler)}
+    ways |= {f"pool of {pool}": block(problem.sampler(pool=pool)) for pool in pools}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, call in ways.items():
+            times[name].append(_seconds(call, device))
     print(f"\n{'an iteration':20} seconds   of the original's (median of blocks timed side by side)")
     for name, seconds in times.items():
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds, base, strict=True))
-        print(f"{name:20} {statistics.median(seconds) / BLOCK:7.3f} {ratio:10.2f}")
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds, times["original"], strict=True))
+        print(f"{name:20} {statistics.median(seconds) / BLOCK:7.3f} {ratio:10.2f}", flush=True)
+
+
+def _seconds(call: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cpu":
+        began = time.process_time()
+        call()
+        return time.process_time() - began
+    torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
