@@ -29,13 +29,17 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-# On a machine with a CUDA device: self-test, tests, sanitizer and benchmarks with their peers, in nine minutes at most.
+# On a machine with a CUDA device and no internet: PART=1 builds and tests, 2 measures K-Means and tiles, 3 the rest and
+# runs the sanitizer, in nine minutes at most each; PART=summary sums up what is in OUT and in the folders ALSO. PYTHON is
+# the one that has PyTorch, and is installed into. WHEELS is a folder of wheels of packages it may lack. CHECK takes
+# further options, such as --device cpu --quick.
 gpu-check:
-	$(PYTHON) -m dream_accel.bench.gpu_check --out $(or $(OUT),gpu-check)
+	$(PYTHON) -m bench.kit --part $(or $(PART),all) --out $(or $(OUT),gpu-check) $(if $(WHEELS),--wheels $(WHEELS)) \
+		$(if $(ALSO),--also $(ALSO)) $(CHECK)
 
 # CIFAR-10, IPC 10, factor 2, ConvNet-3 width 128, three arms on a CUDA device: stops and saves after SECONDS, and the
 # same command continues. ACCURACY takes further options, such as --data-dir or --download.
-SECONDS ?= 600
+SECONDS ?= 480
 gpu-accuracy:
 	$(PYTHON) -m dream_accel bench accuracy --device cuda --dataset cifar10 --ipc 10 \
 		--at 0,20,40,80,120,160,200,400,600,800,1000 --seeds 1 --eval-networks 1 --seconds $(SECONDS) \

@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1
+    from wheel.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 
@@ -179,6 +183,7 @@ class Wheel(bdist_wheel):
 
 if __name__ == "__main__":
     setup(
+        license="Apache-2.0",
         ext_modules=[Extension("dream_accel._C", sources=[])],
         cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
     )

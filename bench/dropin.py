@@ -21,7 +21,8 @@ from dream_accel.compat import KMeans, match_loss
 from dream_accel.networks import ConvNet
 from dream_accel.random import generator
 
-from .harness import Measurement, commit, device_name, quantiles, time_interleaved, versions
+from .harness import commit, device_name, quantiles, time_interleaved, versions
+from .measurement import Measurement
 
 ITERATIONS = 20
 PEER = "fast-pytorch-kmeans"

@@ -1,52 +1,28 @@
-"""Timing callables side by side, and the one CSV schema all benchmarks share."""
+"""Timing callables side by side, and the machine they are timed on."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .rows import read_rows, write_rows
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One line of the CSV: a provider's time for a shape, with everything needed to repeat it."""
-
-    kernel: str
-    """kmeans, distance, refresh, step or outer"""
-    provider: str
-    """library or implementation that computes; ours begin with ``dream``"""
-    mode: str
-    """phrases separated by commas: first the problem, then how this provider takes it, such as ``one fit per group``,
-    ``padded``, ``graph`` or ``tf32``"""
-    groups: int
-    rows: int
-    features: int
-    clusters: int
-    dtype: str
-    metric: str
-    p20: float
-    p50: float
-    p80: float
-    unit: str
-    floor: float
-    """the least time this machine could take, measured or computed; 0 where none is known"""
-    device: str
-    threads: int
-    versions: str
-    commit: str
+COMMIT = "DREAM_ACCEL_COMMIT"
+"""Environment variable that names the commit where the tree is not a repository."""
 
 
 def time_interleaved(
-    contestants: Mapping[str, Callable[[], Any]], device: torch.device, rounds: int, seconds: float = 1e9
+    contestants: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    rounds: int,
+    seconds: float = 1e9,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, list[float]]:
     """Time contestants in turn, so that other work on the machine slows all of them alike.
 
@@ -55,18 +31,33 @@ def time_interleaved(
         device: where they run; calls on CUDA are timed with events.
         rounds: timed calls of each.
         seconds: a contestant that has taken this long in total is not called again, after at least one timed call.
+        failures: filled with the reasons of contestants that raise, which are then left out of what is returned.
+            Without it what they raise is not caught.
 
     Returns:
         seconds of every call, by contestant.
     """
-    for call in contestants.values():
-        call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, call in contestants.items():
-            if sum(times[name]) < seconds:
-                times[name].append(_seconds(call, device))
+    for turn in range(rounds + 1):
+        for name in [*times]:
+            if sum(times[name]) >= seconds:
+                continue
+            try:
+                took = _seconds(contestants[name], device)
+            except Exception as error:
+                if failures is None:
+                    raise
+                failures[name] = reason_of(error)
+                del times[name]
+            else:
+                times[name] += [took] if turn else []  # the first call warms up
     return times
+
+
+def reason_of(error: BaseException) -> str:
+    """Name and first line of what was raised."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
 def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
@@ -100,16 +91,6 @@ def quantiles(seconds: Sequence[float], scale: float) -> dict[str, float]:
     return {name: float(f"{value * scale:.4g}") for name, value in values.items()}
 
 
-def write_csv(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Write all lines, with a header."""
-    write_rows(path, Measurement, measurements)
-
-
-def read_csv(path: Path) -> list[Measurement]:
-    """Read what :func:`write_csv` wrote."""
-    return read_rows(path, Measurement)
-
-
 def device_name(device: torch.device) -> str:
     """The processor or GPU by its own name."""
     if device.type == "cuda":
@@ -134,13 +115,16 @@ def versions(*packages: str) -> str:
 
 
 def commit() -> str:
-    """The commit of the source tree of this file, with ``+`` after changes; ``unknown`` outside a repository."""
+    """The commit of the source tree of this file, with ``+`` after changes.
+
+    Outside a repository it is the value of :data:`COMMIT`, or ``unknown``.
+    """
     folder = Path(__file__).resolve().parent
     try:
         name = _git(folder, "rev-parse", "--short", "HEAD")
         return name + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get(COMMIT) or "unknown"
 
 
 def _git(folder: Path, *words: str) -> str:

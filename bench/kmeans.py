@@ -1,8 +1,9 @@
 """Benchmark of Lloyd iterations of many groups: ours beside every peer that is installed.
 
-All start from the same centroids, are allowed the same number of iterations, and must reach the same inertia before
-they are timed. Times are divided by the iterations done, because some providers, ours among them, stop a group at its
-fixpoint.
+All start from the same centroids and are allowed the same number of iterations. A provider whose total inertia is more
+than 1 % above ours computes something else and is not timed; a row says so, as for one that raises, hangs or is
+missing.
+Times are divided by the iterations done, because some providers, ours among them, stop a group at its fixpoint.
 """
 
 from __future__ import annotations
@@ -13,20 +14,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from dream_accel import BatchedKMeans
-from dream_accel.groups import sum_groups
-from dream_accel.ops import kmeans_assign
+from dream_accel import BatchedKMeans, DreamAccelError
 
-from .harness import Measurement, commit, device_name, quantiles, time_interleaved, versions
+from .harness import commit, device_name, quantiles, reason_of, time_interleaved, versions
+from .kmeans_floor import floor
 from .kmeans_problems import QUICK, SHAPES, Problem, Shape, make_problem
-from .kmeans_providers import PROVIDERS, Fitted, Unable
+from .kmeans_providers import PROVIDERS
+from .kmeans_trial import LIMIT, Trials, inertia, verdict
+from .measurement import Measurement, not_run
 from .memory import peak_memory
+from .words import count
 
-INERTIA_TOLERANCE = 1e-3
 WARM_ITERATIONS = 3
 RECORDED_AFTER = 3  # fits of a kind, the last of which is a graph's
+WAYS: dict[str, dict[str, dict[str, object]]] = {
+    "cpu": {"": {}},
+    "cuda": {
+        "graph, tf32": {"precision": "tf32"},
+        "graph, fp32": {"precision": "fp32"},
+        "eager, tf32": {"precision": "tf32", "cuda_graph": False},
+    },
+}
+"""Ways of ours by device: tf32 as the peers that use it, and fp32 as the others; the ratios are to the first."""
+
+Line = Callable[..., Measurement]
 
 
 @dataclass(frozen=True)
@@ -39,29 +51,47 @@ class Contestant:
     iterations: float
 
 
-def run(device: torch.device, quick: bool, rounds: int = 7) -> Iterator[Measurement]:
+def run(
+    device: torch.device, quick: bool, rounds: int = 7, apart: bool | None = None, limit: float = LIMIT
+) -> Iterator[Measurement]:
     """Measure every shape of the device with every provider that can take it.
 
     Per shape: time per Lloyd iteration and peak memory of every provider; on CUDA also whole fits, from the common
-    start and from the labels of a fit before, and how often a fit of ours waits for the device.
+    start and from the labels of a fit before, and how often a fit of ours waits for the device. Ours alone comes first,
+    and is measured again in turn with the peers.
 
     Args:
         device: CPU or CUDA.
         quick: tiny shapes, few rounds.
         rounds: timed fits of each provider, fewer where they take long.
+        apart: try every peer in a process beside this one first; None: on CUDA.
+        limit: seconds a peer has there for its first fit.
+
+    Raises:
+        DreamAccelError: ours failed on a shape; the others have been measured.
     """
     iterations = 3 if quick else 20 if device.type == "cuda" else 10
-    for shape in QUICK if quick else SHAPES[device.type]:
-        problem = make_problem(shape, device, iterations)
-        yield from _measure(shape, problem, 3 if quick else rounds)
-        del problem
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    failed = []
+    with Trials(device, limit, device.type == "cuda" if apart is None else apart) as trials:
+        for shape in QUICK if quick else SHAPES[device.type]:
+            line = _line(shape, device)
+            try:
+                problem = make_problem(shape, device, iterations)
+                yield from _measure(shape, problem, trials, 3 if quick else rounds, line)
+                del problem
+            except Exception as error:
+                failed.append(reason_of(error))
+                yield line(provider=f"dream-{device.type}", mode=shape.mode, **not_run(failed[-1]))
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    if failed:
+        raise DreamAccelError(
+            f"ours failed on {count(len(failed), 'shape')}, first with {failed[0]}: the others were measured"
+        )
 
 
-def _measure(shape: Shape, problem: Problem, rounds: int) -> Iterator[Measurement]:
-    device = problem.x.device
-    line: Callable[..., Measurement] = functools.partial(
+def _line(shape: Shape, device: torch.device) -> Line:
+    return functools.partial(
         Measurement,
         kernel="kmeans",
         groups=len(shape.sizes),
@@ -74,82 +104,112 @@ def _measure(shape: Shape, problem: Problem, rounds: int) -> Iterator[Measuremen
         versions=versions(*(package for provider in PROVIDERS for package in provider.packages)),
         commit=commit(),
     )
-    fitted = _fit(problem)
-    contestants = [*_ours(problem, shape, fitted), *_peers(problem, shape, _inertia(problem, fitted.centroids))]
-    keys = {f"{c.name} {c.mode}": c for c in contestants}
-    times = time_interleaved({key: c.fit for key, c in keys.items()}, device, rounds, seconds=2.0)
-    floor = float(f"{_matmul_floor(problem, rounds) * 1e3:.4g}")
-    for key, c in keys.items():
-        own = quantiles(times[key], 1e3 / c.iterations)
-        yield line(provider=c.name, mode=c.mode, metric="time per Lloyd iteration", **own, unit="ms", floor=floor)
-    if device.type == "cuda":
-        for key, c in keys.items():
-            metric = f"whole fit, {problem.iterations} iterations"
-            whole = quantiles(times[key], 1e3)
-            yield line(provider=c.name, mode=c.mode, metric=metric, **whole, unit="ms", floor=0.0)
-        yield from _warm(problem, shape, rounds, line)
-    for c in contestants:
-        peak = peak_memory(c.fit, device)
-        if peak is not None:
-            same = dict.fromkeys(("p20", "p50", "p80"), float(f"{peak:.4g}"))
-            metric = "peak memory above inputs"
-            yield line(provider=c.name, mode=c.mode, metric=metric, **same, unit="MB", floor=0.0)
 
 
-def _ours(problem: Problem, shape: Shape, fitted: Fitted) -> list[Contestant]:
-    """Our contestants: one on CPUs; on CUDA a recorded graph, and the same launches one by one."""
-    kind = problem.x.device.type
-    ways = {"graph": True, "eager": False} if kind == "cuda" else {"": True}
-    found = []
-    for way, cuda_graph in ways.items():
-        km = _estimator(problem, cuda_graph=cuda_graph)
-        fit = functools.partial(km.fit, problem.x, problem.offsets, check=False)
-        for _ in range(RECORDED_AFTER if way == "graph" else 0):
-            fit()
-        found.append(Contestant(f"dream-{kind}", f"{shape.mode}, {way}".rstrip(", "), fit, fitted.iterations))
-    return found
-
-
-def _peers(problem: Problem, shape: Shape, expected: Tensor) -> Iterator[Contestant]:
-    """The providers whose inertia agrees with ours. The reason is printed for each of the others."""
-    for provider in PROVIDERS:
-        if problem.x.device.type not in provider.devices:
-            continue
-        try:
-            fit = provider.prepare(problem)
-            fitted = fit()
-            off = float((_inertia(problem, fitted.centroids) / expected - 1).abs().max())
-        except Unable as reason:
-            print(f"  {provider.name}: not run: {reason}")
-        except Exception as error:  # a peer that breaks takes no other with it
-            print(f"  {provider.name}: not run: {type(error).__name__}: {str(error).splitlines()[:1]}")
-        else:
-            if off <= INERTIA_TOLERANCE:
-                yield Contestant(provider.name, f"{shape.mode}, {provider.mode}", fit, fitted.iterations)
-            else:
-                print(
-                    f"  {provider.name}: not timed: it ends {off:.2%} from our inertia, allowed is "
-                    f"{INERTIA_TOLERANCE:.1%}; not the same computation"
-                )
-
-
-def _warm(problem: Problem, shape: Shape, rounds: int, line: Callable[..., Measurement]) -> Iterator[Measurement]:
-    """Time a refresh, a few iterations from the labels of an earlier fit, and count its waits for the device."""
-    km = _estimator(problem)
-    km.fit(problem.x, problem.offsets, check=False)
-    km.max_iter = WARM_ITERATIONS
-
-    def refresh() -> None:
-        km.fit(problem.x, problem.offsets, init="labels", check=False)
-
-    for _ in range(RECORDED_AFTER):
-        refresh()
+def _measure(shape: Shape, problem: Problem, trials: Trials, rounds: int, line: Line) -> Iterator[Measurement]:
     device = problem.x.device
-    warm = quantiles(time_interleaved({"warm": refresh}, device, rounds)["warm"], 1e3)
-    waits = dict.fromkeys(("p20", "p50", "p80"), float(count_waits(refresh)))
-    line = functools.partial(line, provider="dream-cuda", mode=f"{shape.mode}, graph", floor=0.0)
-    yield line(metric=f"whole fit from labels, {WARM_ITERATIONS} iterations", **warm, unit="ms")
-    yield line(metric="waits for the device per fit", **waits, unit="count")
+    in_fp32 = _estimator(problem, precision="fp32").fit(problem.x, problem.offsets, check=False)
+    ours_inertia = inertia(problem, in_fp32.cluster_centers_)
+    least = floor(problem, rounds)
+    contestants = []
+    for way, options in WAYS[device.type].items():
+        try:
+            contestants.append(_ours(problem, shape, way, options))
+        except Exception as error:
+            yield line(provider=f"dream-{device.type}", mode=_mode(shape, way), **not_run(reason_of(error)))
+    yield from _times(contestants, problem, rounds, least, line)
+    if device.type == "cuda":
+        yield from _warm(problem, shape, rounds, line)
+    for provider in PROVIDERS:
+        if device.type not in provider.devices:
+            continue
+        own: Line = functools.partial(line, provider=provider.name, mode=_mode(shape, provider.mode))
+        tried = trials.run(provider, shape, problem)
+        reason = tried.reason or verdict(tried.inertia, ours_inertia)
+        if not tried.reason:
+            above = _once(100 * (tried.inertia / ours_inertia - 1))
+            what = f"total inertia above ours after {problem.iterations} iterations"
+            yield own(metric=what, **above, unit="%", floor=0.0)
+        try:
+            if not reason:
+                peer = Contestant(
+                    provider.name, _mode(shape, provider.mode), provider.prepare(problem), tried.iterations
+                )
+                contestants.append(peer)
+        except Exception as error:
+            reason = reason_of(error)
+        if reason:
+            print(f"  {provider.name}: not run: {reason}")
+            yield own(**not_run(reason))
+    yield from _times(contestants, problem, rounds, least, line)
+    for c in contestants:
+        try:
+            peak = peak_memory(c.fit, device)
+        except Exception as error:
+            print(f"  {c.name}: its memory is not measured: {reason_of(error)}")
+            continue
+        if peak is not None:
+            same = _once(peak)
+            yield line(provider=c.name, mode=c.mode, metric="peak memory above inputs", **same, unit="MB", floor=0.0)
+
+
+def _times(
+    contestants: list[Contestant], problem: Problem, rounds: int, least: float, line: Line
+) -> Iterator[Measurement]:
+    """Time contestants in turn; one that raises has a row that says so, and is taken out of the list."""
+    device = problem.x.device
+    keys = {f"{c.name} {c.mode}": c for c in contestants}
+    failures: dict[str, str] = {}
+    times = time_interleaved({key: c.fit for key, c in keys.items()}, device, rounds, seconds=2.0, failures=failures)
+    least = float(f"{least * 1e3:.4g}")
+    for key, c in keys.items():
+        own: Line = functools.partial(line, provider=c.name, mode=c.mode)
+        if key in failures:
+            contestants.remove(c)
+            yield own(**not_run(failures[key]))
+            continue
+        per_iteration = quantiles(times[key], 1e3 / c.iterations)
+        yield own(metric="time per Lloyd iteration", **per_iteration, unit="ms", floor=least)
+        if device.type == "cuda":
+            whole = quantiles(times[key], 1e3)
+            yield own(metric=f"whole fit, {problem.iterations} iterations", **whole, unit="ms", floor=0.0)
+
+
+def _mode(shape: Shape, how: str) -> str:
+    return f"{shape.mode}, {how}" if how else shape.mode
+
+
+def _ours(problem: Problem, shape: Shape, way: str, options: dict[str, object]) -> Contestant:
+    km = _estimator(problem, **options)
+    fit = functools.partial(km.fit, problem.x, problem.offsets, check=False)
+    for _ in range(RECORDED_AFTER if way.startswith("graph") else 1):
+        fit()
+    # n_iter_ leaves out the iteration that finds the fixpoint; peers count it.
+    iterations = (km.n_iter_ + 1).clamp(max=problem.iterations)
+    done = float((iterations * problem.offsets.diff()).sum() / len(problem.x))
+    return Contestant(f"dream-{problem.x.device.type}", _mode(shape, way), fit, done)
+
+
+def _warm(problem: Problem, shape: Shape, rounds: int, line: Line) -> Iterator[Measurement]:
+    """Time a refresh, a few iterations from the labels of an earlier fit, and count its waits for the device."""
+    own: Line = functools.partial(line, provider="dream-cuda", mode=f"{shape.mode}, graph, tf32", floor=0.0)
+    try:
+        km = _estimator(problem).fit(problem.x, problem.offsets, check=False)
+        km.max_iter = WARM_ITERATIONS
+
+        def refresh() -> None:
+            km.fit(problem.x, problem.offsets, init="labels", check=False)
+
+        for _ in range(RECORDED_AFTER):
+            refresh()
+        warm = quantiles(time_interleaved({"warm": refresh}, problem.x.device, rounds)["warm"], 1e3)
+        waits = _once(float(count_waits(refresh)))
+    except Exception as error:
+        print(f"  a fit from labels: not run: {reason_of(error)}")
+        yield own(**not_run(f"a fit from labels: {reason_of(error)}"))
+        return
+    yield own(metric=f"whole fit from labels, {WARM_ITERATIONS} iterations", **warm, unit="ms")
+    yield own(metric="waits for the device per fit", **waits, unit="count")
 
 
 def count_waits(call: Callable[[], object]) -> int:
@@ -166,39 +226,14 @@ def count_waits(call: Callable[[], object]) -> int:
 
 
 def _estimator(problem: Problem, **options: object) -> BatchedKMeans:
-    # fp32: the products of a fit are as accurate as those of the peers.
     return BatchedKMeans(
         problem.start.shape[1],
         max_iter=problem.iterations,
         init=problem.start,
         empty="keep",
-        precision="fp32",
         **options,  # type: ignore[arg-type]
     )
 
 
-def _fit(problem: Problem) -> Fitted:
-    km = _estimator(problem).fit(problem.x, problem.offsets, check=False)
-    # n_iter_ leaves out the iteration that finds the fixpoint; peers count it.
-    iterations = (km.n_iter_ + 1).clamp(max=problem.iterations)
-    return Fitted(km.cluster_centers_, float((iterations * problem.offsets.diff()).sum() / len(problem.x)))
-
-
-def _inertia(problem: Problem, centroids: Tensor) -> Tensor:
-    """(G,) inertia of a provider's centroids, by one measure for all; empty groups count 1."""
-    _, distance = kmeans_assign(problem.x, problem.offsets, centroids.float().contiguous())
-    return sum_groups(distance, problem.offsets).where(problem.offsets.diff() > 0, 1.0)
-
-
-def _matmul_floor(problem: Problem, rounds: int) -> float:
-    """Median seconds of the bare products rows x centroids, which no exact Lloyd iteration can skip."""
-    bounds = problem.offsets.tolist()
-    pairs = [(problem.x[first:last], c.T) for first, last, c in zip(bounds, bounds[1:], problem.start, strict=False)]
-    out = [torch.empty(len(x), c.shape[1], device=x.device) for x, c in pairs]
-
-    def products() -> None:
-        for (x, c), target in zip(pairs, out, strict=True):
-            torch.mm(x, c, out=target)
-
-    times = time_interleaved({"matmul": products}, problem.x.device, rounds)["matmul"]
-    return sorted(times)[len(times) // 2]
+def _once(value: float) -> dict[str, float]:
+    return dict.fromkeys(("p20", "p50", "p80"), float(f"{value:.4g}"))

@@ -6,6 +6,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -197,50 +198,44 @@ def padded_batch(problem: Problem) -> Batch:
     return Batch(padded, torch.cat([problem.start, far.expand(len(sizes), 1, x.shape[1])], dim=1))
 
 
-def _flash_kmeans(make_batch: Callable[[Problem], Batch]) -> Callable[[Problem], Fit]:
-    def prepare(problem: Problem) -> Fit:
-        _need("flash_kmeans")
-        from flash_kmeans import batch_kmeans_Euclid
+def _flash_kmeans(make_batch: Callable[[Problem], Batch], problem: Problem) -> Fit:
+    _need("flash_kmeans")
+    from flash_kmeans import batch_kmeans_Euclid
 
-        batch = make_batch(problem)
+    batch = make_batch(problem)
 
-        def fit() -> Fitted:
-            _, centroids, _ = batch_kmeans_Euclid(
-                batch.x,
-                batch.start.shape[1],
-                max_iters=problem.iterations,
-                tol=-1.0,
-                init_centroids=batch.start.clone(),
-            )
-            return Fitted(centroids[:, : problem.start.shape[1]], problem.iterations)
+    def fit() -> Fitted:
+        _, centroids, _ = batch_kmeans_Euclid(
+            batch.x,
+            batch.start.shape[1],
+            max_iters=problem.iterations,
+            tol=-1.0,
+            init_centroids=batch.start.clone(),
+        )
+        return Fitted(centroids[:, : problem.start.shape[1]], problem.iterations)
 
-        return fit
-
-    return prepare
+    return fit
 
 
-def _flashlib(make_batch: Callable[[Problem], Batch]) -> Callable[[Problem], Fit]:
-    def prepare(problem: Problem) -> Fit:
-        _need("flashlib")
-        from flashlib import flash_kmeans
+def _flashlib(make_batch: Callable[[Problem], Batch], problem: Problem) -> Fit:
+    _need("flashlib")
+    from flashlib import flash_kmeans
 
-        batch = make_batch(problem)
+    batch = make_batch(problem)
 
-        def fit() -> Fitted:
-            # Without a tolerance it does not ask the device whether to go on; it writes over the start it is given.
-            _, centroids, _ = flash_kmeans(
-                batch.x,
-                batch.start.shape[1],
-                max_iters=problem.iterations,
-                tol=0.0,
-                init_centroids=batch.start.clone(),
-                backend="triton",
-            )
-            return Fitted(centroids[:, : problem.start.shape[1]], problem.iterations)
+    def fit() -> Fitted:
+        # Without a tolerance it does not ask the device whether to go on; it writes over the start it is given.
+        _, centroids, _ = flash_kmeans(
+            batch.x,
+            batch.start.shape[1],
+            max_iters=problem.iterations,
+            tol=0.0,
+            init_centroids=batch.start.clone(),
+            backend="triton",
+        )
+        return Fitted(centroids[:, : problem.start.shape[1]], problem.iterations)
 
-        return fit
-
-    return prepare
+    return fit
 
 
 PADDED = "padded to one size with one cluster more"
@@ -252,8 +247,8 @@ PROVIDERS = (
     ),
     Provider("faiss", ("faiss-cpu", "faiss-gpu"), ("cpu", "cuda"), "one fit per group", _faiss),
     Provider("fastkmeans", ("fastkmeans",), ("cpu", "cuda"), "one fit per group", _fastkmeans),
-    Provider("flash-kmeans", ("flash-kmeans",), ("cuda",), "one batch, tf32", _flash_kmeans(equal_batch)),
-    Provider("flash-kmeans", (), ("cuda",), f"{PADDED}, tf32", _flash_kmeans(padded_batch)),
-    Provider("flashlib", ("flashlib",), ("cuda",), "one batch, tf32", _flashlib(equal_batch)),
-    Provider("flashlib", (), ("cuda",), f"{PADDED}, tf32", _flashlib(padded_batch)),
+    Provider("flash-kmeans", ("flash-kmeans",), ("cuda",), "one batch, tf32", partial(_flash_kmeans, equal_batch)),
+    Provider("flash-kmeans", (), ("cuda",), f"{PADDED}, tf32", partial(_flash_kmeans, padded_batch)),
+    Provider("flashlib", ("flashlib",), ("cuda",), "one batch, tf32", partial(_flashlib, equal_batch)),
+    Provider("flashlib", (), ("cuda",), f"{PADDED}, tf32", partial(_flashlib, padded_batch)),
 )

@@ -17,7 +17,8 @@ from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.random import generator
 from dream_accel.recipes import Recipe, recipe
 
-from .harness import Measurement, commit, device_name, quantiles, versions
+from .harness import commit, device_name, quantiles, reason_of, versions
+from .measurement import Measurement, not_run
 from .published import Published
 
 TOLERANCE = 1e-3
@@ -50,6 +51,8 @@ class Problem:
     ours: Distiller
     theirs: Published
     name: str
+    differs: str = ""
+    """the reason why the published side is not timed; empty where both compute the same"""
 
     @property
     def recipe(self) -> Recipe:
@@ -61,16 +64,22 @@ class Problem:
         """Training images."""
         return len(self.ours.split.train)
 
-    def other_ways(self) -> dict[str, Distiller]:
-        """Our side by the class-gradient implementations that were not chosen, on the same picks."""
-        others = {}
-        for way in CLASS_GRADIENTS:
-            if way != self.recipe.class_gradients:
-                other = assemble(replace(self.recipe, class_gradients=way), self.ours.split, self.ours.state())
-                other.restart(0)
-                other.sampler.indices = self.ours.sampler.indices
-                others[way] = other
-        return others
+    def other_ways(self) -> list[str]:
+        """The class-gradient implementations that were not chosen."""
+        return [way for way in CLASS_GRADIENTS if way != self.recipe.class_gradients]
+
+    def by(self, way: str) -> Distiller:
+        """Our side by another of them, on the same picks."""
+        other = assemble(replace(self.recipe, class_gradients=way), self.ours.split, self.ours.state())
+        other.restart(0)
+        other.sampler.indices = self.ours.sampler.indices
+        return other
+
+    def missing(self, kernel: str, provider: str, reason: str, way: str | None = None) -> Measurement:
+        """A line of a provider that was not timed."""
+        print(f"  {provider}: not run: {reason}")
+        untimed = not_run(reason)
+        return replace(self.line(kernel, "", provider, once(0.0), "", way=way), **untimed)
 
     def line(
         self,
@@ -116,8 +125,8 @@ def make_problem(device: torch.device, quick: bool, data_dir: str | None = None)
         quick: a tiny problem.
         data_dir: folder of the data set. If it is not found, made-up images of the same shape replace it.
 
-    Raises:
-        DreamAccelError: the first matching distances differ.
+    Returns:
+        the problem; it says so where the first matching distances differ.
     """
     settings = {**COMMON, **(QUICK if quick else PROBLEMS[device.type])}
     chosen = recipe("dream", settings.pop("dataset"), **settings)
@@ -128,20 +137,30 @@ def make_problem(device: torch.device, quick: bool, data_dir: str | None = None)
     ours = assemble(chosen, split)
     theirs = Published(chosen, split, ours.pixels.pixels)
     ours.restart(0)
-    theirs.restart(0)
     ours.sampler.update(ours.network)
-    theirs.refresh(0, 0)
-    assert ours.sampler.indices is not None
-    theirs.batches = ours.sampler.indices.tolist()
-    distance, published = float(ours.match()), theirs.match()
-    if abs(distance - published) > TOLERANCE * abs(published):
-        raise DreamAccelError(
-            f"the first matching distance is {distance:.6g} ours and {published:.6g} published: not the same "
-            "computation, so not timed"
-        )
+    differs = _difference(ours, theirs)
     depth, width = chosen.depth_for(split.train.shape), chosen.width
     name = f"{what} {len(split.train)} ConvNet-{depth} width {width} IPC {chosen.ipc} factor {chosen.factor}"
-    return Problem(ours, theirs, name)
+    return Problem(ours, theirs, name, differs)
+
+
+def _difference(ours: Distiller, theirs: Published) -> str:
+    """Bring the published side to ours, and match once on both; the reason why it cannot be timed, or nothing."""
+    distance = float(ours.match())
+    try:
+        theirs.restart(0)
+        theirs.refresh(0, 0)
+        assert ours.sampler.indices is not None
+        theirs.batches = ours.sampler.indices.tolist()
+        published = theirs.match()
+    except Exception as error:
+        return reason_of(error)
+    if abs(distance - published) <= TOLERANCE * abs(published):
+        return ""
+    return (
+        f"the first matching distance is {distance:.6g} ours and {published:.6g} published: not the same "
+        "computation, so not timed"
+    )
 
 
 def made_up(chosen: Recipe, device: torch.device) -> DataSplit:

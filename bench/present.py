@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dream_accel import DreamAccelError
+from dream_accel.errors import DreamAccelError
 
 from . import curve
-from .harness import Measurement, read_csv
+from .measurement import Measurement, read_csv
 from .words import count, number
 
 _SECTION = re.compile(r"(<!-- bench: (?P<file>[^\s:]+)(?:: (?P<metric>[^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,8 +29,22 @@ def table(lines: Sequence[Measurement]) -> str:
         return "Nothing was measured.\n"
     first = lines[0]
     where = f"{first.device}, {count(first.threads, 'thread')}, {first.versions}, commit {first.commit}."
-    metrics = dict.fromkeys(line.metric for line in lines)
-    return "\n".join([where, *(_table_of([line for line in lines if line.metric == m]) for m in metrics)])
+    timed = [line for line in lines if not line.why_not]
+    metrics = dict.fromkeys(line.metric for line in timed)
+    tables = [_table_of([line for line in timed if line.metric == m]) for m in metrics]
+    return "\n".join([where, *tables, *_not_run([line for line in lines if line.why_not])])
+
+
+def _not_run(lines: Sequence[Measurement]) -> list[str]:
+    """A line for each reason of each provider, with the number of problems where there are several."""
+    problems: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        problems.setdefault((_column(line), line.why_not), []).append(_problem(line, lines))
+    found = [
+        f"- {column}, {of[0] if len(of) == 1 else count(len(of), 'problem')}: {reason}"
+        for (column, reason), of in problems.items()
+    ]
+    return ["", "Not run:", "", "\n".join(found) + "\n"] if found else []
 
 
 def _table_of(lines: Sequence[Measurement]) -> str:
@@ -64,7 +78,8 @@ def figure(lines: Sequence[Measurement], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    by_metric = {m: [line for line in lines if line.metric == m] for m in dict.fromkeys(line.metric for line in lines)}
+    timed = [line for line in lines if not line.why_not]
+    by_metric = {m: [line for line in timed if line.metric == m] for m in dict.fromkeys(line.metric for line in timed)}
     most = max((len({_problem(line, own) for line in own}) for own in by_metric.values()), default=1)
     plot = Figure(figsize=(2.2 * max(most, 3) + 4, 4 * max(len(by_metric), 1)), dpi=120, layout="constrained")
     FigureCanvasAgg(plot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from torch.profiler import ProfilerActivity, profile
 from dream_accel.random import derive_seed
 from dream_accel.runtime.heap import retained_heap
 
-from .harness import Measurement, repeated, time_interleaved
+from .harness import reason_of, repeated, time_interleaved
 from .matching_problem import Problem, make_problem, once, rates, times
+from .measurement import Measurement
 from .published import Published, fast_pytorch_kmeans
 
+Part = tuple[str, int, int, dict[str, Callable[[], Any]]]
+"""Name, calls per timing, images of a call, contestants."""
 REPEATS = 3
 """Calls per timing. Freed memory is kept between them, as in a run."""
 
@@ -51,23 +54,55 @@ def run(
             theirs.train,
         ),
     )
-    for name, repeats, images, own, published in parts:
+    own = [
+        (name, repeats, images, {"dream": retained_heap()(repeated(ours_, repeats))})
+        for name, repeats, images, ours_, _ in parts
+    ]
+    yield from _parts(problem, own, rounds)
+    yield from _counts(problem, "dream", ours, trace)
+    if problem.differs:
+        yield problem.missing("step", "published", problem.differs)
+    else:
+        both = [
+            (name, repeats, images, {**calls, "published": repeated(published, repeats)})
+            for (name, repeats, images, calls), (*_, published) in zip(own, parts, strict=True)
+        ]
+        yield from _parts(problem, both, rounds)
+        yield from _clustering(problem, rounds)
+        yield from _counts(problem, "published", theirs)
+    for way in problem.other_ways():
+        try:
+            call = retained_heap()(repeated(problem.by(way).match, in_a_row))
+            seconds = time_interleaved({way: call}, device, rounds)[way]
+        except Exception as error:
+            yield problem.missing("step", "dream", reason_of(error), way)
+        else:
+            yield problem.line("step", "time of a matching step", "dream", times(seconds, in_a_row), "ms", way=way)
+
+
+def _parts(problem: Problem, parts: Sequence[Part], rounds: int) -> Iterator[Measurement]:
+    """Time every part by its contestants in turn; one that raises has a row that says so."""
+    for name, repeats, images, contestants in parts:
         kernel = "refresh" if name == "refresh" else "step"
-        contestants = {"dream": retained_heap()(repeated(own, repeats)), "published": repeated(published, repeats)}
-        for provider, seconds in time_interleaved(contestants, device, rounds).items():
+        failures: dict[str, str] | None = None if len(contestants) == 1 else {}  # ours alone must not fail
+        for provider, seconds in time_interleaved(contestants, problem.ours.device, rounds, failures=failures).items():
             yield problem.line(kernel, f"time of a {name}", provider, times(seconds, repeats), "ms")
-            yield problem.line(
-                kernel, f"images in a {name}", provider, rates(seconds, images * repeats), "images per second"
-            )
-    yield from _clustering(problem, rounds)
-    for way, other in problem.other_ways().items():
-        seconds = time_interleaved({way: retained_heap()(repeated(other.match, in_a_row))}, device, rounds)[way]
-        yield problem.line("step", "time of a matching step", "dream", times(seconds, in_a_row), "ms", way=way)
-    for provider, side in (("dream", ours), ("published", theirs)):
-        launches, syncs = counts(_inner_step(side, recipe.network_images), device, trace if side is ours else None)
-        what = "kernel launches" if device.type == "cuda" else "operator calls"
-        yield problem.line("step", f"{what} in an inner step", provider, once(launches), "count")
-        yield problem.line("step", "host round trips in an inner step", provider, once(syncs), "count")
+            rate = rates(seconds, images * repeats)
+            yield problem.line(kernel, f"images in a {name}", provider, rate, "images per second")
+        for provider, reason in (failures or {}).items():
+            yield problem.missing(kernel, provider, f"{name}: {reason}")
+
+
+def _counts(problem: Problem, provider: str, side: Any, trace: Path | None = None) -> Iterator[Measurement]:
+    device = problem.ours.device
+    try:
+        launches, waits = counts(_inner_step(side, problem.recipe.network_images), device, trace)
+    except Exception as error:
+        yield problem.missing("step", provider, f"counts of an inner step: {reason_of(error)}")
+        return
+    what = "kernel launches" if device.type == "cuda" else "operator calls"
+    yield problem.line("step", f"{what} in an inner step", provider, once(launches), "count")
+    yield problem.line("step", "host round trips in an inner step", provider, once(waits), "count")
 
 
 def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
@@ -92,12 +127,12 @@ def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
         "dream": retained_heap()(lambda: pick(x, offsets, recipe.n_clusters, 1, seed, recipe.kmeans_iterations)),
         "published": lambda: theirs.cluster(seed),
     }
-    try:
-        with_peer()
-        contestants["published with fast-pytorch-kmeans"] = with_peer
-    except ImportError:
-        print("  published with fast-pytorch-kmeans: not run: it is not installed")
-    for provider, seconds in time_interleaved(contestants, x.device, rounds).items():
+    peer, failures = "published with fast-pytorch-kmeans", dict[str, str]()
+    contestants[peer] = with_peer
+    seconds_of = time_interleaved(contestants, x.device, rounds, failures=failures)
+    for provider, reason in failures.items():
+        yield problem.missing("refresh", provider, f"clustering: {reason}")
+    for provider, seconds in seconds_of.items():
         yield problem.line("refresh", "time of the clustering in a refresh", provider, times(seconds), "ms", x.shape[1])
 
 

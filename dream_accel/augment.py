@@ -133,7 +133,33 @@ def _rotate(images: Tensor, draw: Tensor) -> Tensor:
 def _affine(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
     theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(images.dtype)
     grid = F.affine_grid(theta.expand(len(images), -1, -1), list(images.shape), align_corners=False)
+    return (_read_neighbours if _adds_atomically(images) else _grid_sample)(images, grid)
+
+
+def _adds_atomically(images: Tensor) -> bool:
+    """Whether the backward pass of ``F.grid_sample`` adds in another order, and so gives other bits, in every run."""
+    return images.is_cuda and images.requires_grad and torch.is_grad_enabled()
+
+
+def _grid_sample(images: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
+
+
+def _read_neighbours(images: Tensor, grid: Tensor) -> Tensor:
+    """The same up to rounding, by indexing, whose backward pass sorts the indices and adds in their order."""
+    n, _, height, width = images.shape
+    pixels = images.permute(0, 2, 3, 1)
+    image = torch.arange(n, device=images.device).view(-1, 1, 1)
+    column, row = (((grid[..., axis] + 1) * size - 1) / 2 for axis, size in enumerate((width, height)))
+    sampled = torch.zeros_like(pixels)
+    for down in (0, 1):
+        for right in (0, 1):
+            i, j = row.floor() + down, column.floor() + right
+            weight = (1 - (row - i).abs()) * (1 - (column - j).abs())
+            inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            neighbours = pixels[image, i.clamp(0, height - 1).long(), j.clamp(0, width - 1).long()]
+            sampled = sampled + neighbours * (weight * inside).unsqueeze(-1)
+    return sampled.permute(0, 3, 1, 2)
 
 
 def _integer(uniform: Tensor, n: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import dataclass, field
@@ -152,10 +153,47 @@ def decode(images: Tensor, factor: int) -> Tensor:
         return images
     n, channels, height, width = images.shape
     rows, columns = -(-height // factor), -(-width // factor)
-    images = F.pad(images, (0, columns * factor - width, 0, rows * factor - height), value=PAD_VALUE)
-    parts = images.view(n, channels, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5)
+    if (missing := (columns * factor - width, rows * factor - height)) != (0, 0):
+        images = F.pad(images, (0, missing[0], 0, missing[1]), value=PAD_VALUE)
+    parts = images.reshape(n, channels, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5)
     parts = parts.reshape(n * factor**2, channels, rows, columns)
-    return F.interpolate(parts, size=(height, width), mode="bilinear", align_corners=False)
+    return _enlarge(parts, height, width)
+
+
+def _enlarge(images: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear enlargement, ``R x C^T`` with the weights of the rows and columns.
+
+    The same as ``F.interpolate(images, (height, width), mode="bilinear")`` up to rounding. Its backward pass is matrix
+    products as well, and so gives the same bits in every run, where that of ``F.interpolate`` adds atomically on a GPU.
+    """
+    n, channels, rows, columns = images.shape
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    with torch.autocast(images.device.type, enabled=False):
+        wide = F.linear(images.to(dtype).view(-1, columns), _weights(columns, width, images.device, dtype))
+        wide = wide.view(-1, rows, width)
+        large = torch.bmm(_weights(rows, height, images.device, dtype).expand(len(wide), -1, -1), wide)
+    return large.view(n, channels, height, width).to(images.dtype)
+
+
+def _weights(small: int, large: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(large, small) weights of linear interpolation between pixel centres, as ``align_corners=False`` has them."""
+    if device.type == "cuda":
+        # Computed there, since a copy would wait, and not kept, since the graph that records it owns it.
+        return _hats(small, large, device).to(dtype)
+    return _weights_on_cpu(small, large, dtype).to(device)
+
+
+@functools.cache
+def _weights_on_cpu(small: int, large: int, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return _hats(small, large, torch.device("cpu")).to(dtype)
+
+
+def _hats(small: int, large: int, device: torch.device) -> Tensor:
+    """In float64: ``1 - |distance|`` between where a large pixel lies and the small ones, where that is positive."""
+    source = (torch.arange(large, device=device, dtype=torch.float64) + 0.5) * (small / large) - 0.5
+    distance = source.clamp(0, small - 1).unsqueeze(1) - torch.arange(small, device=device)
+    return (1 - distance.abs()).clamp(min=0)
 
 
 def encode(images: Tensor, factor: int) -> Tensor:

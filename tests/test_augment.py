@@ -1,6 +1,7 @@
 """Augmentation against loops over single images and pixels, and the properties matching relies on."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from support.refusals import refused
 from support.round_trips import no_host_round_trip
 
+from dream_accel import augment
 from dream_accel.augment import AUGMENTATIONS, Augmentation, cutmix
 
 SHAPES = [(5, 3, 8, 8), (4, 1, 7, 10), (3, 3, 28, 28)]
@@ -169,6 +171,68 @@ def test_gradient_is_the_true_one(name):
     assert torch.autograd.gradcheck(lambda x: augmentation.apply(x, draw), images, fast_mode=True)
     (gradient,) = torch.autograd.grad(augmentation.apply(images, draw).square().sum(), images)
     assert (gradient != 0).any()
+
+
+class TestRepeatableWarp:
+    """On a GPU ``F.grid_sample`` adds its gradient atomically, so differentiated images are warped by indexing."""
+
+    @pytest.fixture(autouse=True)
+    def by_indexing(self, monkeypatch):
+        monkeypatch.setattr(augment, "_adds_atomically", lambda images: True)
+
+    @pytest.mark.parametrize("name", ["scale", "rotate"])
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_image_and_gradient_are_those_of_grid_sample(self, name, shape, monkeypatch):
+        images = pictures(*shape).double().requires_grad_()
+        augmentation = Augmentation(name)
+        draw = augmentation.draw(len(images), draws(7)).double()
+        draw[0], draw[1] = 0, 1 - 2**-24
+        found = augmentation.apply(images, draw)
+        upstream = torch.randn(found.shape, generator=draws(8), dtype=torch.float64)
+        (gradient,) = torch.autograd.grad(found, images, upstream)
+        monkeypatch.setattr(augment, "_adds_atomically", lambda images: False)
+        expected = augmentation.apply(images, draw)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, images, upstream)[0])
+
+    @pytest.mark.parametrize("name", AUGMENTATIONS)
+    def test_no_backward_pass_adds_in_any_order(self, name):
+        images = pictures(3, 3, 8, 8).requires_grad_()
+        augmentation = Augmentation(name)
+        with torch.profiler.profile() as profiled:
+            augmentation.apply(images, augmentation.draw(3, draws(1))).sum().backward()
+        names = {event.key for event in profiled.key_averages()}
+        # Cropping reads no pixel twice, as the next test shows.
+        allowed = "scatter" if name == "crop" else "nothing"
+        assert not {n for n in names if re.search("grid_sampler|scatter|index_add|upsample", n) and allowed not in n}
+
+    def test_cropping_reads_no_pixel_twice(self):
+        images = pictures(16, 3, 9, 8).requires_grad_()
+        augmentation = Augmentation("crop")
+        (read,) = torch.autograd.grad(augmentation.apply(images, augmentation.draw(16, draws(1))).sum(), images)
+        assert set(read.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_only_differentiated_images_on_a_gpu_are_warped_by_indexing():
+    class Pretended:
+        is_cuda = True
+        requires_grad = True
+
+    assert augment._adds_atomically(Pretended())
+    with torch.no_grad():
+        assert not augment._adds_atomically(Pretended())
+    assert not augment._adds_atomically(torch.ones(1, requires_grad=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_on_a_gpu_the_gradient_has_the_same_bits_every_time(name):
+    images = pictures(64, 3, 32, 32).cuda().requires_grad_()
+    augmentation = Augmentation(name)
+    draw = augmentation.draw(64, draws(1)).cuda()
+    upstream = torch.randn(images.shape, generator=draws(2)).cuda()
+    gradients = [torch.autograd.grad(augmentation.apply(images, draw), images, upstream)[0] for _ in range(10)]
+    assert all(torch.equal(gradients[0], other) for other in gradients)
 
 
 def test_same_generator_seed_same_bits():

@@ -18,6 +18,8 @@ from dream_accel.bench import (
     kmeans,
     kmeans_problems,
     kmeans_providers,
+    kmeans_trial,
+    measurement,
     memory,
     present,
     publish,
@@ -42,11 +44,11 @@ def line(provider, p50, mode="equal", **fields):
     numbers = {"groups": 2, "rows": 10, "features": 3, "clusters": 4, "p20": p50, "p50": p50, "p80": p50, "floor": 0.5}
     texts = {"kernel": "kmeans", "dtype": "float32", "metric": "time", "unit": "ms", "device": "cpu", "threads": 1}
     values = {**numbers, **texts, "versions": "v", "commit": "c", **fields}
-    return harness.Measurement(provider=provider, mode=mode, **values)
+    return measurement.Measurement(provider=provider, mode=mode, **values)
 
 
-def provider(prepare):
-    return kmeans_providers.Provider("peer", ("peer",), ("cpu",), "one fit per group", prepare)
+def fitted_by_ours(problem):
+    return kmeans._estimator(problem).fit(problem.x, problem.offsets)
 
 
 def test_bench_command_writes_the_schema_a_table_and_a_figure(tmp_path, monkeypatch, capsys):
@@ -61,7 +63,7 @@ def test_bench_command_writes_the_schema_a_table_and_a_figure(tmp_path, monkeypa
     assert {row["mode"].split(",")[0] for row in rows} == {"equal", "ragged"}
     assert {row["metric"] for row in rows} >= {"time per Lloyd iteration"}
     assert any(row["provider"] == "scikit-learn" for row in rows)
-    assert all(0 <= float(row["p20"]) <= float(row["p50"]) <= float(row["p80"]) for row in rows)
+    assert all(0 <= float(row["p20"]) <= float(row["p50"]) <= float(row["p80"]) for row in rows if row["unit"] != "%")
     # A tiny fit may take no memory that was not there before, but it takes time.
     assert all(float(row["p20"]) > 0 for row in rows if row["unit"] == "ms")
     assert out.with_suffix(".md").read_text() in capsys.readouterr().out
@@ -98,43 +100,56 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path):
 
     with pytest.raises(DreamAccelError, match="disagrees"):
         publish.publish(fail(), tmp_path / "out.csv")
-    assert harness.read_csv(tmp_path / "out.csv") == [line("dream-cpu", 2.0)]
+    assert measurement.read_csv(tmp_path / "out.csv") == [line("dream-cpu", 2.0)]
+
+
+def test_a_later_measurement_of_the_same_thing_replaces_the_earlier(tmp_path):
+    lines = [line("dream-cpu", 2.0), line("peer", 3.0), line("dream-cpu", 2.5)]
+    assert list(publish.record(lines, tmp_path / "out.csv")) == lines
+    assert measurement.read_csv(tmp_path / "out.csv") == [lines[2], lines[1]]
+
+
+def test_rows_written_before_the_disk_is_full_stay_and_the_others_are_printed(tmp_path, monkeypatch, capsys):
+    write = publish.write_csv
+
+    def full(path, lines):
+        if len(lines) > 1:
+            raise OSError(28, "No space left on device")
+        write(path, lines)
+
+    monkeypatch.setattr(publish, "write_csv", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish.publish([line("dream-cpu", 2.0), line("peer", 3.25)], tmp_path / "out.csv")
+    assert measurement.read_csv(tmp_path / "out.csv") == [line("dream-cpu", 2.0)]
+    assert "3.25" in capsys.readouterr().out
+
+
+def test_a_missing_plotting_library_costs_the_figure_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    assert "| dream-cpu |" in publish.publish([line("dream-cpu", 2.0)], tmp_path / "out.csv")
+    assert (tmp_path / "out.md").exists()
+    assert "no figure" in capsys.readouterr().out
+
+
+def test_providers_that_were_not_run_are_listed_below_the_tables():
+    reason = measurement.not_run("flashlib is\n not installed")
+    fields = {**reason, "mode": "equal, one batch", "groups": 2, "rows": 10, "features": 3, "clusters": 4}
+    others = {"kernel": "kmeans", "dtype": "float32", "device": "cpu", "threads": 1, "versions": "v", "commit": "c"}
+    missing = [
+        measurement.Measurement(provider="flashlib", **{**fields, **others, "groups": groups}) for groups in (2, 3)
+    ]
+    text = present.table([line("dream-cpu", 2.0), missing[0]])
+    assert "- flashlib, one batch, equal, 2 groups, 10 x 3, K 4: flashlib is not installed\n" in text
+    assert "| problem | dream-cpu | floor |" in text
+    assert "- flashlib, one batch, 2 problems: flashlib is not installed\n" in present.table(missing)
 
 
 def test_csv_comes_back_as_it_was_written(tmp_path, no_peers):
     lines = list(kmeans.run(CPU, quick=True))
-    harness.write_csv(tmp_path / "out.csv", lines)
-    assert harness.read_csv(tmp_path / "out.csv") == lines
-    assert [field.name for field in fields(harness.Measurement)] == COLUMNS.split()
-
-
-def test_provider_with_another_inertia_is_not_timed(monkeypatch, capsys):
-    def lazy(problem):
-        return lambda: kmeans_providers.Fitted(problem.start, 1)
-
-    monkeypatch.setattr(kmeans, "PROVIDERS", (provider(lazy),))
-    assert {line.provider for line in kmeans.run(CPU, quick=True)} == {"dream-cpu"}
-    assert re.search(r"peer: not timed: it ends .* from our inertia", capsys.readouterr().out)
-
-
-@pytest.mark.slow
-def test_provider_that_breaks_takes_no_other_with_it(monkeypatch, capsys):
-    def broken(problem):
-        raise RuntimeError("no such kernel image")
-
-    monkeypatch.setattr(kmeans, "PROVIDERS", (provider(broken), *kmeans_providers.PROVIDERS[:1]))
-    assert {line.provider for line in kmeans.run(CPU, quick=True)} == {"dream-cpu", "scikit-learn"}
-    assert "peer: not run: RuntimeError: ['no such kernel image']" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_provider_that_cannot_take_a_shape_is_left_out_with_the_reason(monkeypatch, capsys):
-    def unable(problem):
-        raise kmeans_providers.Unable("it takes circles only")
-
-    monkeypatch.setattr(kmeans, "PROVIDERS", (provider(unable),))
-    assert {line.provider for line in kmeans.run(CPU, quick=True)} == {"dream-cpu"}
-    assert "peer: not run: it takes circles only" in capsys.readouterr().out
+    measurement.write_csv(tmp_path / "out.csv", lines)
+    assert measurement.read_csv(tmp_path / "out.csv") == lines
+    assert [field.name for field in fields(measurement.Measurement)] == COLUMNS.split()
 
 
 def equal_lloyd(x, n_clusters, max_iters=100, tol=0.0, init_centroids=None, verbose=False, **options):
@@ -156,7 +171,7 @@ def test_peers_of_equal_sizes_solve_our_problem(monkeypatch, module, sizes, kept
     fake.batch_kmeans_Euclid = fake.flash_kmeans = equal_lloyd
     monkeypatch.setitem(sys.modules, module, fake)
     problem = kmeans_problems.make_problem(kmeans_problems.Shape(sizes, 6, 5), CPU, iterations=4)
-    ours = kmeans._fit(problem).centroids
+    ours = fitted_by_ours(problem).cluster_centers_
     ways = [p for p in kmeans_providers.PROVIDERS if p.name == module.replace("_", "-")]
     for way in ways:
         if way.mode.startswith(kept):
@@ -181,8 +196,8 @@ def test_peers_of_single_problems_solve_our_problem(name):
         fit = way.prepare(problem)
     except kmeans_providers.Unable as reason:
         pytest.skip(str(reason))
-    expected = kmeans._inertia(problem, kmeans._fit(problem).centroids)
-    torch.testing.assert_close(kmeans._inertia(problem, fit().centroids), expected, rtol=1e-3, atol=0)
+    ours = kmeans_trial.inertia(problem, fitted_by_ours(problem).cluster_centers_)
+    assert kmeans_trial.inertia(problem, fit().centroids) == pytest.approx(ours, rel=1e-3)
 
 
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="this system does not tell the peak")
@@ -198,11 +213,11 @@ def test_peak_memory_is_what_a_call_holds_at_once():
 
 def test_time_is_divided_by_the_iterations_done():
     problem = kmeans_problems.make_problem(kmeans_problems.Shape((60,), 4, 3), CPU, iterations=200)
-    fitted = kmeans._fit(problem)
-    assert 1 < fitted.iterations < 200
+    ours = kmeans._ours(problem, kmeans_problems.Shape((60,), 4, 3), "", {})
+    assert 1 < ours.iterations < 200
     sklearn = pytest.importorskip("sklearn.cluster")
     km = sklearn.KMeans(3, init=problem.start[0].numpy(), n_init=1, max_iter=200, tol=0.0, algorithm="lloyd")
-    assert km.fit(problem.x.numpy()).n_iter_ == fitted.iterations
+    assert km.fit(problem.x.numpy()).n_iter_ == ours.iterations
 
 
 def test_table_gives_ratios_to_ours():
@@ -268,7 +283,7 @@ def test_table_has_a_part_per_metric_and_a_column_per_mode():
 
 
 def test_sections_of_a_document_are_renewed_from_their_csv(tmp_path):
-    harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0), line("dream-cpu", 9.0, metric="peak memory")])
+    measurement.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0), line("dream-cpu", 9.0, metric="peak memory")])
     document = "before\n<!-- bench: a.csv: peak memory -->\nold\n<!-- end -->\nafter\n"
     renewed = present.fill_in(document, tmp_path)
     assert renewed.startswith("before\n<!-- bench: a.csv: peak memory -->\ncpu, 1 thread,")
@@ -283,13 +298,13 @@ def test_sections_of_a_document_are_renewed_from_their_csv(tmp_path):
     ("marker", "reason"), [("b.csv", "b.csv does not exist"), ("a.csv: speed", "no line of metric 'speed'")]
 )
 def test_section_without_numbers_is_refused(tmp_path, marker, reason):
-    harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
+    measurement.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
     with pytest.raises(DreamAccelError, match=reason):
         present.fill_in(f"<!-- bench: {marker} -->\n<!-- end -->\n", tmp_path)
 
 
 def test_render_command_remakes_table_figure_and_document(tmp_path, monkeypatch, capsys):
-    harness.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
+    measurement.write_csv(tmp_path / "a.csv", [line("dream-cpu", 2.0)])
     (tmp_path / "doc.md").write_text("<!-- bench: a.csv -->\n<!-- end -->\n")
     arguments = ["bench", "render", str(tmp_path / "a.csv"), "--readme", str(tmp_path / "doc.md")]
     monkeypatch.setattr("sys.argv", ["dream-accel", *arguments])
@@ -304,7 +319,7 @@ def test_render_command_remakes_table_figure_and_document(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("file", sorted((ROOT / "bench/results").glob("*.csv")), ids=lambda file: file.name)
 def test_committed_tables_are_those_of_the_csv(file):
-    assert file.with_suffix(".md").read_text() == present.table(harness.read_csv(file))
+    assert file.with_suffix(".md").read_text() == present.table(measurement.read_csv(file))
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/accuracy.md", "docs/benchmarks.md"])
@@ -325,9 +340,34 @@ def test_distances_agree_before_they_are_timed(monkeypatch):
     for line in lines:
         assert 0 < line.p20 <= line.p50 <= line.p80
         assert line.groups == 2
-    monkeypatch.setattr(distance, "eager_distance", lambda xs, ys, metric: sum(y.sum() for y in ys))
-    with pytest.raises(DreamAccelError, match=r"eager gives .* not the same, so not timed"):
-        list(distance.run(CPU, quick=True))
+
+
+def test_a_distance_that_is_another_or_raises_costs_its_own_row(monkeypatch):
+    def wrong(xs, ys, metric):
+        return sum(y.sum() for y in ys)
+
+    def raising(xs, ys, metric):
+        raise RuntimeError("no kernel image")
+
+    for call, reason in (
+        (wrong, r"it gives .* not the same, so not timed"),
+        (raising, "RuntimeError: no kernel image"),
+    ):
+        monkeypatch.setattr(distance, "eager_distance", call)
+        lines = list(distance.run(CPU, quick=True))
+        assert {line.provider for line in lines if not line.why_not} == {"dream-cpu", "copy"}
+        assert all(re.fullmatch(reason, line.why_not) for line in lines if line.provider == "eager")
+
+
+def test_on_cuda_one_problem_alone_is_compiled():
+    cuda = torch.device("cuda")
+    problems = [
+        distance.Problem(network, metric, [torch.zeros(n, 1)], [torch.zeros(n, 1)])
+        for network in distance.NETWORKS
+        for metric in distance.METRICS
+        for n in distance.CLASSES
+    ]
+    assert sum(distance._compiles(problem, cuda) for problem in problems) == 1
 
 
 def test_networks_of_the_distance_benchmark_have_the_published_sizes():

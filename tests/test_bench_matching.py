@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothing(tmp_path):
     lines = list(step.run(CPU, True, trace=tmp_path / "trace.json"))
     assert {line.kernel for line in lines} == {"refresh", "step"}
-    for metric in dict.fromkeys(line.metric for line in lines):
+    for metric in dict.fromkeys(line.metric for line in lines if not line.why_not):
         assert {"dream", "published"} <= {line.provider for line in lines if line.metric == metric}
     asked = {line.provider: line.p50 for line in lines if line.metric == "host round trips in an inner step"}
     # A matching step of ten classes, and one batch of training with a loss and two counts.
@@ -39,7 +39,7 @@ def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothin
 def test_an_outer_iteration_is_timed_on_both_sides():
     lines = list(outer.run(CPU, True))
     assert [(line.provider, line.unit) for line in lines] == [
-        (provider, unit) for provider in ("dream", "published") for unit in ("ms", "images per second")
+        (provider, unit) for provider in ("dream", "dream", "published") for unit in ("ms", "images per second")
     ]
     # Two steps with 8 real images of each of 10 classes, and 64 to train on.
     time, rate = lines[0], lines[1]
@@ -49,7 +49,42 @@ def test_an_outer_iteration_is_timed_on_both_sides():
 def test_a_baseline_that_computes_something_else_is_not_timed(monkeypatch):
     match = Published.match
     monkeypatch.setattr(Published, "match", lambda self: 1.01 * match(self))
-    assert "not the same computation" in refused(matching_problem.make_problem, CPU, True)
+    lines = list(outer.run(CPU, True))
+    assert [(line.provider, line.unit) for line in lines[:2]] == [("dream", "ms"), ("dream", "images per second")]
+    assert [line.provider for line in lines[2:]] == ["published"]
+    assert "not the same computation, so not timed" in lines[2].why_not
+
+
+@pytest.mark.slow
+def test_a_baseline_and_a_way_that_raise_cost_their_own_rows(monkeypatch):
+    def broken(self, *_):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(Published, "cluster", broken)
+    monkeypatch.setattr(matching_problem.Problem, "by", broken)
+    lines = list(step.run(CPU, True))
+    timed = {(line.provider, line.metric) for line in lines if not line.why_not}
+    assert {("dream", f"time of a {part}") for part in ("refresh", "matching step", "network update")} <= timed
+    assert ("dream", "host round trips in an inner step") in timed
+    assert {provider for provider, _ in timed} == {"dream"}
+    reasons = {(line.provider, line.mode.split(", ")[1]): line.why_not for line in lines if line.why_not}
+    assert reasons.pop(("published", "one class after another")) == "RuntimeError: no kernel image is available"
+    assert set(reasons) == {("dream", "vmap"), ("dream", "capture")}
+
+
+@pytest.mark.slow
+def test_ours_is_measured_and_counted_before_the_others(monkeypatch):
+    providers = [(line.provider, line.metric) for line in step.run(CPU, True)]
+    first_peer = next(i for i, (provider, _) in enumerate(providers) if provider != "dream")
+    assert {metric for _, metric in providers[:first_peer]} == {
+        *(
+            f"{what} a {part}"
+            for what in ("time of", "images in")
+            for part in ("refresh", "matching step", "network update")
+        ),
+        "operator calls in an inner step",
+        "host round trips in an inner step",
+    }
 
 
 def test_a_data_set_that_is_not_there_is_made_up_and_the_lines_say_so(monkeypatch):

@@ -9,8 +9,10 @@ from support.fake_graphs import FakeGraphs
 from support.refusals import refused
 from torch import Tensor
 
+from dream_accel.errors import DreamAccelWarning
 from dream_accel.random import generator
-from dream_accel.runtime.graphs import Graph, GraphedFunction, Recording
+from dream_accel.runtime.graphs import Graph, GraphedFunction
+from dream_accel.runtime.recording import Recording
 
 
 @pytest.fixture
@@ -188,7 +190,7 @@ class TestRefusals:
         assert "record another" in message
 
     def test_function_that_cannot_be_recorded(self):
-        graphed = GraphedFunction(total_and_product, backend=FakeGraphs(recordable=False))
+        graphed = GraphedFunction(total_and_product, on_failure="raise", backend=FakeGraphs(recordable=False))
         graphed(rows(1), rows(2))
         message = refused(graphed, rows(1), rows(2))
         assert "total_and_product" in message
@@ -228,7 +230,28 @@ class TestOnTheDevice:
             assert torch.equal(graphed(x, seeded[0]), draw(x, seeded[1]))
 
     def test_function_that_asks_the_host_is_refused(self):
-        graphed = GraphedFunction(lambda x: x * x.sum().item())
+        graphed = GraphedFunction(lambda x: x * x.sum().item(), on_failure="raise")
         x = torch.ones(4, device="cuda")
         graphed(x)
         assert "cannot be recorded" in refused(graphed, x)
+
+    def test_after_a_failed_recording_streams_generators_and_other_graphs_work(self):
+        draws = generator(3, device="cuda")
+
+        def draw_and_ask(x):
+            return torch.rand(x.shape, device=x.device, generator=draws) * x.sum().item()
+
+        asking = GraphedFunction(draw_and_ask, generators=[draws])
+        x, stream = torch.ones(4, device="cuda"), torch.cuda.current_stream()
+        asking(x)
+        with pytest.warns(DreamAccelWarning, match="draw_and_ask cannot be recorded"):
+            second = asking(x)
+        assert torch.cuda.current_stream() == stream
+        draws = generator(3, device="cuda")
+        draw_and_ask(x)
+        assert torch.equal(second, draw_and_ask(x))
+        torch.rand(4, device="cuda")
+        graphed = GraphedFunction(total_and_product)
+        for _ in range(3):
+            assert graphed(x, x).total.tolist() == [2.0] * 4
+        assert len(graphed) == 1

@@ -7,7 +7,7 @@ import torch
 from support.refusals import refused
 from torch import nn
 
-from dream_accel.networks import ConvNet, initialize, make_network
+from dream_accel.networks import ConvNet, initialization, initialize, make_network
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +135,15 @@ class TestInitialize:
         assert torch.equal(weights(network), fresh)
         assert (network[1].running_mean == 0).all()
         assert (network[1].running_var == 1).all()
+
+    def test_weights_for_a_gpu_are_drawn_into_pinned_memory(self, monkeypatch):
+        """Copied from any other memory they make the host wait, however ``non_blocking`` the copy is."""
+        asked = []
+        empty = torch.empty
+        monkeypatch.setattr(torch, "empty", lambda shape, pin_memory: asked.append(pin_memory) or empty(shape))
+        for name in ("cuda", "cpu"):
+            initialization._on_host(torch.Size([2]), torch.device(name))
+        assert asked == [True, False]
 
 
 def test_unknown_network_is_refused_with_the_list():

@@ -61,9 +61,9 @@ def with_item(i: int, item: object) -> Items:
 
 class TestArrays:
     def test_pair_of_pairs_is_training_and_test_set(self):
-        split = as_split(((IMAGES, LABELS), (IMAGES[:4], LABELS[:4])))
+        split = as_split(((IMAGES, LABELS), (255 - IMAGES[:4], LABELS[:4])))
         assert torch.equal(split.train.images, NCHW)
-        assert torch.equal(split.test.images, NCHW[:4])
+        assert torch.equal(split.test.images, 255 - NCHW[:4])
         assert (split.name, split.note, split.train.class_names) == ("own data", "", ("0", "1"))
 
     @pytest.mark.parametrize("kind", ["numpy", "torch", "list of arrays", "list of tensors", "floats", "PIL images"])
@@ -246,7 +246,9 @@ class TestDatasets:
         rgba = Image.fromarray(pixels(1, SIDE, SIDE, 4)[0])
         palette = Image.fromarray(IMAGES[0]).convert("P")
         held = as_split((items([rgba, palette]), items([rgba, palette]))).train.images.numpy()
-        assert np.array_equal(held[0], np.asarray(rgba)[:, :, :3].transpose(2, 0, 1))
+        white = Image.new("RGBA", rgba.size, "white")
+        seen = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+        assert np.array_equal(held[0], seen.transpose(2, 0, 1))
         assert np.array_equal(held[1], np.asarray(palette.convert("RGB")).transpose(2, 0, 1))
         bilevel = [Image.fromarray(IMAGES[i]).convert("1") for i in range(2)]
         assert set(as_split((items(bilevel), items(bilevel))).train.images.unique().tolist()) <= {0, 255}
@@ -320,8 +322,13 @@ class TestClassNames:
         assert (split.train.class_names, split.name) == (("x", "y"), "pets")
 
     def test_classes_that_differ_are_refused_with_both_lists(self):
-        message = refusal(as_split, (items(IMAGES, classes=["cat", "dog"]), items(IMAGES, classes=["dog", "cat"])))
-        assert "training set are cat, dog and those of the test set dog, cat" in message
+        message = refusal(as_split, (items(IMAGES, classes=["cat", "dog"]), items(IMAGES, classes=["dog", "cow"])))
+        assert "the test set has the classes dog, cow and the training set cat, dog" in message
+
+    def test_classes_in_another_order_are_put_into_that_of_the_training_set(self):
+        split = as_split((items(IMAGES, classes=["cat", "dog"]), items(255 - IMAGES, classes=["dog", "cat"])))
+        assert split.test.class_names == ("cat", "dog")
+        assert split.test.labels.tolist() == (1 - LABELS).tolist()
 
 
 class TestDatasetRefusals:

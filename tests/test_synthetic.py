@@ -1,6 +1,7 @@
 """The synthetic set: packing and decoding, how it begins, its file."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from support.refusals import refused
 
 from dream_accel.networks import make_network
 from dream_accel.sampling.classes import class_order
-from dream_accel.synthetic import INITS, SyntheticSet, decode, encode, initial_images
+from dream_accel.synthetic import INITS, SyntheticSet, _weights_on_cpu, decode, encode, initial_images
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,62 @@ class TestDecode:
         assert torch.autograd.gradcheck(lambda x: decode(x, factor), images, fast_mode=True)
         (gradient,) = torch.autograd.grad(decode(images, factor).sum(), images)
         assert (gradient > 0).all()
+
+    def test_gradient_is_the_adjoint_of_the_enlargement(self, factor, height, width):
+        draws = torch.Generator().manual_seed(3)
+        images = torch.rand(2, 3, height, width, generator=draws).requires_grad_()
+        decoded = decode(images, factor)
+        upstream = torch.randn(decoded.shape, generator=draws)
+        (found,) = torch.autograd.grad(decoded, images, upstream)
+        canvas = torch.full((2, 3, -(-height // factor) * factor, -(-width // factor) * factor), 0.5)
+        canvas[:, :, :height, :width] = images.detach()
+        canvas.requires_grad_()
+        rows, columns = canvas.shape[2] // factor, canvas.shape[3] // factor
+        parts = canvas.view(2, 3, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        enlarged = F.interpolate(parts, (height, width), mode="bilinear", align_corners=False)
+        (expected,) = torch.autograd.grad(enlarged, canvas, upstream)
+        torch.testing.assert_close(found, expected[:, :, :height, :width], rtol=1e-5, atol=1e-5)
+
+
+class TestEnlargement:
+    def test_no_operator_with_an_atomic_backward_is_used(self):
+        images = torch.rand(2, 3, 9, 8).requires_grad_()
+        with torch.profiler.profile() as profiled:
+            decode(images, 2).sum().backward()
+        names = {event.key for event in profiled.key_averages()}
+        assert "aten::bmm" in names
+        assert not {name for name in names if re.search("upsample|scatter|gather|index_add|grid_sample", name)}
+
+    def test_under_autocast_it_keeps_the_digits_of_the_pixels(self):
+        images = torch.rand(2, 3, 8, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = decode(images, 2)
+        assert torch.equal(found, decode(images, 2))
+
+    def test_weights_kept_on_the_cpu_serve_after_inference_mode(self):
+        images = torch.rand(1, 1, 6, 6)
+        _weights_on_cpu.cache_clear()
+        with torch.inference_mode():
+            decode(images, 2)
+        decode(images.requires_grad_(), 2).sum().backward()
+        assert images.grad is not None
+
+    def test_half_precision_images_keep_their_dtype(self):
+        images = torch.rand(1, 1, 6, 6)
+        found = decode(images.half(), 2)
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found.float(), decode(images, 2), atol=1e-3, rtol=1e-3)
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize(("factor", "height", "width"), SIZES)
+    def test_on_a_gpu_the_gradient_has_the_same_bits_every_time(self, factor, height, width):
+        draws = torch.Generator().manual_seed(4)
+        images = torch.rand(50, 3, height, width, generator=draws).cuda().requires_grad_()
+        decoded = decode(images, factor)
+        torch.testing.assert_close(decoded.cpu(), decode(images.cpu(), factor), atol=1e-6, rtol=0)
+        upstream = torch.randn(decoded.shape, generator=draws).cuda()
+        gradients = [torch.autograd.grad(decode(images, factor), images, upstream)[0] for _ in range(10)]
+        assert all(torch.equal(gradients[0], other) for other in gradients)
 
 
 def test_decoded_labels_follow_their_images():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DreamAccelError
+from ..runtime import devices
 from . import GRAM_OPERATORS, KMEANS_OPERATORS, _cuda_image, _native
 from .iteration import iterate
 from .pairs import DTYPES, METRICS, Pairs, Scaling
@@ -64,7 +65,7 @@ def queue_of(tensor: Tensor) -> Queue:
 
 def is_capturing(tensor: Tensor) -> bool:
     """Whether launches for this tensor are captured in a CUDA graph."""
-    return torch.cuda.is_current_stream_capturing()
+    return devices.is_capturing(tensor.device)
 
 
 def kmeans_assign(

@@ -14,6 +14,7 @@ from ..errors import DreamAccelError
 
 _CHANNEL_COUNTS = (1, 3)
 _CHUNK_BYTES = 64 << 20
+_HALF_LEVEL = 0.499 / 255
 
 
 def rows_per_chunk(n_values: int) -> int:
@@ -45,14 +46,20 @@ def to_uint8_images(images: Any, layout: str = "auto") -> Tensor:
     if 0 in tensor.shape:
         size = "x".join(str(side) for side in tensor.shape[1:])
         raise DreamAccelError(f"images of {size} have no pixels; every side must be at least 1")
-    if tensor.dtype == torch.uint8:
-        return tensor.contiguous()
-    if not tensor.is_floating_point():
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise DreamAccelError(
-            f"images are {dtype_name(tensor)}; allowed are uint8 (0..255) and floating point in [0, 1], so cast them "
-            "to uint8"
+            f"images are {dtype_name(tensor)}{found_range(tensor)}; allowed are uint8 (0..255) and floating point in "
+            f"[0, 1], so {remedy_for(tensor)}"
         )
-    return _quantize(tensor)
+    quantized = tensor.contiguous() if tensor.dtype == torch.uint8 else _quantize(tensor)
+    if int(quantized.max()) == 1:
+        # One grey level of 255 in a whole set is no picture, however dark.
+        raise DreamAccelError(
+            f"pixels are {dtype_name(tensor)}{found_range(tensor)}, so that none is brighter than 1 of 255; allowed "
+            "are uint8 (0..255) and floating point in [0, 1], so divide by 255 once only, and multiply images of 0 and "
+            "1 by 255"
+        )
+    return quantized
 
 
 def resize_and_crop(images: Tensor, size: int) -> Tensor:
@@ -92,8 +99,11 @@ def as_tensor(array: Any, what: str) -> Tensor:
         DreamAccelError: a list of mixed shapes, or a dtype that PyTorch lacks.
     """
     if isinstance(array, Tensor):
+        if array.layout != torch.strided or array.is_meta:
+            held = "are on meta and hold no data" if array.is_meta else f"are a tensor of layout {array.layout}"
+            raise DreamAccelError(f"the {what} {held}; give a dense tensor with data, such as {what}.to_dense()")
         return array.detach()
-    if isinstance(array, np.ndarray) and array.dtype == object:
+    if isinstance(array, np.ndarray) and array.dtype == object and array.ndim > 0:
         array = list(array)
     if isinstance(array, (list, tuple)):
         array = _stack(array, what)
@@ -104,6 +114,8 @@ def as_tensor(array: Any, what: str) -> Tensor:
     array = np.ascontiguousarray(array)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     if not array.flags.writeable:  # torch has no read-only tensors
         array = array.copy()
     try:
@@ -111,7 +123,8 @@ def as_tensor(array: Any, what: str) -> Tensor:
     except TypeError:
         raise DreamAccelError(
             f"the {what} are an array of {array.dtype}, which is not a number type PyTorch knows; "
-            "give numbers: integer labels, and images of uint8 or floats"
+            f"give numbers: integer labels, and images of uint8 or floats, for example by "
+            f"{what}.astype({'int' if what == 'labels' else 'float'})"
         ) from None
 
 
@@ -137,14 +150,57 @@ def channels_come_first(shape: Sequence[int], prefer_first: bool) -> bool | None
     return first and (prefer_first or not last)
 
 
+def drop_alpha(shape: Sequence[int]) -> str:
+    """How to keep the colours of RGBA images of this shape, as the first half of a remedy; empty for other images."""
+    if shape[-1] == 4:
+        return "keep the colours of RGBA and drop its transparency, images[..., :3], or "
+    return "keep the colours of RGBA and drop its transparency, images[..., :3, :, :], or " if shape[-3] == 4 else ""
+
+
 def dtype_name(tensor: Tensor) -> str:
     """The dtype as NumPy writes it, for refusals: ``"int64"``."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def at_least_float32(images: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, in which 255 x is exact enough to round; other dtypes unchanged."""
-    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+    """float16 and narrower types as float32, in which 255 x is exact enough to round; other dtypes unchanged."""
+    return images.float() if images.dtype.itemsize < 4 else images
+
+
+def found_range(images: Tensor) -> str:
+    """The range of the pixels, for refusals: ``" from 0 to 4095"``; empty for types without an order."""
+    if images.is_complex() or images.numel() == 0:
+        return ""
+    low, high = _range(images)
+    return f" from {low:.8g} to {high:.8g}"
+
+
+def remedy_for(images: Tensor) -> str:
+    """What makes images of integers, booleans or complex numbers readable without changing what they show."""
+    if images.dtype == torch.bool:
+        return "multiply them by 255 as uint8 (images.astype('uint8') * 255)"
+    if images.is_complex():
+        return "give one real number per pixel and channel"
+    low, high = _range(images)
+    if low < 0:
+        return "scale them to [0, 1], (images - lowest) / (highest - lowest), since a cast to uint8 wraps negative ones"
+    if high > 255:
+        white = 65535 if high > 4095 else 4095
+        return f"divide them by what white is, {white} for {white.bit_length()} bits, since a cast to uint8 wraps"
+    return "cast them to uint8 (images.astype('uint8')), which they fit"
+
+
+def out_of_range(low: float, high: float) -> str | None:
+    """What to do about float pixels from ``low`` to ``high``; None where all round to a level from 0 to 255.
+
+    A resize may overshoot by the rounding of its sums. What is less than half a level outside [0, 1] rounds to 0 or
+    255.
+    """
+    if low > -_HALF_LEVEL and high < 1 + _HALF_LEVEL:
+        return None
+    if low <= -_HALF_LEVEL:
+        return "leave out Normalize (images are normalised later), clip what a resize overshot, or divide by 255"
+    return f"divide by {255 if high <= 256 else 65535}, leave out Normalize, or clip what a resize overshot"
 
 
 def _stack(arrays: Sequence[Any], what: str) -> Any:
@@ -174,8 +230,8 @@ def _to_nchw(tensor: Tensor, layout: str, prefer_channels_first: bool) -> Tensor
         first = channels_come_first(shape[1:], prefer_channels_first)
         if first is None:
             raise DreamAccelError(
-                f"images have shape {shape} with neither axis 1 nor axis 3 of length 1 or 3; "
-                'say which is the channel axis with layout="nchw" or layout="nhwc"'
+                f"images have shape {shape} with neither axis 1 nor axis 3 of length 1 or 3; {drop_alpha(shape)}"
+                'in Python say which is the channel axis with layout="nchw" or layout="nhwc"'
             )
         layout = "nchw" if first else "nhwc"
     return tensor if layout == "nchw" else tensor.permute(0, 3, 1, 2)
@@ -190,14 +246,21 @@ def _quantize(images: Tensor) -> Tensor:
         if not (np.isfinite(low) and np.isfinite(high)):
             row = start + _first(~torch.isfinite(part))
             raise DreamAccelError(f"image {row} has NaN or Inf pixels; every pixel must be a finite number in [0, 1]")
-        if low < 0 or high > 1:
-            row = start + _first((part < 0) | (part > 1))
+        if (remedy := out_of_range(low, high)) is not None:
+            row = start + _first((part <= -_HALF_LEVEL) | (part >= 1 + _HALF_LEVEL))
             raise DreamAccelError(
                 f"float pixels reach from {low:.8g} to {high:.8g} (image {row} is the first outside); allowed is "
-                "[0, 1], so divide by 255, or leave out Normalize"
+                f"[0, 1], so {remedy}"
             )
         quantized[start : start + step] = (part * 255).round().to(torch.uint8)
     return quantized
+
+
+def _range(images: Tensor) -> tuple[float, float]:
+    # NumPy, since PyTorch finds no extremes of uint16.
+    values = at_least_float32(images) if images.is_floating_point() else images
+    pixels = values.cpu().numpy()
+    return float(pixels.min()), float(pixels.max())
 
 
 def _first(faults: Tensor) -> int:

@@ -6,23 +6,36 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DreamAccelError
-from .items import DEEP_MODES, GREY_MODES
+from .pillow import DEEP_MODES, GREY_MODES, ORIENTATION, as_seen
 from .sources import require
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-_ORIENTATION = 0x0112  # the EXIF tag
+_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+)
+_METADATA = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"))
+_OPTIONAL = {"webp": (".webp",), "avif": (".avif", ".avifs"), "jpg_2000": (".jp2", ".j2k", ".jpx")}
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of the image files that are read, in lower case; some depend on how Pillow was built."""
+    supported = require("PIL.features", "pillow", "reading image files").get_supported()
+    optional = (suffix for feature, names in _OPTIONAL.items() if feature in supported for suffix in names)
+    return frozenset((*_SUFFIXES, *optional))
 
 
 def image_files(folder: Path) -> list[Path]:
     """Files in ``folder`` with the suffix of an image, sorted by name, without hidden files."""
     found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.suffix.lower() in suffixes() and not path.name.startswith("."))
 
 
 def common_form(files: Sequence[Path], any_size: bool) -> str:
@@ -43,7 +56,7 @@ def common_form(files: Sequence[Path], any_size: bool) -> str:
 
     def read_header(i: int) -> None:
         with _opened(pil, files[i]) as image:
-            headers[i] = (_upright_size(image), image.mode in GREY_MODES)
+            headers[i] = (_upright_size(image, files[i]), image.mode in GREY_MODES)
 
     _for_each(read_header, len(files))
     odd = next((i for i, (size, _) in enumerate(headers) if size != headers[0][0]), None)
@@ -55,8 +68,8 @@ def common_form(files: Sequence[Path], any_size: bool) -> str:
 def decode(files: Sequence[Path], mode: str, size: int | None) -> np.ndarray:
     """Decode files on up to eight threads.
 
-    Scaling is bilinear and antialiased. Photos are turned upright by their EXIF orientation, transparency is dropped,
-    and of an animation the first frame is read.
+    Scaling is bilinear and antialiased. Images are turned upright by their EXIF orientation, transparent parts are
+    white, and of an animation the first frame is read.
 
     Args:
         files: at least one.
@@ -72,12 +85,12 @@ def decode(files: Sequence[Path], mode: str, size: int | None) -> np.ndarray:
     pil = require("PIL.Image", "pillow", "reading image files")
     ops = require("PIL.ImageOps", "pillow", "reading image files")
     with _opened(pil, files[0]) as first:
-        expected = (size, size) if size else _upright_size(first)
+        expected = (size, size) if size else _upright_size(first, files[0])
     pixels = np.empty((len(files), len(mode), expected[1], expected[0]), np.uint8)
 
     def read_pixels(i: int) -> None:
         with _opened(pil, files[i]) as image:
-            upright = (ops.exif_transpose(image) if _is_photo(image) else image).convert(mode)
+            upright = as_seen(image, mode)
             if size:
                 upright = ops.fit(upright, (size, size), method=pil.Resampling.BILINEAR)
             elif upright.size != expected:
@@ -99,20 +112,35 @@ def _opened(pil: Any, path: Path) -> Iterator[Any]:
             yield image
     except DreamAccelError:
         raise
+    except PermissionError as error:
+        raise DreamAccelError(f"{path} cannot be read (no permission); allow your user to read it") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DreamAccelError(f"{path} cannot be read as an image ({reason}); replace or remove the file") from error
 
 
-def _is_photo(image: Any) -> bool:
-    # Cameras write JPEG or its multi-picture form; asking a PNG for its orientation would decode it whole.
-    return image.format in ("JPEG", "MPO")
-
-
-def _upright_size(image: Any) -> tuple[int, int]:
-    turned = _is_photo(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+def _upright_size(image: Any, path: Path) -> tuple[int, int]:
     width, height = image.size
+    if width == height or image.format == "TIFF":  # Pillow swaps the sides of a TIFF file when it opens it
+        return width, height
+    # Asking a PNG file for its orientation decodes it whole.
+    asked = image.format != "PNG" or bool(_METADATA & image.info.keys()) or _ends_in_metadata(path)
+    turned = asked and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
+
+
+def _ends_in_metadata(path: Path) -> bool:
+    """Whether a PNG file has metadata behind its pixels, which Pillow finds only when it has decoded them."""
+    with path.open("rb") as file:
+        file.seek(8)
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            if pixels and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
+                return True
+            pixels |= kind == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def _mixed(a: Path, a_size: tuple[int, int], b: Path, b_size: tuple[int, int]) -> DreamAccelError:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DreamAccelError
+from .class_folders import Listing, class_folders, class_listing, holds_results, unread_note
+from .class_names import listed, places_by_name
 from .decode import common_form, decode, image_files
 from .image_set import ImageSet
+from .remarks import remarks
+from .sources import naming
 from .split import DataSplit
 from .stratified import hold_out_test_set
+
+_PARTS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
 
 
 def load_imagefolder(path: Path, download: bool = False, size: int | None = None) -> DataSplit:
     """Read PATH/train/CLASS/* with PATH/test/CLASS/* (or val), or PATH/CLASS/* alone.
 
     Without train/, a fifth of the images becomes the test set, stratified by class and drawn with seed 0 over the
-    sorted paths, at least one per class. Classes are the folder names, sorted. The set is grey (C = 1) where every file
-    is, else RGB. A test folder may lack some of the classes.
+    sorted paths, at least one per class. Classes are the folder names, sorted, numbers by value. The set is grey
+    (C = 1) where every file is, else RGB. A test folder may lack some of the classes. The note says which files and
+    folders were passed over; those with results of this program are.
 
     Args:
         path: PATH.
@@ -25,74 +33,68 @@ def load_imagefolder(path: Path, download: bool = False, size: int | None = None
         size: scale and centre-crop every image to size x size; default: images as they are, all of one size.
 
     Raises:
-        DreamAccelError: a folder that is missing or empty, an unreadable file, images of mixed sizes without ``size``,
-            or a class with a single image where a test set is cut off.
+        DreamAccelError: a folder that is missing or empty, images outside class folders, an unreadable file, images of
+            mixed sizes without ``size``, or a class with a single image where a test set is cut off.
     """
     if not path.is_dir():
         raise DreamAccelError(
             f"there is no folder {path}; imagefolder:PATH takes PATH/train/CLASS/* with PATH/test/CLASS/*, "
             "or PATH/CLASS/*"
         )
-    name = f"imagefolder:{path}"
-    if not class_folders(path / "train"):
-        names, files, labels = class_listing(path)
-        mode = common_form(files, any_size=size is not None)
-        lonely = next((c for c, count in Counter(labels).items() if count < 2), None)
-        if lonely is not None:
-            raise DreamAccelError(
-                f"{path / names[lonely]} holds 1 image; cutting off a test set needs at least 2 per class, "
-                "or folders train/ and test/"
-            )
-        images = ImageSet.from_arrays(decode(files, mode, size), labels, class_names=names, layout="nchw")
-        train, test = hold_out_test_set(images)
-        note = f"{len(test):,} of {len(images):,} images, stratified by class with seed 0, are the test set"
-        return DataSplit(name, train, test, note)
+    return _two_parts(path, size) if class_folders(path / "train") else _one_part(path, size)
 
+
+def _one_part(path: Path, size: int | None) -> DataSplit:
+    folders = [folder.name for folder in class_folders(path)]
+    if folders and {name.lower() for name in folders} <= _PARTS:
+        raise DreamAccelError(
+            f"{path} has the folders {', '.join(folders)}, which are parts of a data set and no classes; write "
+            "PATH/train/CLASS/* with PATH/test/CLASS/* (or val), in lower case, with a folder for every class"
+        )
+    found = class_listing(path)
+    mode = common_form(found.files, any_size=size is not None)
+    lonely = next((c for c, count in Counter(found.labels).items() if count < 2), None)
+    if lonely is not None:
+        raise DreamAccelError(
+            f"{path / found.names[lonely]} holds 1 image; cutting off a test set needs at least 2 per class, "
+            "or folders train/ and test/"
+        )
+    pixels = decode(found.files, mode, size)
+    with naming(path):
+        images = ImageSet.from_arrays(pixels, found.labels, class_names=found.names, layout="nchw")
+    train, test = hold_out_test_set(images)
+    cut = f"{len(test):,} of {len(images):,} images, stratified by class with seed 0, are the test set"
+    return DataSplit(f"imagefolder:{path}", train, test, remarks(train, test, cut, unread_note(path, [found])))
+
+
+def _two_parts(path: Path, size: int | None) -> DataSplit:
+    train_path = path / "train"
     test_path = next((path / part for part in ("test", "val") if class_folders(path / part)), None)
     if test_path is None:
         raise DreamAccelError(
             f"{path} has train/ with classes but neither test/ nor val/ with classes; add one, as test/CLASS/*"
         )
-    names, files, labels = class_listing(path / "train")
-    test_names, test_files, test_labels = class_listing(test_path)
-    unknown = next((test_name for test_name in test_names if test_name not in names), None)
-    if unknown is not None:
+    found, tests = class_listing(train_path), class_listing(test_path)
+    places = _places(found, tests, train_path, test_path)
+    mode = common_form(found.files + tests.files, any_size=size is not None)
+    pixels, test_pixels = (decode(part.files, mode, size) for part in (found, tests))
+    test_labels = [places[label] for label in tests.labels]
+    with naming(train_path):
+        train = ImageSet.from_arrays(pixels, found.labels, class_names=found.names, layout="nchw")
+    with naming(test_path):
+        test = ImageSet.from_arrays(test_pixels, test_labels, class_names=found.names, layout="nchw", allow_empty=True)
+    beside = [folder for folder in class_folders(path) if folder not in (train_path, test_path)]
+    left = Listing([], [], [], beside + image_files(path), [entry for entry in path.iterdir() if holds_results(entry)])
+    return DataSplit(f"imagefolder:{path}", train, test, remarks(train, test, unread_note(path, [found, tests, left])))
+
+
+def _places(found: Listing, tests: Listing, train_path: Path, test_path: Path) -> Sequence[int]:
+    """The label in the training set of every class of the test set."""
+    places = places_by_name(tests.names, found.names, some=True)
+    if places is None:
+        unknown = next((name for name in tests.names if name not in found.names), tests.names[0])
         raise DreamAccelError(
-            f"{test_path / unknown} is a class that {path / 'train'} lacks; both must use the same class folders"
+            f"{test_path / unknown} is a class that {train_path} lacks: it has {listed(found.names)}, and {test_path} "
+            f"{listed(tests.names)}; both must use the same class folders"
         )
-    mode = common_form(files + test_files, any_size=size is not None)
-    train = ImageSet.from_arrays(decode(files, mode, size), labels, class_names=names, layout="nchw")
-    known = [names.index(test_names[label]) for label in test_labels]
-    test = ImageSet.from_arrays(
-        decode(test_files, mode, size), known, class_names=names, layout="nchw", allow_empty=True
-    )
-    return DataSplit(name, train, test)
-
-
-def class_folders(path: Path) -> list[Path]:
-    """The folders in ``path``, sorted by name, without hidden ones."""
-    if not path.is_dir():
-        return []
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def class_listing(root: Path) -> tuple[list[str], list[Path], list[int]]:
-    """Names of the class folders, the image files of all classes, and the label of each file."""
-    folders = class_folders(root)
-    if not folders:
-        raise DreamAccelError(
-            f"{root} holds no class folders; imagefolder:PATH takes PATH/train/CLASS/* with "
-            "PATH/test/CLASS/*, or PATH/CLASS/*"
-        )
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        found = image_files(folder)
-        if not found:
-            raise DreamAccelError(
-                f"{folder} holds no image files (subfolders do not count); every class needs at least one, "
-                "so fill or remove the folder"
-            )
-        files += found
-        labels += [label] * len(found)
-    return [folder.name for folder in folders], files, labels
+    return places

@@ -11,12 +11,18 @@ import torch
 from torch import Tensor
 
 from ..errors import DreamAccelError
-from .convert import as_tensor, at_least_float32, channels_come_first, dtype_name, prefers_channels_first
-
-GREY_MODES = frozenset(("1", "L", "LA"))
-"""Modes of Pillow that are read as one channel; all others are converted to RGB."""
-DEEP_MODES = ("I", "F")
-"""Beginnings of the modes of Pillow with 16 or 32 bits per channel, which are refused."""
+from .convert import (
+    as_tensor,
+    at_least_float32,
+    channels_come_first,
+    drop_alpha,
+    dtype_name,
+    found_range,
+    out_of_range,
+    prefers_channels_first,
+    remedy_for,
+)
+from .pillow import DEEP_MODES, GREY_MODES, as_seen
 
 
 def is_pil(image: Any) -> bool:
@@ -87,7 +93,8 @@ def _to_chw(image: Any, i: int) -> np.ndarray:
     elif channels_first is None:
         raise DreamAccelError(
             f"index {i} has an image of shape {shape}; allowed are (H, W), (C, H, W) and (H, W, C) with 1 or 3 "
-            'channels, and stacked images of other channels with DataSplit.from_arrays(..., layout="nchw")'
+            f"channels, so {drop_alpha(shape) if len(shape) == 3 else ''}"
+            'stack images of other channels for DataSplit.from_arrays(..., layout="nchw")'
         )
     elif not channels_first:
         tensor = tensor.permute(2, 0, 1)
@@ -100,7 +107,7 @@ def _pil_to_chw(image: Any, i: int) -> np.ndarray:
             f"index {i} has an image of more than 8 bits per channel (mode {image.mode}); convert it to 8 bits, or "
             "to an array of floats in [0, 1]"
         )
-    pixels = np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+    pixels = np.asarray(as_seen(image, "L" if image.mode in GREY_MODES else "RGB"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -109,17 +116,16 @@ def _to_uint8(tensor: Tensor, i: int) -> np.ndarray:
         return tensor.cpu().numpy()
     if not tensor.is_floating_point():
         raise DreamAccelError(
-            f"index {i} has an image of {dtype_name(tensor)}; allowed are uint8 (0..255) and floating point in [0, 1], "
-            "so cast it to uint8"
+            f"index {i} has an image of {dtype_name(tensor)}{found_range(tensor)}; allowed are uint8 (0..255) and "
+            f"floating point in [0, 1], so {remedy_for(tensor)}"
         )
     # NumPy, since PyTorch starts its threads for every operation, even on one small image.
     pixels = at_least_float32(tensor).cpu().numpy()
     low, high = pixels.min(), pixels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DreamAccelError(f"index {i} has NaN or Inf pixels; every pixel must be a finite number in [0, 1]")
-    if low < 0 or high > 1:
+    if (remedy := out_of_range(float(low), float(high))) is not None:
         raise DreamAccelError(
-            f"index {i} has float pixels from {low:.8g} to {high:.8g}; allowed is [0, 1], so leave out Normalize "
-            "(images are normalised later, by the mean and deviation of the training set), or divide 0..255 by 255"
+            f"index {i} has float pixels from {low:.8g} to {high:.8g}; allowed is [0, 1], so {remedy}"
         )
     return np.rint(pixels * 255).astype(np.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DreamAccelError
 from .image_set import ImageSet
+from .remarks import remarks
 from .sources import naming
 from .split import DataSplit
 
@@ -40,6 +41,11 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
         DreamAccelError: the file is missing or unreadable, holds the keys of no layout or of several, or arrays that
             :meth:`ImageSet.from_arrays` refuses.
     """
+    if path.suffix.lower() == ".npy":
+        raise DreamAccelError(
+            f"{path} is a .npy file, which holds one array and so no labels; save images and labels together, "
+            "np.savez('mine.npz', x_train=..., y_train=..., x_test=..., y_test=...)"
+        )
     if not path.is_file():
         raise DreamAccelError(f"there is no file {path}; npz:PATH takes a file with the keys {_known()}")
     found = _keys(path)
@@ -55,7 +61,7 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
     note = f"took the keys {', '.join(taken)}"
     if unused := [key for key in found if key not in arrays]:
         note += f"; left unused: {', '.join(unused)}"
-    return DataSplit(f"npz:{path}", train, test, note)
+    return DataSplit(f"npz:{path}", train, test, remarks(train, test, note))
 
 
 def read_npz(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
@@ -67,6 +73,8 @@ def read_npz(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if key in keys}
+    except PermissionError:
+        raise
     except ValueError as error:
         if "Object arrays" in str(error):
             raise DreamAccelError(
@@ -82,6 +90,8 @@ def _keys(path: Path) -> list[str]:
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return list(file.files)
+    except PermissionError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
 

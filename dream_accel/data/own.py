@@ -8,7 +8,7 @@ from ..errors import DreamAccelError
 from .image_set import ImageSet
 from .items import is_pil
 from .map_style import is_dataset
-from .sets import without_test_set
+from .sets import of_two_sets, without_test_set
 from .split import DataSplit
 
 _FORMS = (
@@ -41,7 +41,7 @@ def as_split(data: Any) -> DataSplit:
     if isinstance(data, (tuple, list)) and len(data) == 2:
         first, second = data
         if isinstance(first, ImageSet) and isinstance(second, ImageSet):
-            return DataSplit("own data", first, second)
+            return DataSplit("own data", *of_two_sets(first, second, "own data"))
         if is_dataset(first) and is_dataset(second):
             return DataSplit.from_datasets(first, second)
         if not any(is_dataset(part) or isinstance(part, ImageSet) for part in data):

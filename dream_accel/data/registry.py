@@ -16,7 +16,7 @@ from ..errors import DreamAccelError
 from .digits import load_digits
 from .folders import load_imagefolder
 from .npz import load_npz
-from .sources import default_data_dir
+from .sources import default_data_dir, expanded, reading
 from .split import DataSplit, resize
 from .tiny_imagenet import load_tiny_imagenet
 from .torchvision_sets import load_torchvision
@@ -93,22 +93,25 @@ def load_dataset(
     kind, colon, path = name.partition(":")
     kind = kind.strip().lower().replace("_", "-")
     if not colon and kind in _NAMED:
-        where = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
         load = _NAMED[kind][1]
+        # The digits need no folder, and so no home directory.
+        where = Path() if load is load_digits else default_data_dir() if data_dir is None else expanded(data_dir)
     elif path.strip() and kind in _AT_PATH:
-        where, load = Path(path).expanduser(), _AT_PATH[kind][1]
+        where, load = expanded(path), _AT_PATH[kind][1]
     else:
         raise DreamAccelError(_unknown(name, kind))
-    return resize(load(where, download, size), size)
+    with reading(where):
+        split = load(where, download, size)
+    return resize(split, size)
 
 
 def _unknown(name: str, kind: str) -> str:
     known = f"choose one of {', '.join(DATASETS)}"
     if kind in _AT_PATH:
         return f"{name!r} names no path: write {kind}:PATH"
-    path = Path(name).expanduser()
-    if name and path.exists():
-        remedy = f"imagefolder:{name}" if path.is_dir() else f"npz:{name}"
+    path = Path(os.path.expanduser(name))
+    if name and os.path.exists(path):
+        remedy = f"imagefolder:{name}" if os.path.isdir(path) else f"npz:{name}"
         return f"{name!r} is a path, not a data set: write {remedy}, or {known}"
     close = difflib.get_close_matches(kind, [*_NAMED, *_AT_PATH], n=1)
     hint = f" (did you mean {close[0] if close[0] in _NAMED else close[0] + ':PATH'}?)" if close else ""

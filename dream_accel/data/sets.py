@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
+
 from ..errors import DreamAccelError
+from .class_names import places, places_by_name
 from .image_set import ImageSet
 from .map_style import class_names_of, read_dataset
+from .remarks import remarks
 from .sources import naming
 from .stratified import hold_out_test_set
 
@@ -39,7 +44,7 @@ def sets_from_arrays(
         test_set = ImageSet.from_arrays(
             *_pair(test), class_names=train_set.class_names, layout=layout, allow_empty=True
         )
-    return Sets(train_set, test_set)
+    return Sets(train_set, test_set, remarks(train_set, test_set))
 
 
 def sets_from_datasets(
@@ -52,15 +57,16 @@ def sets_from_datasets(
             images, labels = read_dataset(train)
         return sets_from_arrays((images, labels), class_names=names, name=name, layout="nchw")
     test_names = class_names_of(test) if class_names is None else None
-    if names is not None and test_names is not None and tuple(names) != test_names:
-        raise DreamAccelError(
-            f"{name}: the classes of the training set are {_listed(names)} and those of the test set "
-            f"{_listed(test_names)}; both must have the same classes in the same order, or class_names= says which"
+    matched: Sequence[int] | None = None
+    if names is not None and test_names is not None:
+        matched = places_by_name(test_names, names, some=True) or places(
+            test_names, names, f"{name}: the test set", "the training set"
         )
     with naming(f"{name}, training set"):
         train_arrays = read_dataset(train)
     with naming(f"{name}, test set"):
-        test_arrays = read_dataset(test)
+        images, labels = read_dataset(test)
+        test_arrays = images, labels if matched is None else renumbered(labels, matched)
     return sets_from_arrays(train_arrays, test_arrays, class_names=names, name=name, layout="nchw")
 
 
@@ -69,7 +75,16 @@ def without_test_set(images: ImageSet, name: str) -> Sets:
     with naming(name):
         train, test = hold_out_test_set(images)
     note = f"{len(test):,} of {len(images):,} images, stratified by class with seed 0, are the test set"
-    return Sets(train, test, note)
+    return Sets(train, test, remarks(train, test, note))
+
+
+def of_two_sets(train: ImageSet, test: ImageSet, name: str) -> Sets:
+    """Two sets whose classes are the same, with the labels of the test set in the order of the training set."""
+    if train.class_names != test.class_names:
+        matched = places(test.class_names, train.class_names, f"{name}: the test set", "the training set")
+        labels = torch.tensor(matched, device=test.device)[test.labels]
+        test = replace(test, labels=labels, class_names=train.class_names)
+    return Sets(train, test, remarks(train, test))
 
 
 def _pair(part: Any) -> tuple[Any, Any]:
@@ -79,5 +94,6 @@ def _pair(part: Any) -> tuple[Any, Any]:
     return part[0], part[1]
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:5])) + (f", ... ({len(names)})" if len(names) > 5 else "")
+def renumbered(labels: list[int], matched: Sequence[int]) -> list[int]:
+    """Labels in another order of the classes; those that are no place in it are left for the check of the set."""
+    return [matched[label] if 0 <= label < len(matched) else label for label in labels]

@@ -16,8 +16,40 @@ from ..runtime.files import replacing
 
 
 def default_data_dir() -> Path:
-    """$DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data."""
-    return Path(os.environ.get("DREAM_ACCEL_DATA") or "~/.cache/dream_accel/data").expanduser()
+    """$DREAM_ACCEL_DATA, else ~/.cache/dream_accel/data.
+
+    Raises:
+        DreamAccelError: the home directory is needed and not known.
+    """
+    return expanded(os.environ.get("DREAM_ACCEL_DATA") or "~/.cache/dream_accel/data")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` replaced by the home directory.
+
+    Raises:
+        DreamAccelError: there is a ``~`` and the home directory is not known, as for a user id without an entry.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DreamAccelError(
+            f"{path} is in the home directory, which is not known ({error}); set the environment variable HOME, or "
+            "name the data folder with --data-dir (data_dir=) or the environment variable DREAM_ACCEL_DATA"
+        ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Refuse what the operating system does not let be read, by its name."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise DreamAccelError(
+            f"{where} cannot be read ({error.strerror or error}); allow your user to read it and the folders above it, "
+            "or name another place"
+        ) from error
 
 
 def require(module: str, package: str, purpose: str) -> Any:

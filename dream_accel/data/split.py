@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..errors import DreamAccelError
+from .class_names import listed
 from .convert import resize_and_crop
 from .image_set import ImageSet
 from .normalization import Normalization
@@ -43,10 +44,11 @@ class DataSplit:
                 "(channels, height, width); both must have one shape, so resize them alike"
             )
         if self.train.class_names != self.test.class_names:
+            names, others = self.train.class_names, self.test.class_names
             raise DreamAccelError(
                 f"{self.name}: the training set has {self.train.n_classes} classes and the test set "
-                f"{self.test.n_classes}, or their names differ; both must have the same class names in the "
-                "same order"
+                f"{self.test.n_classes}, or their names differ ({listed(names, others)} and {listed(others, names)}); "
+                "both must have the same class names in the same order, which as_split((train, test)) brings about"
             )
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,8 +48,13 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
         DreamAccelError: settings do not fit the data set or the device.
     """
     check_packing(recipe.ipc, recipe.factor, split.train.shape[1:])
-    method = RECIPES[recipe.recipe]
     compute = Compute.of(recipe, split)
+    with compute.running():
+        return _assembled(recipe, split, compute, state)
+
+
+def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None) -> Distiller:
+    method = RECIPES[recipe.recipe]
     objective = method.objective(recipe)
     network = build_network(recipe, split, compute)
     sampler = build_sampler(recipe, split, compute, network)
@@ -186,7 +192,7 @@ def decide_class_gradients(
         the recipe with ``class_gradients`` set.
 
     Raises:
-        DreamAccelError: the implementation given cannot serve the network.
+        DreamAccelError: the implementation given cannot serve the network, or none of them runs on the device.
     """
     parameters = objective.parameters(network)
     name = recipe.class_gradients if state is None or recipe.class_gradients != "auto" else state.class_gradients
@@ -198,19 +204,26 @@ def decide_class_gradients(
     # Timing does not depend on the rows; fill_picks repeats those of small classes.
     indices = fill_picks(first_rows(*split.train.by_class(), sampler.batch_size))
 
-    def step_of(candidate: str) -> Callable[[], Any]:
+    def step_of(compute: Compute, candidate: str) -> Callable[[], Any]:
         step = build_matching(replace(recipe, class_gradients=candidate), split, compute, objective)
         step.restart(recipe.seed, "init")
 
-        def call(indices: Tensor, *, images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        def matching_step(indices: Tensor, *, images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
             with compute.autocast():
                 return step(network, images, indices, pixels)
 
-        recorded = compute.recorded(call, ("images", "pixels"), step.generators)
+        recorded = compute.recorded(matching_step, ("images", "pixels"), step.generators, on_failure="raise")
         return lambda: recorded(indices, images=sampler.images, pixels=pixels.pixels)
 
     able = [candidate for candidate in CLASS_GRADIENTS if refusal(candidate, network, parameters) is None]
-    return replace(recipe, class_gradients=choose_implementation(able, compute.device, step_of))
+    try:
+        name = choose_implementation(able, compute.device, partial(step_of, compute))
+    except DreamAccelError:
+        if not compute.graphs:
+            raise
+        # Where no step can be recorded the run goes on without graphs, so they are timed without.
+        name = choose_implementation(able, compute.device, partial(step_of, replace(compute, graphs=False)))
+    return replace(recipe, class_gradients=name)
 
 
 def _initial_images(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> Tensor:

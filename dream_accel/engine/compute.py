@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,12 @@ from torch import Tensor, nn
 from ..data import DataSplit, Normalization
 from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
-from ..runtime.devices import bf16_supported
+from ..runtime.determinism import repeatable
+from ..runtime.devices import bf16_supported, memory_needed
 from ..runtime.graphs import GraphedFunction
+
+SMALLER = "free it for this run, lower n_clusters, max_synthetic or network_batch, or run on another device"
+"""What to do where a run does not fit."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,16 @@ class Compute:
             raise DreamAccelError(f"bf16 is on, and {device} has no bfloat16: leave bf16 off, or run elsewhere")
         return cls(device, split.normalization, recipe.bf16, recipe.channels_last, recipe.graphs)
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The context of everything a run computes: the same seed gives the same bits, and full memory is refused.
+
+        Raises:
+            DreamAccelError: the device is out of memory.
+        """
+        with repeatable(self.device), memory_needed(self.device, SMALLER):
+            yield
+
     def autocast(self) -> torch.autocast:
         """Return the autocast context in which networks are called."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
@@ -61,7 +76,11 @@ class Compute:
         return network.to(memory_format=torch.channels_last) if self.channels_last else network
 
     def recorded(
-        self, function: Callable[..., Any], in_place: Sequence[str], generators: Sequence[torch.Generator] = ()
+        self,
+        function: Callable[..., Any],
+        in_place: Sequence[str],
+        generators: Sequence[torch.Generator] = (),
+        on_failure: str = "eager",
     ) -> GraphedFunction:
         """Wrap a function so that it runs as a CUDA graph, if graphs are on and the device has them.
 
@@ -69,5 +88,8 @@ class Compute:
             function: a function of tensors, as :class:`dream_accel.runtime.graphs.GraphedFunction` takes it.
             in_place: names of keyword arguments that the graph uses directly, without a copy.
             generators: the random generators that the function draws from.
+            on_failure: ``"eager"`` calls a function that cannot be recorded as it is, ``"raise"`` refuses.
         """
-        return GraphedFunction(function, in_place=in_place, generators=generators, enabled=self.graphs)
+        return GraphedFunction(
+            function, in_place=in_place, generators=generators, enabled=self.graphs, on_failure=on_failure
+        )

@@ -123,9 +123,13 @@ class Distiller:
 
         Returns:
             () the distance summed over classes, mean over the steps.
+
+        Raises:
+            DreamAccelError: the device is out of memory.
         """
-        self.restart(iteration)
-        return self.schedule.run(self, on_step or _nothing)
+        with self._compute.running():
+            self.restart(iteration)
+            return self.schedule.run(self, on_step or _nothing)
 
     def restart(self, iteration: int) -> None:
         """Initialise the network and the random streams of an outer iteration, and clamp the pixels to [0, 1]."""

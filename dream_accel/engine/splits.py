@@ -8,6 +8,7 @@ import torch
 
 from ..data import DataSplit, as_split, load_dataset, resize, subset
 from ..recipes.settings import Recipe
+from ..runtime.devices import memory_needed
 
 
 def load_split(
@@ -26,10 +27,12 @@ def load_split(
         the data set.
 
     Raises:
-        DreamAccelError: the data set is not found, cannot be read, or is smaller than ``limit_train``.
+        DreamAccelError: the data set is not found, cannot be read, is smaller than ``limit_train``, or does not fit the
+            device.
     """
     size = recipe.size or None
     split = load_dataset(recipe.dataset, data_dir, download, size) if data is None else resize(as_split(data), size)
     if 0 < recipe.limit_train != len(split.train):
         split = subset(split, recipe.limit_train, recipe.seed)
-    return split.to(device)
+    with memory_needed(device, "choose a smaller size or limit_train, or another device"):
+        return split.to(device)

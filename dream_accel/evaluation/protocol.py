@@ -6,6 +6,7 @@ The test set is read only after the last epoch; it selects neither an epoch nor 
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import ImageSet, Normalization
+from ..data import DataSplit, ImageSet, Normalization
+from ..data.class_names import places
 from ..engine.splits import load_split
-from ..errors import DreamAccelError
+from ..errors import DreamAccelError, DreamAccelWarning
 from ..networks import make_network
 from ..networks.features import images_at_a_time
 from ..networks.training import Rows, Trainer
 from ..random import generator
 from ..recipes.settings import Recipe
 from ..results import Result
+from ..runtime.determinism import repeatable
 from ..runtime.devices import find_device
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
@@ -129,6 +132,8 @@ def evaluate(
 ) -> Evaluation:
     """Train networks on a distilled set and test them on the data set it was made from.
 
+    Classes are matched by name where both sides have names, whatever their order.
+
     Args:
         result: from :func:`dream_accel.distill` or :func:`dream_accel.load`.
         data: the data set, in any form :func:`dream_accel.data.as_split` takes; default: the one that the recipe names.
@@ -145,8 +150,8 @@ def evaluate(
         the test accuracies after the last epoch.
 
     Raises:
-        DreamAccelError: the data set cannot be loaded or does not fit the images, a protocol field is unknown, or a
-            count is below 1.
+        DreamAccelError: the data set cannot be loaded, does not fit the images or has other classes, a protocol field
+            is unknown, or a count is below 1.
     """
     where = find_device(device)
     # The evaluation does not read the training set, so there is no need to subsample it.
@@ -171,8 +176,29 @@ def evaluate(
     settings = Protocol.of(result.recipe, split.test.shape)
     settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
     images, labels = result.synthetic.decode()
+    labels = _relabelled(labels, _places(result, split))
+    if split.test.n_classes == 1:
+        warnings.warn(
+            f"{split.name} has one class only, so that every network is right about every image", DreamAccelWarning, 2
+        )
     normalization = result.normalization or split.normalization
     return evaluate_images(images.to(where), labels.to(where), split.test, normalization, settings, on_epoch=on_epoch)
+
+
+def _places(result: Result, split: DataSplit) -> tuple[int, ...]:
+    """The class of the data set that each class of a result is."""
+    # Labels of a run are those of its data; the classes of a folder of images have no order but that of their names.
+    ordered = not (result.source or "").startswith("folder:")
+    whose = "the distilled set" if result.source is None else f"the distilled set ({result.source})"
+    return places(result.class_names, split.test.class_names, whose, split.name, ordered=ordered)
+
+
+def _relabelled(labels: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Labels (n,), or (n, C) distributions, in the order of the data set's classes."""
+    if order == tuple(range(len(order))):
+        return labels
+    index = torch.tensor(order, device=labels.device)
+    return index[labels] if labels.dim() == 1 else torch.empty_like(labels).index_copy_(1, index, labels)
 
 
 def evaluate_images(
@@ -204,7 +230,7 @@ def evaluate_images(
         if getattr(protocol, name) < 1:
             raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")
     accuracies = []
-    with retained_heap():
+    with retained_heap(), repeatable(images.device):
         for number in range(protocol.networks):
             network = _train(images, labels, test, normalization, protocol, number, on_epoch)
             accuracies.append(_accuracy(network, test, normalization))

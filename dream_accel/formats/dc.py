@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..data.class_names import listed
 from ..errors import DreamAccelError
 from .constants import DC_CONSTANTS
 from .foreign import Foreign
@@ -56,7 +57,7 @@ def write(result: Result, path: Path) -> str:
     constants, whose = dc_constants(result)
     pair = [constants(images), hard(labels)]
     save_tensors({"data": [pair], "accs_all_exps": {}}, path)
-    lost = "" if labels.dim() == 1 else "; soft labels became classes"
+    lost = ("" if labels.dim() == 1 else "; soft labels became classes") + left_out(result)
     return f"{len(images)} images as one experiment of a DC file, normalised by {whose} constants{lost}"
 
 
@@ -77,6 +78,13 @@ def dc_constants(result: Result) -> tuple[Normalization, str]:
             f"no normalisation constants are known for {result.recipe.dataset}: pass normalization= (--mean and --std)"
         )
     return result.normalization, "the training set's"
+
+
+def left_out(result: Result) -> str:
+    """The end of the sentence about a layout without class names: which number is which class."""
+    if result.class_names == tuple(str(c) for c in range(len(result.class_names))):
+        return ""
+    return f"; class names are left out, the classes 0, 1, ... are {listed(result.class_names)}"
 
 
 def hard(labels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.sources import reading
 from ..errors import DreamAccelError, choices
 from . import dc, folder, idc, tensor_folder
 from .foreign import Foreign
@@ -49,9 +50,10 @@ def read(path: str | os.PathLike[str], experiment: int = 0) -> Foreign:
         DreamAccelError: the path does not exist, is of no known family, or is damaged.
     """
     path = Path(path)
-    if not path.exists():
-        raise DreamAccelError(f"{path} does not exist: name a run's folder, or a file or folder of results")
-    found = tensor_folder.read(path) or (folder.read(path) if path.is_dir() else _read_file(path, experiment))
+    with reading(path):
+        if not path.exists():
+            raise DreamAccelError(f"{path} does not exist: name a run's folder, or a file or folder of results")
+        found = tensor_folder.read(path) or (folder.read(path) if path.is_dir() else _read_file(path, experiment))
     if found is None:
         known = "; ".join(FAMILIES.values())
         raise DreamAccelError(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..data.class_folders import class_folders, class_listing, unread_note
 from ..data.decode import common_form, decode
-from ..data.folders import class_folders, class_listing
 from ..data.sources import require
-from ..errors import DreamAccelError
-from .dc import hard
+from ..errors import DreamAccelError, DreamAccelWarning
 from .foreign import Foreign
 from .tensors import load_tensors, save_tensors
 
@@ -25,9 +25,10 @@ SOFT_LABELS_FILE = "soft_labels.pt"
 def read(path: Path) -> Foreign | None:
     """Read a folder of this family.
 
-    Classes are numbered in the order of the folders' names. If soft_labels.pt exists beside the folders, its soft
-    labels (n, C) replace the classes. The per-epoch soft labels that SRe2L and RDED train with depend on their
-    augmentation and are not read.
+    Classes are numbered in the order of the folders' names, numbers by value. That order need not be the data set's,
+    which is why classes are compared by name. If soft_labels.pt exists beside the folders, its soft labels (n, C)
+    replace the classes. The per-epoch soft labels that SRe2L and RDED train with depend on their augmentation and are
+    not read.
 
     Args:
         path: the folder.
@@ -40,13 +41,19 @@ def read(path: Path) -> Foreign | None:
     """
     if not class_folders(path):
         return None
-    names, files, labels = class_listing(path)
-    pixels = torch.from_numpy(decode(files, common_form(files, any_size=False), None)).float() / 255
+    found = class_listing(path)
+    if note := unread_note(path, [found]):
+        warnings.warn(f"{path}: {note}", DreamAccelWarning, stacklevel=2)
+    pixels = torch.from_numpy(decode(found.files, common_form(found.files, any_size=False), None)).float() / 255
     soft = path / SOFT_LABELS_FILE
-    targets = load_tensors(soft) if soft.exists() else torch.tensor(labels)
-    if not isinstance(targets, Tensor) or len(targets) != len(pixels):
-        raise DreamAccelError(f"{soft} does not hold a row for each of the {len(pixels)} images: remove or repair it")
-    return Foreign("folder", pixels, targets, class_names=tuple(names))
+    targets = load_tensors(soft) if soft.exists() else torch.tensor(found.labels)
+    shape, expected = tuple(getattr(targets, "shape", ())), (len(pixels), len(found.names))
+    if not isinstance(targets, Tensor) or (soft.exists() and shape != expected):
+        raise DreamAccelError(
+            f"{soft} holds {shape or type(targets).__name__} and not a row for each of the {len(pixels)} images with a "
+            f"number for each of the {len(found.names)} classes, {expected}: remove or repair it"
+        )
+    return Foreign("folder", pixels, targets, class_names=tuple(found.names))
 
 
 def write(result: Result, path: Path) -> str:
@@ -57,11 +64,15 @@ def write(result: Result, path: Path) -> str:
     """
     pil = require("PIL.Image", "pillow", "writing image files")
     images, labels = result.synthetic.decode()
+    # Not the likeliest class: soft labels are read in the order of the files, which is that of the images.
+    classes = result.synthetic.labels.flatten().repeat_interleave(result.synthetic.factor**2)
     pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
     width = len(str(len(result.class_names) - 1))
-    for i, (picture, c) in enumerate(zip(pixels.numpy(), hard(labels).tolist(), strict=True)):
+    names = [_plain(name) for name in result.class_names]
+    numbered = all(name.startswith(f"{c:0{width}d}_") for c, name in enumerate(names))
+    for i, (picture, c) in enumerate(zip(pixels.numpy(), classes.tolist(), strict=True)):
         # Folders are ordered by name only, so the class number at its beginning keeps the order of the classes.
-        target = path / f"{c:0{width}d}_{_plain(result.class_names[c])}"
+        target = path / (names[c] if numbered else f"{c:0{width}d}_{names[c]}")
         target.mkdir(parents=True, exist_ok=True)
         pil.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(target / f"{i:06d}.png")
     if labels.dim() == 2:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .dc import left_out
 from .foreign import Foreign
 from .tensors import save_tensors
 
@@ -35,5 +36,5 @@ def write(result: Result, path: Path) -> str:
         one sentence for the user: what was written, and what was lost.
     """
     save_tensors([result.images.cpu().clone(), result.labels.cpu().clone()], path)
-    lost = "" if result.synthetic.soft_labels is None else "; soft labels are left out"
+    lost = ("" if result.synthetic.soft_labels is None else "; soft labels are left out") + left_out(result)
     return f"{len(result.images)} images with factor {result.synthetic.factor}, which the file does not store{lost}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Normalization
+from ..data.sources import reading
 from ..errors import DreamAccelError
 from ..recipes import Recipe, recipe
 from ..results import IMAGES_FILE, METRICS_FILE, Progress, Result
@@ -48,8 +49,10 @@ def load(
             fact that no argument gives.
     """
     path = Path(path)
-    own = path / IMAGES_FILE if path.is_dir() else path
-    if own.suffix == ".safetensors" and (own == path or own.exists()):
+    with reading(path):
+        own = path / IMAGES_FILE if path.is_dir() else path
+        is_own = own.suffix == ".safetensors" and (own == path or own.exists())
+    if is_own:
         return _load_own(own)
     return _load_foreign(path, dataset, factor, normalization, experiment)
 

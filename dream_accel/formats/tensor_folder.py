@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor, as_tensor
+from torch import Tensor, as_tensor, float32
 
 from ..errors import DreamAccelError
 from .constants import DD_RANKING_CONSTANTS
-from .dc import dc_constants
+from .dc import dc_constants, left_out
 from .foreign import Foreign
 from .tensors import load_tensors, save_tensors
 
@@ -59,7 +59,7 @@ def write_mtt(result: Result, path: Path) -> str:
     images, labels = result.synthetic.decode()
     constants, whose = dc_constants(result)
     _write(path, "_best", constants(images), labels, result.recipe.network_lr)
-    return f"{len(images)} images in MTT's layout, normalised by {whose} constants"
+    return f"{len(images)} images in MTT's layout, normalised by {whose} constants{left_out(result)}"
 
 
 def write_ddranking(result: Result, path: Path) -> str:
@@ -77,12 +77,12 @@ def write_ddranking(result: Result, path: Path) -> str:
         constants, whose = dc_constants(result)
     soft = labels.dim() == 2
     _write(path, "", constants(images), labels.clamp(min=1e-12).log() if soft else labels, result.recipe.network_lr)
-    argument = "soft_labels" if soft else "hard_labels"
+    argument = ("soft_labels" if soft else "hard_labels") + left_out(result)
     return f"{len(images)} images for DD-Ranking, normalised by {whose} constants; labels.pt is its {argument}"
 
 
 def _write(path: Path, suffix: str, images: Tensor, labels: Tensor, lr: float) -> None:
     if path.exists() and not path.is_dir():
         raise DreamAccelError(f"{path} is a file: this layout is a folder, name one")
-    for name, value in (("images", images), ("labels", labels), ("lr", as_tensor(lr))):
+    for name, value in (("images", images), ("labels", labels), ("lr", as_tensor(lr, dtype=float32))):
         save_tensors(value.cpu().clone(), path / f"{name}{suffix}.pt")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+
+from ..errors import DreamAccelError, DreamAccelWarning
+from ..runtime.devices import reason_of, release_memory
 
 ROUNDS = 5
 """Timed steps per implementation."""
@@ -19,7 +23,8 @@ def choose_implementation(
     """Select the fastest implementation.
 
     On a CPU this is the loop, whose activations fit into the caches (``bench step`` times all implementations). On a
-    GPU each implementation is timed.
+    GPU each implementation is timed. Those that fail, because memory is too small or a library refuses, are left out
+    and named in a :class:`DreamAccelWarning`.
 
     Args:
         names: the implementations that can serve the network, the loop first.
@@ -28,10 +33,33 @@ def choose_implementation(
 
     Returns:
         the name of the implementation.
+
+    Raises:
+        DreamAccelError: all of them fail; the message has the reason of each.
     """
     if device.type == "cpu" or len(names) == 1:
         return names[0]
-    return fastest({name: seconds for name in names if (seconds := _seconds(step_of(name), device)) is not None})
+    seconds, reasons = {}, []
+    for name in names:
+        found = _attempt(name, device, step_of)
+        if isinstance(found, float):
+            seconds[name] = found
+        else:
+            reasons.append(f"{name}: {found}")
+            # The error is gone by here, and with it the last references to what the step had made.
+            release_memory()
+    if not seconds:
+        raise DreamAccelError(
+            f"no implementation of the class gradients runs on {device} ({'; '.join(reasons)}): lower n_clusters or "
+            "max_synthetic, or run elsewhere"
+        )
+    if reasons:
+        warnings.warn(
+            f"left out of the choice of class_gradients on {device}: {'; '.join(reasons)}",
+            DreamAccelWarning,
+            stacklevel=2,
+        )
+    return fastest(seconds)
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
@@ -39,16 +67,22 @@ def fastest(seconds: Mapping[str, float]) -> str:
     return min(seconds, key=lambda name: seconds[name])
 
 
-def _seconds(step: Callable[[], object], device: torch.device) -> float | None:
-    """The shortest of the timed steps, seconds; None if the device runs out of memory."""
-    times = []
+def _attempt(name: str, device: torch.device, step_of: Callable[[str], Callable[[], object]]) -> float | str:
+    """The seconds of a step, or the reason it cannot be taken."""
     try:
-        for _ in range(WARM_UP + ROUNDS):
-            torch.cuda.synchronize(device)
-            began = time.perf_counter()
-            step()
-            torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-    except torch.cuda.OutOfMemoryError:
-        return None
+        return _seconds(step_of(name), device)
+    except (RuntimeError, DreamAccelError) as error:
+        # A recording that fails says what recordings need; what went wrong is the error it was raised from.
+        return reason_of(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
+
+
+def _seconds(step: Callable[[], object], device: torch.device) -> float:
+    """The shortest time of a few steps."""
+    times = []
+    for _ in range(WARM_UP + ROUNDS):
+        torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        step()
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
     return min(times[WARM_UP:])

@@ -31,10 +31,9 @@ class ConvNet(nn.Module):
         grown = 2 * (first_padding - 1)
         rows, columns = (height + grown) >> depth, (image_width + grown) >> depth
         if min(rows, columns) < 1:
-            raise DreamAccelError(
-                f"{height}x{image_width} images vanish after {depth} halvings: "
-                f"use depth {(min(height, image_width) + grown).bit_length() - 1} or less"
-            )
+            most = (min(height, image_width) + grown).bit_length() - 1
+            remedy = f"use depth {most} or less" if most else "give images of 2x2 pixels or more, or scale them by size"
+            raise DreamAccelError(f"{height}x{image_width} images vanish after {depth} halvings: {remedy}")
         blocks: list[nn.Module] = []
         for block in range(depth):
             blocks += [

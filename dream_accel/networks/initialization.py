@@ -6,7 +6,7 @@ import math
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -31,10 +31,15 @@ def initialize(network: Network, seed: int) -> Network:
             bound = 1 / math.sqrt(module.weight[0].numel())
             for parameter in (module.weight, module.bias):
                 if parameter is not None:
-                    value = torch.empty(parameter.shape).uniform_(-bound, bound, generator=draw)
+                    value = _on_host(parameter.shape, parameter.device).uniform_(-bound, bound, generator=draw)
                     parameter.copy_(value, non_blocking=True)
         elif isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
             module.reset_parameters()
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
     return network
+
+
+def _on_host(shape: torch.Size, device: torch.device) -> Tensor:
+    """Memory on the CPU from which a copy to the device does not wait: PyTorch keeps it until the copy is done."""
+    return torch.empty(shape, pin_memory=device.type == "cuda")

@@ -94,7 +94,9 @@ class Recipe:
     )
     max_synthetic: int = _setting(128, "matching", "decoded synthetic images of a class used per step", least=1)
 
-    pixel_lr: float = _setting(5e-3, "pixels", "pixel learning rate before scaling by (IPC/10)(size/base)²", least=0)
+    pixel_lr: float = _setting(
+        5e-3, "pixels", "learning rate of the pixels; scaled, before scaling by (IPC/10) pixels/base²", least=0
+    )
     pixel_lr_rule: str = _setting(
         "scaled",
         "pixels",
@@ -178,12 +180,17 @@ class Recipe:
         return self.depth or max(1, round(math.log2(min(shape[1:]) / 4)))
 
     def pixel_lr_for(self, shape: tuple[int, int, int]) -> float:
-        """The pixel learning rate for images of a shape: ``pixel_lr * (ipc / 10) * (height / base_size)²``.
+        """The pixel learning rate for images of a shape: ``pixel_lr * (ipc / 10) * (side / base_size)²``.
+
+        The side of images that are not square is the geometric mean of theirs, ``sqrt(height * width)``: the rate grows
+        with the number of pixels, and an image has the same rate lying and upright.
 
         Args:
             shape: (channels, height, width), pixels.
         """
-        return self.pixel_lr * (self.ipc / 10) * (shape[1] / self.base_size) ** 2
+        # The root of a square is exact, so that square images have the rate of their height to the last bit.
+        side = math.sqrt(shape[1] * shape[2])
+        return self.pixel_lr * (self.ipc / 10) * (side / self.base_size) ** 2
 
 
 SETTINGS = frozenset(setting.name for setting in fields(Recipe))

@@ -8,17 +8,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ..results import Progress
 
 MAX_COLUMNS = 20
 """Maximum number of images per class in a grid."""
+MAX_ROWS = 2000
+"""Maximum number of classes in a grid."""
 MAX_NAME = 24
 """Maximum number of characters of a class name in a grid."""
 
+_ROW_INCHES = 0.7
+_MOST_INCHES = 300.0
+_SHOWN_PIXELS = 64
+_MOST_VALUES = 1 << 27
+
 
 def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
-    """Draw one labelled row of images per class, with the first :data:`MAX_COLUMNS` images of each.
+    """Draw one labelled row of images per class: the first :data:`MAX_COLUMNS` of each of the first :data:`MAX_ROWS`.
+
+    The picture is less than 2^15 pixels high: renderers of Matplotlib before 3.10 end at 2^16, and browsers soon after
+    2^15.
 
     Args:
         images: (n, channels, H, W) float32 in [0, 1]; unless there are 3 channels, only the first is drawn, in grey.
@@ -29,9 +40,10 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
         the bytes of a PNG file.
     """
     figure_class, canvas_class = _matplotlib()
-    rows = [images[labels == c][:MAX_COLUMNS] for c in range(len(class_names))]
+    class_names = class_names[:MAX_ROWS]
+    rows = [_shrunk(images[labels == c][:MAX_COLUMNS], len(class_names)) for c in range(len(class_names))]
     columns = max(len(row) for row in rows)
-    channels, height, width = images.shape[1:]
+    channels, height, width = rows[0].shape[1:]
     gap = max(1, width // 16)
     # All images form one picture: an axis per image takes many seconds for a hundred classes.
     canvas = torch.ones(len(rows), columns, channels, height + gap, width + gap)
@@ -42,7 +54,8 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
     )
 
     label_inches = 0.09 * min(max(len(name) for name in class_names), MAX_NAME) + 0.3
-    figure = figure_class(figsize=(max(0.7 * columns + label_inches, 3.0), 0.7 * len(rows)), dpi=100)
+    inches = min(_ROW_INCHES, _MOST_INCHES / len(rows))
+    figure = figure_class(figsize=(max(inches * columns + label_inches, 3.0), inches * len(rows)), dpi=100)
     canvas_class(figure)
     axis = figure.subplots()
     grey = channels != 3
@@ -54,6 +67,15 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
     for side in axis.spines.values():
         side.set_visible(False)
     return _png(figure)
+
+
+def _shrunk(images: Tensor, n_rows: int) -> Tensor:
+    """Average the images of a row to about the size they are shown in, if all rows together need much memory."""
+    channels, height, width = images.shape[1:]
+    factor = max(1, min(height, width) // _SHOWN_PIXELS)
+    if factor == 1 or n_rows * MAX_COLUMNS * channels * height * width <= _MOST_VALUES:
+        return images
+    return avg_pool2d(images, factor)
 
 
 def render_curves(history: Sequence[Progress]) -> bytes:

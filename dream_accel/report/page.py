@@ -13,7 +13,7 @@ from torch import Tensor
 from ..evaluation import Row
 from ..results import Result, versions
 from ..runtime.files import write_bytes, write_text
-from .figures import MAX_COLUMNS, render_curves, render_grid
+from .figures import MAX_COLUMNS, MAX_ROWS, render_curves, render_grid
 
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
@@ -73,6 +73,7 @@ def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
             _image(render_curves(result.history), "curves"),
         ]
     shown = f", the first {MAX_COLUMNS} of each class" if recipe.ipc > MAX_COLUMNS else ""
+    shown += f", the first {MAX_ROWS} classes" if len(result.class_names) > MAX_ROWS else ""
     parts += [f"<h2>Images as stored{shown}</h2>", _image(preview, "distilled images")]
     settings = {**asdict(recipe), **versions()}
     parts += ["<h2>Settings</h2>", _table([(key, str(value)) for key, value in settings.items()])]

@@ -12,80 +12,23 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DreamAccelError
+from ..errors import DreamAccelError, DreamAccelWarning, choices
+from .devices import reason_of, release_memory
+from .recording import CudaGraphs, GraphBackend, tensors_in
 
 MAX_KINDS = 256
 """Kinds of input that a function remembers after their first call."""
 
-
-class Recording(NamedTuple):
-    """A recorded function: how to replay it, and the outputs each replay overwrites."""
-
-    replay: Callable[[], None]
-    outputs: Any
-
-
-class GraphBackend(Protocol):
-    """Records and replays functions; the tests use one that needs no GPU."""
-
-    def serves(self, device: torch.device) -> bool:
-        """Whether functions of tensors on ``device`` can be recorded at this moment."""
-        ...
-
-    def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Run the function once, so that a recording can follow."""
-        ...
-
-    def record(self, call: Callable[[], Any], device: torch.device, generators: Sequence[torch.Generator]) -> Recording:
-        """Record the function without running it."""
-        ...
-
-
-class CudaGraphs:
-    """Recording by ``torch.cuda.CUDAGraph``, on one side stream per device: streams do not share cached memory."""
-
-    def __init__(self) -> None:
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
-
-    def serves(self, device: torch.device) -> bool:
-        """Whether this is a CUDA device and the current stream is not being recorded already."""
-        return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
-
-    def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Run on the side stream that records too, since autograd and cuBLAS keep state for every stream."""
-        with torch.cuda.device(device):
-            current = torch.cuda.current_stream()
-            side = self._side_stream(device)
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                outputs = call()
-            current.wait_stream(side)
-            for tensor in _tensors(outputs):
-                tensor.record_stream(current)
-        return outputs
-
-    def record(self, call: Callable[[], Any], device: torch.device, generators: Sequence[torch.Generator]) -> Recording:
-        """Record into memory of the graph's own. Registered generators advance with every replay."""
-        graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            graph.register_generator_state(generator)
-        # thread_local: other threads, such as those that load data, may call CUDA meanwhile.
-        recording = torch.cuda.graph(graph, stream=self._side_stream(device), capture_error_mode="thread_local")
-        with torch.cuda.device(device), recording:
-            outputs = call()
-        return Recording(graph.replay, outputs)
-
-    def _side_stream(self, device: torch.device) -> torch.cuda.Stream:
-        if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)
-        return self._streams[device]
+ON_FAILURE = ("eager", "raise")
+"""What follows a recording that failed: the function is called eagerly from then on, or an error is raised."""
 
 
 class GraphedFunction:
@@ -101,7 +44,8 @@ class GraphedFunction:
     State the function reaches in other ways, such as the parameters of a module, must stay at its address as well.
 
     The function must not wait for the device (``.item()``, ``nonzero``), nor draw from CUDA generators that are not
-    listed (the default one always is), and must be called on one stream at a time.
+    listed (the default one always is), and must be called on one stream at a time. One that cannot be recorded is
+    called eagerly from then on, which is announced once, by a :class:`DreamAccelWarning` with the reason.
 
     Args:
         function: called with positional and keyword arguments that are tensors, lists or tuples of tensors, or
@@ -112,7 +56,11 @@ class GraphedFunction:
             overwrites them**: read or copy them before. Either way they carry no autograd history.
         max_graphs: graphs kept at most, at least 1.
         enabled: False always calls the function eagerly.
+        on_failure: ``"eager"`` or ``"raise"``, where the function cannot be recorded.
         backend: records and replays; default: CUDA graphs. For tests.
+
+    Attributes:
+        enabled: whether calls are recorded; False after a recording that failed.
     """
 
     def __init__(
@@ -124,8 +72,11 @@ class GraphedFunction:
         copy_outputs: bool = False,
         max_graphs: int = 8,
         enabled: bool = True,
+        on_failure: str = "eager",
         backend: GraphBackend | None = None,
     ) -> None:
+        if on_failure not in ON_FAILURE:
+            raise choices("on_failure", on_failure, ON_FAILURE)
         if max_graphs < 1:
             raise DreamAccelError(
                 f"max_graphs is {max_graphs}: at least 1 graph must be kept; enabled=False keeps none"
@@ -136,6 +87,7 @@ class GraphedFunction:
         self.copy_outputs = copy_outputs
         self.max_graphs = max_graphs
         self.enabled = enabled
+        self.on_failure = on_failure
         self.backend: GraphBackend = CudaGraphs() if backend is None else backend
         self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
@@ -154,33 +106,47 @@ class GraphedFunction:
         """Compute ``function(*args, **kwargs)``, by replay where there is a recording.
 
         Raises:
-            DreamAccelError: an argument is neither a tensor, a list of them nor hashable, or the function cannot be
-                recorded.
+            DreamAccelError: an argument is neither a tensor, a list of them nor hashable; or the function cannot be
+                recorded, and ``on_failure`` is ``"raise"``.
         """
-        device = next((tensor.device for tensor in _tensors((args, kwargs))), None)
+        device = next((tensor.device for tensor in tensors_in((args, kwargs))), None)
         if not self.enabled or device is None or not self.backend.serves(device):
             return self.function(*args, **kwargs)
         kind = self._kind(args, kwargs)
         graph = self._graphs.get(kind)
         if graph is None:
             if kind not in self._seen:
+                outputs = self.backend.warm_up(lambda: self.function(*args, **kwargs), device)
                 _remember(self._seen, kind, None, MAX_KINDS)
-                return self.backend.warm_up(lambda: self.function(*args, **kwargs), device)
+                return outputs
             graph = self._record(args, kwargs, device)
+            if graph is None:
+                return self.function(*args, **kwargs)
         _remember(self._graphs, kind, graph, self.max_graphs)
         outputs = graph(*args, **kwargs)
         return _map_tensors(torch.clone, outputs) if self.copy_outputs else outputs
 
-    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Graph:
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Graph | None:
+        """The recording; None where the function is called eagerly from here on."""
         try:
             return Graph(self.function, args, kwargs, device, self.in_place, self.generators, self.backend)
-        except RuntimeError as error:
-            name = getattr(self.function, "__qualname__", repr(self.function))
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DreamAccelError(
-                f"{name} cannot be recorded in a CUDA graph ({reason}): it may wait for the device or use another "
-                "stream; turn graphs off to call it as it is"
-            ) from error
+        except (RuntimeError, DreamAccelError) as error:
+            refusal = self._refusal(error)
+            if self.on_failure == "raise":
+                raise DreamAccelError(f"{refusal}; turn graphs off to call it as it is") from error
+        # Outside the handler, because the traceback keeps the tensors of the recording alive.
+        self.enabled = False
+        self.clear()
+        release_memory()
+        warnings.warn(f"{refusal}; it is called as it is instead, which takes longer", DreamAccelWarning, stacklevel=3)
+        return None
+
+    def _refusal(self, error: BaseException) -> str:
+        name = getattr(self.function, "__qualname__", repr(self.function)).rpartition("<locals>.")[2]
+        why = "it may wait for the device or use another stream"
+        if isinstance(error, torch.OutOfMemoryError):
+            why = "its graph needs memory of its own"
+        return f"{name} cannot be recorded in a CUDA graph ({reason_of(error)}): {why}"
 
     def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         return _signature(args, kwargs, self.in_place), _settings()
@@ -204,7 +170,7 @@ class Graph:
         copied = {name: value for name, value in kwargs.items() if name not in self.in_place}
         static_args, static_kwargs = _map_tensors(_buffer_like, (args, copied))
         # Only the buffers are kept; tensors used in place stay the caller's.
-        self._buffers = list(_tensors((static_args, static_kwargs)))
+        self._buffers = list(tensors_in((static_args, static_kwargs)))
         call = functools.partial(function, *static_args, **{**kwargs, **static_kwargs})
         self._replay, outputs = (backend or CudaGraphs()).record(call, device, generators)
         self.outputs = _map_tensors(Tensor.detach, outputs)
@@ -222,7 +188,7 @@ class Graph:
             )
         copied = {name: value for name, value in kwargs.items() if name not in self.in_place}
         with torch.no_grad():
-            for buffer, tensor in zip(self._buffers, _tensors((args, copied)), strict=True):
+            for buffer, tensor in zip(self._buffers, tensors_in((args, copied)), strict=True):
                 buffer.copy_(tensor, non_blocking=True)
         self._replay()
         return self.outputs
@@ -256,6 +222,8 @@ def _settings() -> Hashable:
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
         torch.get_float32_matmul_precision(),
         torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
         torch.are_deterministic_algorithms_enabled(),
         os.environ.get("DREAM_ACCEL_BACKEND"),
     )
@@ -271,17 +239,6 @@ def _remember(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, at_mo
     kept.move_to_end(key)
     while len(kept) > at_most:
         kept.popitem(last=False)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for name in sorted(value):
-            yield from _tensors(value[name])
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:

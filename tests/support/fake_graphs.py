@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dream_accel.runtime.graphs import Recording
+from dream_accel.runtime.recording import Recording
 
 
 class FakeGraphs:
