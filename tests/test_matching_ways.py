@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dream_accel.bench.published import Published
 from support.fake_graphs import FakeGraphs
 from support.refusals import refused
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
+from dream_accel.bench.published import Published
 from dream_accel.clustering.lloyd import graphed_fit
 from dream_accel.engine import assembly
 from dream_accel.engine.assembly import assemble

@@ -9,8 +9,8 @@ SWEEPS = ("per_class", "joint")
 """The order in which the published loop updates the classes, and one joint update; see :class:`PixelSGD`."""
 
 LR_RULES = ("scaled", "normalized")
-"""``scaled``: the rate is multiplied by (IPC/10)(size/base)², as in IDC and DREAM; ``normalized``: it is the rate of an
-optimiser of normalised images, as in DC, DSA and DM. A step ``lr g`` there is a step ``lr std² g`` of pixels, per channel."""
+"""``scaled``: the rate is multiplied by (IPC/10)(size/base)², as in IDC and DREAM. ``normalized``: it is the rate of an
+optimiser of normalised images, as in DC, DSA and DM; a step ``lr g`` there is a step ``lr std² g`` of pixels."""
 
 
 class PixelSGD:

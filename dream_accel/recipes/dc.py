@@ -1,13 +1,13 @@
 """DC: gradients of real and synthetic images matched along networks that learn from the synthetic set.
 
-Zhao, Mopuri and Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021, arXiv 2006.05929. Every outer iteration
-draws a network; it is trained on the synthetic set between the matching steps. One step moves the pixels of all classes
-along the gradient of the summed loss, in which class c has::
+Zhao, Mopuri and Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021, arXiv 2006.05929. Every outer
+iteration draws a network; it is trained on the synthetic set between the matching steps. One step moves the pixels of
+all classes along the gradient of the summed loss, in which class c has::
 
     loss_c = sum over tensors but 1-d ones, sum over rows of 1 - cos(grad CE(real_c), grad CE(synthetic_c))
 
-The published learning rate is that of normalised images. Unlike in the published loop, pixels are clamped to [0, 1] when
-an outer iteration begins, and the network learns from the images in an order drawn anew for every epoch.
+The published learning rate is that of normalised images. Unlike in the published loop, pixels are clamped to [0, 1]
+when an outer iteration begins.
 """
 
 from __future__ import annotations

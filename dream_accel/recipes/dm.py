@@ -1,12 +1,13 @@
 """DM: mean features of real and synthetic images matched in random networks.
 
-Zhao and Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023, arXiv 2110.04181. Every step draws a network,
-which is never trained, and moves the pixels of all classes along the gradient of the summed loss, in which class c has::
+Zhao and Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023, arXiv 2110.04181. Every step draws a
+network, which is never trained, and moves the pixels of all classes along the gradient of the summed loss, in which
+class c has::
 
     loss_c = |mean f(augment(real_c)) - mean f(augment(synthetic_c))|^2
 
-No parameter is differentiated, so a step costs a fraction of one of gradient matching. The published learning rate is that
-of normalised images. Unlike in the published loop, pixels are clamped to [0, 1] once per outer iteration.
+No parameter is differentiated, so a step costs a fraction of one of gradient matching. The published learning rate is
+that of normalised images. Unlike in the published loop, pixels are clamped to [0, 1] once per outer iteration.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """DSA: DC with one augmentation draw shared by the real and the synthetic images of a class.
 
-Zhao and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, ICML 2021, arXiv 2102.08259. The loss is
-DC's on augmented images. The synthetic set begins with random real images, and the network is trained on it with the same
-kind of augmentation.
+Zhao and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, ICML 2021, arXiv 2102.08259. The loss
+is DC's on augmented images. The synthetic set begins with random real images, and the network is trained on it with the
+same kind of augmentation.
 """
 
 from __future__ import annotations
