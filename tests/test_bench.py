@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from dream_accel import DreamAccelError, cli
 from dream_accel.bench import (
     distance,
     harness,
@@ -25,8 +27,6 @@ from dream_accel.bench import (
     publish,
     words,
 )
-
-from dream_accel import DreamAccelError, cli
 from dream_accel.cli.bench import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]

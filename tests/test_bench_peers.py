@@ -6,8 +6,9 @@ import re
 
 import pytest
 import torch
-from dream_accel.bench import kmeans, kmeans_problems, kmeans_trial, measurement, publish
 from support import peers
+
+from dream_accel.bench import kmeans, kmeans_problems, kmeans_trial, measurement, publish
 
 CPU = torch.device("cpu")
 SHAPE = kmeans_problems.Shape((90, 60), 6, 5)

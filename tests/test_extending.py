@@ -26,15 +26,15 @@ def module_of(package: str, name: str, contains: str) -> types.ModuleType:
 
 
 def test_recipe_distils(monkeypatch):
-    method = module_of("dream_accel.recipes", "dm", "FeatureMatching")
-    monkeypatch.setattr(registry, "RECIPES", {**registry.RECIPES, "dm": method})
+    method = module_of("dream_accel.recipes", "learned_features", "FeatureMatching")
+    monkeypatch.setattr(registry, "RECIPES", {**registry.RECIPES, method.NAME: method})
     monkeypatch.setattr("dream_accel.engine.assembly.RECIPES", registry.RECIPES)
-    settings = {"iterations": 2, "limit_train": 100, "batch": 4, "width": 8, "depth": 2, "ipc": 1}
-    result = da.distill(da.recipe("dm", "digits", **settings))
+    settings = {"iterations": 2, "inner_steps": 1, "limit_train": 100, "batch": 4, "width": 8, "depth": 2, "ipc": 1}
+    result = da.distill(da.recipe(method.NAME, "digits", **settings))
     assert result.images.shape == (10, 1, 8, 8)
     assert result.history[-1].step == 2
     assert all(line.loss > 0 for line in result.history)
-    assert "recipe 'dm' does not use layers" in refused(da.recipe, "dm", layers="all")
+    assert "does not use layers" in refused(da.recipe, method.NAME, layers="all")
     assert method.__doc__
     assert set(method.DEFAULTS) | {key for more in method.BY_DATASET.values() for key in more} <= method.USES
 

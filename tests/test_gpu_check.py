@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+
 from dream_accel.bench import measurement
 from dream_accel.bench.kit import __main__ as kit
 from dream_accel.bench.kit import installing, predictions, runner, steps, summary

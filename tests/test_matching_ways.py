@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dream_accel.bench.published import Published
 from support.fake_graphs import FakeGraphs
 from support.refusals import refused
 from test_engine import toy_recipe, toy_split

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dream_accel.bench import curve, overview
 from support.refusals import refused
 
 from dream_accel import Result, SyntheticSet, recipe
+from dream_accel.bench import curve, overview
 
 ROOT = Path(__file__).parents[1]
 CURVE = ROOT / "bench/results/accuracy/digits-ipc1.csv"

@@ -130,7 +130,8 @@ class TestMethods:
     @pytest.mark.parametrize("method", RECIPES.values(), ids=list(RECIPES))
     def test_a_method_names_settings_and_a_schedule_that_exist(self, method):
         named = {*method.USES, *method.DEFAULTS}
-        named |= {key for table in (method.BY_DATASET, method.PACKED) for own in table.values() for key in own}
+        tables = (method.BY_DATASET, method.BY_IPC, method.PACKED)
+        named |= {key for table in tables for own in table.values() for key in own}
         assert named <= SETTINGS
         assert set(method.DEFAULTS) <= method.USES
         assert method.SCHEDULE in SCHEDULES
@@ -146,7 +147,8 @@ class TestMethods:
             **vars(found),
         }.items()
         network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(2, 2))
-        assert set(method.objective(found).parameters(network)) == {"0.weight"}
+        matched = {"conv": {"0.weight"}, "weights": {"0.weight", "2.weight"}}[found.layers]
+        assert set(method.objective(found).parameters(network)) == (matched if "layers" in method.USES else set())
 
     def test_dream_states_the_published_settings_itself(self):
         """A reader of the file finds them there, and they are those a run has."""
@@ -220,9 +222,10 @@ class TestRefusals:
     @pytest.mark.parametrize("setting", [s for s in fields(Recipe) if s.metadata["least"] is not None])
     def test_below_the_least_is_refused(self, setting):
         least = setting.metadata["least"]
-        assert getattr(da.recipe("dream+", "digits", **{setting.name: least}), setting.name) == least
+        method = next(name for name in RECIPES if setting.name in RECIPES[name].USES)
+        assert getattr(da.recipe(method, "digits", **{setting.name: least}), setting.name) == least
         for value in (least - 1, *([float("nan")] if isinstance(setting.default, float) else [])):
-            message = refused(da.recipe, "dream+", "digits", **{setting.name: value})
+            message = refused(da.recipe, method, "digits", **{setting.name: value})
             assert message == f"{setting.name} is {value}: it must be at least {least}"
 
     @pytest.mark.parametrize("setting", ["pixel_momentum", "network_momentum", "cutmix"])

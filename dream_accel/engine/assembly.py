@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..data import DataSplit
@@ -29,6 +30,7 @@ from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
 from .schedules import SCHEDULES
+from .synthetic_training import SyntheticTraining
 
 
 def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> Distiller:
@@ -64,6 +66,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         compute,
         network=network,
         trainer=build_trainer(recipe, compute, network),
+        synthetic_training=build_synthetic_training(recipe, compute, network, pixels),
         sampler=sampler,
         matching=build_matching(recipe, split, compute, objective),
         pixels=pixels,
@@ -92,6 +95,37 @@ def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Train
         keys=("init",),
         channels_last=compute.channels_last,
     )
+
+
+def build_synthetic_training(
+    recipe: Recipe, compute: Compute, network: nn.Module, pixels: PixelSGD
+) -> SyntheticTraining:
+    """Build the training of the network on the synthetic set: plain SGD, as in DC and DSA."""
+    trainer = Trainer(
+        network,
+        compute.normalization,
+        lr=recipe.network_lr,
+        momentum=0.0,
+        weight_decay=0.0,
+        augment=recipe.synthetic_augment,
+        cutmix_probability=0.0,
+        device=compute.device,
+        seed=recipe.seed,
+        keys=("synthetic", "init"),
+        channels_last=compute.channels_last,
+    )
+    shape = tuple(pixels.pixels.shape)
+    return SyntheticTraining(
+        trainer, compute, shape, recipe.factor, recipe.synthetic_batch, recipe.network_lr, recipe.seed
+    )
+
+
+def pixel_rate(recipe: Recipe, split: DataSplit, device: torch.device) -> float | Tensor:
+    """The learning rate of the pixels, by ``pixel_lr_rule``; (channels, 1, 1) where it depends on the channel."""
+    if recipe.pixel_lr_rule == "normalized":
+        std = torch.tensor(split.normalization.std, device=device).view(-1, 1, 1)
+        return recipe.pixel_lr * std.square()
+    return recipe.pixel_lr_for(split.train.shape)
 
 
 def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> RepresentativeSampler:
@@ -123,7 +157,7 @@ def build_pixels(
         start, velocity = _initial_images(recipe, split, compute, network), None
     else:
         start, velocity = (kept.to(compute.device, copy=True) for kept in (state.pixels, state.velocity))
-    lr = recipe.pixel_lr_for(split.train.shape)
+    lr = pixel_rate(recipe, split, compute.device)
     return PixelSGD(start, lr, recipe.pixel_momentum, recipe.pixel_sweep, velocity)
 
 

@@ -20,6 +20,7 @@ from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
 from .checkpoint import Checkpoint
 from .compute import Compute
+from .synthetic_training import SyntheticTraining
 
 STEPS_AT_ONCE = 16
 """Number of network steps that are recorded in one CUDA graph."""
@@ -59,7 +60,8 @@ class Distiller:
         split: the data set, on the device where the run computes.
         compute: device, numeric format, memory format and recording.
         network: the network, initialised again at every outer iteration.
-        trainer: trains that network.
+        trainer: trains that network on real images.
+        synthetic_training: trains it on the synthetic set.
         sampler: chooses the real images.
         matching: computes distances and pixel gradients.
         pixels: the synthetic images and their optimiser.
@@ -74,6 +76,7 @@ class Distiller:
         *,
         network: nn.Module,
         trainer: Trainer,
+        synthetic_training: SyntheticTraining,
         sampler: RepresentativeSampler,
         matching: MatchingStep,
         pixels: PixelSGD,
@@ -84,11 +87,13 @@ class Distiller:
         self.device = compute.device
         self.network = network
         self.trainer = trainer
+        self.synthetic_training = synthetic_training
         self.sampler = sampler
         self.matching = matching
         self.pixels = pixels
         self.schedule = schedule
         self._compute = compute
+        self._iteration = 0
         self._rows = self._row_order(0)
         self._update = compute.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
         self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"), matching.generators)
@@ -129,12 +134,18 @@ class Distiller:
     def restart(self, iteration: int) -> None:
         """Initialise the network and the random streams of an outer iteration, and clamp the pixels to [0, 1]."""
         seed = self.recipe.seed
-        initialize(self.network, derive_seed(seed, "network", "outer", iteration))
+        self._iteration = iteration
+        self.initialize_network()
         self.trainer.restart(seed, "outer", iteration)
+        self.synthetic_training.restart(iteration)
         self._rows = self._row_order(iteration)
         self.pixels.clamp()
         self.sampler.restart(iteration)
         self.matching.restart(seed, iteration)
+
+    def initialize_network(self, *keys: object) -> None:
+        """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step."""
+        initialize(self.network, derive_seed(self.recipe.seed, "network", "outer", self._iteration, *keys))
 
     def match(self) -> Tensor:
         """Do one matching step for all classes with the sampler's images, and update the pixels.
@@ -151,6 +162,10 @@ class Distiller:
         train = self.split.train
         for rows in self._rows.batches(count, STEPS_AT_ONCE * self.recipe.network_batch):
             self._update(rows, images=train.images, labels=train.labels)
+
+    def train_on_synthetic(self, epochs: int) -> None:
+        """Train the network for ``epochs`` on the synthetic set as it is."""
+        self.synthetic_training.train(self.pixels.pixels, epochs)
 
     def check(self) -> None:
         """Refuse features and pixels that became NaN or Inf.

@@ -28,10 +28,57 @@ class TrainedOnReal:
     def real_images(self, distiller: Distiller) -> int:
         """Count the real batches and the training images of every step, and the images of the pretraining epochs."""
         recipe = distiller.recipe
-        matched = distiller.sampler.batch_size * distiller.sampler.n_classes
         trained = recipe.pretrain_epochs * len(distiller.split.train)
-        return recipe.inner_steps * (matched + recipe.network_images) + trained
+        return _matched(distiller) + recipe.inner_steps * recipe.network_images + trained
 
 
-SCHEDULES: dict[str, Schedule] = {"trained_on_real": TrainedOnReal()}
+class TrainedOnSynthetic:
+    """Matching steps on a network that is trained on the synthetic set between them (DC, DSA)."""
+
+    def run(self, distiller: Distiller, on_step: Callable[[], None]) -> Tensor:
+        """Alternate matching and ``synthetic_epochs`` of training; after the last step nothing is trained."""
+        recipe = distiller.recipe
+        total = torch.zeros((), device=distiller.device)
+        for step in range(recipe.inner_steps):
+            distiller.sampler.update(distiller.network)
+            total += distiller.match()
+            if step + 1 < recipe.inner_steps:
+                distiller.train_on_synthetic(recipe.synthetic_epochs)
+            on_step()
+        return total / recipe.inner_steps
+
+    def real_images(self, distiller: Distiller) -> int:
+        """Count the real batches of every step."""
+        return _matched(distiller)
+
+
+class FreshNetworks:
+    """Matching steps on a new random network each, which is not trained (DM)."""
+
+    def run(self, distiller: Distiller, on_step: Callable[[], None]) -> Tensor:
+        """Initialise the network and match, ``inner_steps`` times."""
+        recipe = distiller.recipe
+        total = torch.zeros((), device=distiller.device)
+        for step in range(recipe.inner_steps):
+            if step > 0:
+                distiller.initialize_network(step)
+            distiller.sampler.update(distiller.network)
+            total += distiller.match()
+            on_step()
+        return total / recipe.inner_steps
+
+    def real_images(self, distiller: Distiller) -> int:
+        """Count the real batches of every step."""
+        return _matched(distiller)
+
+
+def _matched(distiller: Distiller) -> int:
+    return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.sampler.n_classes
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "trained_on_real": TrainedOnReal(),
+    "trained_on_synthetic": TrainedOnSynthetic(),
+    "fresh_networks": FreshNetworks(),
+}
 """Every schedule by the name that recipes use."""

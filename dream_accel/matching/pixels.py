@@ -8,6 +8,10 @@ from torch import Tensor
 SWEEPS = ("per_class", "joint")
 """The order in which the published loop updates the classes, and one joint update; see :class:`PixelSGD`."""
 
+LR_RULES = ("scaled", "normalized")
+"""``scaled``: the rate is multiplied by (IPC/10)(size/base)², as in IDC and DREAM. ``normalized``: it is the rate of an
+optimiser of normalised images, as in DC, DSA and DM; a step ``lr g`` there is a step ``lr std² g`` of pixels."""
+
 
 class PixelSGD:
     """SGD with momentum that updates the pixels of all classes at once.
@@ -22,14 +26,19 @@ class PixelSGD:
 
     Args:
         pixels: (C, IPC, channels, H, W) synthetic images, changed in place.
-        lr: learning rate.
+        lr: learning rate, or one per channel, (channels, 1, 1).
         momentum: momentum, 0 to 1.
         sweep: ``"per_class"`` or ``"joint"``.
         velocity: shaped like ``pixels``, changed in place; default: zeros.
     """
 
     def __init__(
-        self, pixels: Tensor, lr: float, momentum: float, sweep: str = "per_class", velocity: Tensor | None = None
+        self,
+        pixels: Tensor,
+        lr: float | Tensor,
+        momentum: float,
+        sweep: str = "per_class",
+        velocity: Tensor | None = None,
     ) -> None:
         turns = len(pixels) if sweep == "per_class" else 1
         self.pixels = pixels
@@ -41,7 +50,10 @@ class PixelSGD:
     def step(self, gradient: Tensor) -> None:
         """Take one step for every class along its gradient, which is shaped like the pixels."""
         self.velocity.mul_(self.decay).add_(gradient)
-        self.pixels.sub_(self.velocity, alpha=self.rate)
+        if isinstance(self.rate, Tensor):
+            self.pixels.addcmul_(self.velocity, self.rate, value=-1)
+        else:
+            self.pixels.sub_(self.velocity, alpha=self.rate)
 
     @torch.no_grad()
     def clamp(self) -> None:

@@ -45,6 +45,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """The published settings, for any data set."""
 
+BY_IPC: dict[int, dict[str, Any]] = {}
+"""The published settings that depend on the images per class: none but the pixel learning rate, by its rule."""
+
 _L1: dict[str, Any] = {"metric": "l1", "pixel_lr": 1e-4}
 _NO_FLIP = "color_crop_scale_rotate"
 
@@ -78,7 +81,13 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
-USES = SETTINGS - {"feature_weight", "pretrain_epochs"}
+USES = SETTINGS - {
+    "feature_weight",
+    "pretrain_epochs",
+    "synthetic_epochs",
+    "synthetic_batch",
+    "synthetic_augment",
+}
 """The settings that the method reads."""
 
 SCHEDULE = "trained_on_real"

@@ -16,16 +16,16 @@ from typing import Any
 from ..matching.features import FeatureMatching
 from ..matching.objective import Objective, Sum
 from . import dream
-from .dream import BY_DATASET, PACKED, SCHEDULE
-from .settings import SETTINGS, Recipe
+from .dream import BY_DATASET, BY_IPC, PACKED, SCHEDULE
+from .settings import Recipe
 
-__all__ = ["BY_DATASET", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
 NAME = "dream+"
 
 DEFAULTS: dict[str, Any] = {**dream.DEFAULTS, "feature_weight": 1.0, "pretrain_epochs": 1}
 
-USES = SETTINGS
+USES = dream.USES | {"feature_weight", "pretrain_epochs"}
 
 
 def objective(settings: Recipe) -> Objective:

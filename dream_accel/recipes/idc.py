@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import dream
-from .dream import BY_DATASET, PACKED, SCHEDULE, USES, objective
+from .dream import BY_DATASET, BY_IPC, PACKED, SCHEDULE, USES, objective
 
-__all__ = ["BY_DATASET", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
 NAME = "idc"
 

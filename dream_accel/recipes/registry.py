@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
-from . import dream, dream_plus, idc
+from . import dc, dm, dream, dream_plus, dsa, idc, idc_i
 from .settings import SETTINGS, Recipe
 
 
@@ -22,6 +22,8 @@ class Method(Protocol):
     """The settings that differ from those of :class:`Recipe`, for any data set."""
     BY_DATASET: dict[str, dict[str, Any]]
     """The published settings that depend on the data set, by its name."""
+    BY_IPC: dict[int, dict[str, Any]]
+    """The published settings that depend on the images per class: the entry of the largest number not above IPC."""
     PACKED: dict[str, dict[str, Any]]
     """Further settings, by data set, applied if the multi-formation factor is above 1."""
     USES: frozenset[str]
@@ -34,7 +36,7 @@ class Method(Protocol):
         ...
 
 
-_METHODS: tuple[Method, ...] = (dream, dream_plus, idc)
+_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm)
 
 RECIPES: Mapping[str, Method] = {method.NAME: method for method in _METHODS}
 """Every method by name. To add a method, write its module and append it to ``_METHODS``."""
@@ -61,11 +63,11 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
         _check_used(key, name)
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
-    prescribed = defaults(name, dataset, overrides.get("factor"))
+    prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"))
     return Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
 
 
-def defaults(name: str, dataset: str, factor: int | None = None) -> dict[str, Any]:
+def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None = None) -> dict[str, Any]:
     """Look up the settings that a method prescribes for a data set, beyond the defaults of :class:`Recipe`.
 
     Args:
@@ -73,12 +75,17 @@ def defaults(name: str, dataset: str, factor: int | None = None) -> dict[str, An
         dataset: the name of a data set in any spelling that ``load_dataset`` takes; for the user's own images the
             method's settings for any data set apply.
         factor: the multi-formation factor, if the caller chose one.
+        ipc: images per class, if the caller chose a number.
 
     Returns:
         values by the name of the setting.
     """
     method, key = RECIPES[name], dataset.strip().lower().replace("_", "-")
-    found = {**method.DEFAULTS, **method.BY_DATASET.get(key, {})}
+    of_dataset = method.BY_DATASET.get(key, {})
+    images = of_dataset.get("ipc", Recipe.ipc) if ipc is None else ipc
+    steps = [known for known in method.BY_IPC if isinstance(images, int) and known <= images]
+    of_ipc = method.BY_IPC[max(steps)] if steps else {}
+    found = {**method.DEFAULTS, **of_ipc, **of_dataset}
     if (found.get("factor", Recipe.factor) if factor is None else factor) != 1:
         found.update(method.PACKED.get(key, {}))
     return found

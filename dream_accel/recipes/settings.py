@@ -10,7 +10,7 @@ from typing import Any
 from ..augment import AUGMENTATIONS, Augmentation
 from ..errors import DreamAccelError, choices
 from ..matching.class_gradients import CLASS_GRADIENTS
-from ..matching.pixels import SWEEPS
+from ..matching.pixels import LR_RULES, SWEEPS
 from ..networks import NETWORKS
 from ..ops import LAYER_RULES, METRICS
 from ..sampling.strategies import STRATEGIES
@@ -94,7 +94,16 @@ class Recipe:
     )
     max_synthetic: int = _setting(128, "matching", "decoded synthetic images of a class used per step", least=1)
 
-    pixel_lr: float = _setting(5e-3, "pixels", "pixel learning rate before scaling by (IPC/10) pixels/base²", least=0)
+    pixel_lr: float = _setting(
+        5e-3, "pixels", "learning rate of the pixels; scaled, before scaling by (IPC/10) pixels/base²", least=0
+    )
+    pixel_lr_rule: str = _setting(
+        "scaled",
+        "pixels",
+        "meaning of pixel_lr, scaled by IPC and size or of normalised images",
+        names=LR_RULES,
+        kind="pixel_lr rule",
+    )
     pixel_momentum: float = _setting(0.5, "pixels", "momentum of the pixel optimiser", least=0, most=1)
     pixel_sweep: str = _setting(
         "per_class", "pixels", "pixel momentum, as published or joint", names=SWEEPS, kind="pixel sweep"
@@ -112,6 +121,11 @@ class Recipe:
     pretrain_epochs: int = _setting(
         0, "networks", "epochs each new network trains before the first match (DREAM+: 1)", least=0
     )
+    synthetic_epochs: int = _setting(
+        0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0
+    )
+    synthetic_batch: int = _setting(256, "networks", "batch size of that training, images", least=1)
+    synthetic_augment: str = _setting("", "networks", "augmentation of that training, as match_augment (DSA)")
     train_augment: str = _setting(
         "color_crop_flip_scale_rotate", "networks", "augmentation of every training image, as match_augment"
     )
@@ -135,7 +149,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
-        for names in (self.match_augment, self.train_augment):
+        for names in (self.match_augment, self.train_augment, self.synthetic_augment):
             Augmentation(names)
         if self.feature_weight > 0 and self.metric == "cos":
             raise DreamAccelError(

@@ -7,10 +7,10 @@ import os
 import time
 
 import torch
-from dream_accel.bench.kmeans_providers import Fitted, Provider, Unable
-from dream_accel.bench.kmeans_trial import inertia
 
 from dream_accel import BatchedKMeans
+from dream_accel.bench.kmeans_providers import Fitted, Provider, Unable
+from dream_accel.bench.kmeans_trial import inertia
 
 
 def _near(problem, shift):

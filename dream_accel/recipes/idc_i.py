@@ -1,0 +1,17 @@
+"""IDC-I: IDC with whole images, not packed.
+
+Kim et al., ICML 2022, arXiv 2205.14959: the ablation without multi-formation, which stores one image in each slot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import idc
+from .idc import BY_DATASET, BY_IPC, PACKED, SCHEDULE, USES, objective
+
+__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+
+NAME = "idc-i"
+
+DEFAULTS: dict[str, Any] = {**idc.DEFAULTS, "factor": 1}
