@@ -12,6 +12,7 @@ from test_engine import toy_recipe, toy_split
 from torch import nn
 
 from dream_accel import augment
+from dream_accel.bench.published import Published
 from dream_accel.clustering.lloyd import graphed_fit
 from dream_accel.engine import assembly
 from dream_accel.engine.assembly import assemble
