@@ -26,6 +26,7 @@ RUNS = {"typer": "typer", "rich": "rich", "safetensors": "safetensors", "scikit-
 TESTS = {"matplotlib": "matplotlib", "pytest": "pytest", "hypothesis": "hypothesis"}
 PEERS = {
     "psutil": "psutil",
+    "tqdm": "tqdm",
     "fast-pytorch-kmeans": "fast_pytorch_kmeans",
     "flash-kmeans": "flash_kmeans",
     "flashlib": "flashlib",
