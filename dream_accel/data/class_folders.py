@@ -59,7 +59,8 @@ def class_listing(root: Path) -> Listing:
     unread = image_files(root)
     for label, folder in enumerate(folders):
         found = image_files(folder)
-        others = [entry for entry in _entries(folder) if entry not in set(found)]
+        images = set(found)
+        others = [entry for entry in _entries(folder) if entry not in images]
         if not found:
             raise _without_images(folder, others)
         files += found
@@ -75,13 +76,12 @@ def holds_results(folder: Path) -> bool:
     """Whether this is a folder that this program wrote, or one of such folders."""
     if not folder.is_dir() or folder.name.startswith("."):
         return False
-    entries = _entries(folder)
-    if any(entry.name in _RESULTS for entry in entries):
+    if any((folder / name).is_file() for name in _RESULTS):
         return True
-    if any(entry.suffix.lower() in suffixes() for entry in entries):
+    if any(entry.suffix.lower() in suffixes() for entry in folder.iterdir()):  # ends at the first image of a class
         return False
     # A run takes its folder before it reads the data, so that runs/ may hold nothing but an empty folder.
-    inner = [entry for entry in entries if entry.is_dir()]
+    inner = [entry for entry in _entries(folder) if entry.is_dir()]
     return folder.name == _RUNS or any((entry / name).is_file() for entry in inner for name in _RESULTS)
 
 
