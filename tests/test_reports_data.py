@@ -185,6 +185,16 @@ class TestFolders:
         assert "allow your user to read it" in message
         assert "replace" not in message
 
+    @pytest.mark.parametrize("download", [False, True])
+    def test_a_named_set_that_may_not_be_read_is_not_fetched_again(self, tmp_path, monkeypatch, download):
+        def forbidden(root, **which):
+            raise PermissionError(13, "Permission denied", f"{root}/MNIST/raw")
+
+        monkeypatch.setattr("torchvision.datasets.MNIST", forbidden)
+        monkeypatch.setattr(Path, "exists", lambda path: True)
+        message = refused(load_dataset, "mnist", tmp_path, download)
+        assert message.startswith(f"{tmp_path}/MNIST/raw cannot be read (Permission denied)")
+
     def test_without_a_home_directory_only_what_needs_it_is_refused(self, monkeypatch):
         """HOME unset and a uid without an entry ended in a traceback."""
         from dream_accel.runtime.files import cache_folder

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import DreamAccelError
 from .class_names import in_order
-from .decode import image_files, suffixes
+from .decode import image_files, is_image
 
 _RESULTS = frozenset(("distilled.safetensors", "checkpoint.safetensors", "selected.csv"))
 """Files by which a folder is known as one that this program wrote."""
@@ -58,8 +58,9 @@ def class_listing(root: Path) -> Listing:
     labels: list[int] = []
     unread = image_files(root)
     for label, folder in enumerate(folders):
-        found = image_files(folder)
-        others = [entry for entry in _entries(folder) if entry not in set(found)]
+        entries = _entries(folder)
+        found = [entry for entry in entries if is_image(entry)]
+        others = [entry for entry in entries if not is_image(entry)]
         if not found:
             raise _without_images(folder, others)
         files += found
@@ -75,13 +76,12 @@ def holds_results(folder: Path) -> bool:
     """Whether this is a folder that this program wrote, or one of such folders."""
     if not folder.is_dir() or folder.name.startswith("."):
         return False
-    entries = _entries(folder)
-    if any(entry.name in _RESULTS for entry in entries):
+    if any((folder / name).is_file() for name in _RESULTS):
         return True
-    if any(entry.suffix.lower() in suffixes() for entry in entries):
+    if any(map(is_image, folder.iterdir())):  # ends at the first image of a class
         return False
     # A run takes its folder before it reads the data, so that runs/ may hold nothing but an empty folder.
-    inner = [entry for entry in entries if entry.is_dir()]
+    inner = [entry for entry in _entries(folder) if entry.is_dir()]
     return folder.name == _RUNS or any((entry / name).is_file() for entry in inner for name in _RESULTS)
 
 
@@ -108,7 +108,7 @@ def _entries(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     visible = (entry for entry in path.iterdir() if not entry.name.startswith("."))
-    return sorted(entry for entry in visible if entry.name.lower() not in _LITTER)
+    return sorted((entry for entry in visible if entry.name.lower() not in _LITTER), key=lambda entry: entry.name)
 
 
 def _without_images(folder: Path, others: list[Path]) -> DreamAccelError:

@@ -35,7 +35,12 @@ def suffixes() -> frozenset[str]:
 def image_files(folder: Path) -> list[Path]:
     """Files in ``folder`` with the suffix of an image, sorted by name, without hidden files."""
     found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if path.suffix.lower() in suffixes() and not path.name.startswith("."))
+    return sorted(filter(is_image, found), key=lambda path: path.name)
+
+
+def is_image(path: Path) -> bool:
+    """Whether this is the name of an image file that is read, and not hidden."""
+    return path.suffix.lower() in suffixes() and not path.name.startswith(".")
 
 
 def common_form(files: Sequence[Path], any_size: bool) -> str:

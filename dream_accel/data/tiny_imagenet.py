@@ -117,6 +117,8 @@ def _class_names(folder: Path, wnids: list[str]) -> list[str]:
 def _lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except PermissionError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise DreamAccelError(f"{path} cannot be read ({error}); unpack {URL} again") from error
 

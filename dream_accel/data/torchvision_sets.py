@@ -73,6 +73,8 @@ def _read(name: str, dataset: Any, data_dir: Path, train: bool, download: bool) 
     which = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
     try:
         return dataset(root=str(data_dir), download=download, **which)
+    except PermissionError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         damaged = _damaged(dataset, data_dir, _SETS[name].files)

@@ -95,7 +95,7 @@ def _load_foreign(
     settings: dict[str, Any] = {"ipc": rows.shape[1], "factor": factor or 1}
     if found.lr is not None and found.lr > 0:
         settings["network_lr"] = found.lr
-    source = {"source": f"{found.family}: {path.name}"}
+    source = {"source": f"{found.family}: {path.name or path.resolve().name}"}
     synthetic = SyntheticSet(found.pixels(constants)[rows], factor or 1, source, soft)
     names = found.class_names or tuple(str(c) for c in range(len(rows)))
     return Result(synthetic, recipe("dream", dataset, **settings), constants, names)
