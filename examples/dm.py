@@ -28,7 +28,8 @@ def condense(args: argparse.Namespace, drop_in: bool) -> torch.Tensor:
         return images_all[np.random.default_rng().permutation(indices_class[c])[:n]]
 
     if drop_in:
-        get_images = GetImages(images_all, labels_all, args.batch_real, interval=1)  # changed (2): the closure
+        # changed (2): the closure
+        get_images = GetImages(images_all, labels_all, args.batch_real, pool=4 * args.batch_real)
 
     image_syn = torch.cat([get_images(c, ipc) for c in range(num_classes)]).requires_grad_()
     optimizer_img = torch.optim.SGD([image_syn], lr=args.lr_img, momentum=0.5)

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-# changed (1): instead of strategy.NEW_Strategy, and (2) of fast_pytorch_kmeans.KMeans where code clusters by itself
+# changed (1): instead of new_strategy.NEW_Strategy, and (2) of fast_pytorch_kmeans.KMeans where code clusters by itself
 from dream_accel.compat import KMeans, NEW_Strategy
 from dream_accel.data import load_dataset
 from dream_accel.networks import make_network

@@ -2,7 +2,7 @@
 
     python examples/idc.py [--outer 2 --inner 5]
 
-The loop has the structure of IDC's ``condense.py``, which NCFM and DANCE share: a loader with ``class_sample(c)`` for
+The loop has the structure of IDC's ``condense.py``, which DREAM shares: a loader with ``class_sample(c)`` for
 one class and ``sample()`` for all, pixels in [0, 1], one pixel step per class, and a network that is trained at the
 same time. The lines that change are marked.
 """

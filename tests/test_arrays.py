@@ -3,12 +3,13 @@
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from support.refusals import refused
 
 import dream_accel as da
-from dream_accel.arrays import converter_like, to_tensor
+from dream_accel.arrays import converter_like, to_tensor, whole_number
 
 
 @pytest.fixture
@@ -79,3 +80,34 @@ def test_other_arrays_that_speak_dlpack_come_back_as_tensors(cupy):
     foreign = type("Array", (cupy.ndarray,), {"__module__": "elsewhere"})
     km = da.BatchedKMeans(3).fit(foreign(rows()))
     assert torch.equal(km.labels_, da.BatchedKMeans(3).fit(rows()).labels_)
+
+
+class TestWholeNumber:
+    @pytest.mark.parametrize("kind", [int, np.int8, np.uint64, np.array, torch.tensor], ids=lambda kind: kind.__name__)
+    def test_integers_of_any_library_become_ints(self, kind):
+        found = whole_number(kind(7), "k")
+        assert (found, type(found)) == (7, int)
+
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            (2.0, "2.0"),
+            (np.float32(0.5), "0.5 (float32)"),
+            (True, "True"),
+            (np.True_, "True (bool)"),
+            (torch.tensor(True), "True (Tensor)"),
+            ("3", "'3'"),
+            (None, "None"),
+            ([3], "a list"),
+            (torch.tensor([1, 2]), "a Tensor"),
+            (np.random.RandomState(0), "a RandomState"),
+        ],
+        ids=str,
+    )
+    def test_anything_else_is_refused_as_it_is_written(self, value, shown):
+        assert refused(whole_number, value, "k") == f"k is {shown}: it must be a whole number"
+
+    def test_least_is_a_bound_that_the_refusal_names(self):
+        assert whole_number(1, "k", 1) == 1
+        assert refused(whole_number, np.int64(0), "k", 1) == "k is 0: it must be a whole number, at least 1"
+        assert refused(whole_number, 1.5, "k", 0) == "k is 1.5: it must be a whole number, at least 0"

@@ -197,3 +197,40 @@ def test_match_loss_is_the_published_one_in_value_and_gradient(metric):
 def test_match_loss_refuses_an_unknown_metric():
     with pytest.raises(DreamAccelError, match="'l2': choose one of ours, mse, cos"):
         match_loss(gradients(0), gradients(1), SimpleNamespace(dis_metric="l2"))
+
+
+def padded(tensors, empty):
+    return [None if i in empty else t for i, t in enumerate(tensors)]
+
+
+@pytest.mark.parametrize("metric", ["ours", "mse", "cos"])
+class TestUnusedParameters:
+    def test_none_on_both_sides_is_left_out(self, metric):
+        args = SimpleNamespace(dis_metric=metric)
+        real, syn = gradients(0), gradients(1)
+        found = match_loss(padded(syn, {0, 1}), tuple(padded(real, {0, 1})), args)
+        assert torch.equal(found, match_loss(syn[2:], real[2:], args))
+
+    def test_none_on_one_side_is_a_gradient_of_zero(self, metric):
+        args = SimpleNamespace(dis_metric=metric)
+        real, syn = gradients(0), gradients(1)
+        zeros = [g if i else torch.zeros_like(g) for i, g in enumerate(real)]
+        assert torch.equal(match_loss(syn, padded(real, {0}), args), match_loss(syn, zeros, args))
+        zeros = [g if i else torch.zeros_like(g) for i, g in enumerate(syn)]
+        assert torch.equal(match_loss(padded(syn, {0}), real, args), match_loss(zeros, real, args))
+
+    def test_gradients_of_a_network_with_an_unused_layer(self, metric):
+        net = network()
+        net.unused = nn.Linear(3, 3)
+        parameters = list(net.parameters())
+        images = IMAGES[:4].clone().requires_grad_()
+        loss = net(images).square().sum()
+        gw_syn = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        gw_real = torch.autograd.grad(net(IMAGES[4:9]).square().sum(), parameters, allow_unused=True)
+        match_loss(gw_syn, gw_real, SimpleNamespace(dis_metric=metric)).backward()
+        assert images.grad.abs().sum() > 0
+
+    def test_all_none_and_lists_of_different_lengths_are_refused(self, metric):
+        args = SimpleNamespace(dis_metric=metric)
+        assert "all 2 gradients are None: no parameter is used" in refused(match_loss, [None] * 2, [None] * 2, args)
+        refused(match_loss, gradients(0)[1:], gradients(1), args)

@@ -100,6 +100,26 @@ class TestRepresentativeLoader:
         assert len(images) == len(labels) == 21
         assert len(images.unique(dim=0)) == 21
 
+    def test_the_size_that_means_matching_gives_representatives(self):
+        loader = RepresentativeLoader(ClassLoader(), match_size=5)
+        assert "call update(net)" in refused(loader.class_sample, 0, 5)
+        loader.update(network())
+        assert loader.sampler.n_clusters == 5
+        for ipc in (5, -1):
+            assert torch.equal(loader.class_sample(2, ipc)[0], loader.sampler.sample(2))
+        assert torch.equal(loader.class_sample(2, 4)[0], ClassLoader().class_sample(2, 4)[0])
+        assert RepresentativeLoader(ClassLoader(), 3, match_size=5).sampler.n_clusters == 3
+        assert "match_size is 0" in refused(RepresentativeLoader, ClassLoader(), match_size=0)
+
+    def test_a_loader_that_reads_ahead_is_read_through(self):
+        """NCFM's AsyncLoader keeps the loader in loader_real, and answers class_sample(c) alone."""
+        reading_ahead = SimpleNamespace(loader_real=ClassLoader(), batch_size=7, stop=lambda: "stopped")
+        ours, theirs = RepresentativeLoader(reading_ahead), RepresentativeLoader(ClassLoader(), 7)
+        for loader in (ours, theirs):
+            loader.update(network())
+        assert torch.equal(ours.class_sample(0)[0], theirs.class_sample(0)[0])
+        assert ours.stop() == "stopped"
+
     def test_representatives_before_the_network_are_refused(self):
         assert "call update(net)" in refused(RepresentativeLoader(ClassLoader()).class_sample, 0)
 
@@ -227,6 +247,22 @@ class TestMatchloss:
         loss = matchloss(args, real, syn, *labels, nn.DataParallel(net))
         expected = (net.embed(real).mean(0) - net.embed(syn).mean(0)).square().sum()
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+    def test_parameters_that_are_unused_or_frozen_are_not_compared(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model, real, syn = WithFeatures(), torch.rand(9, 1, 8, 8), torch.rand(4, 1, 8, 8, requires_grad=True)
+            unused = nn.Conv2d(1, 2, 3)
+        args = SimpleNamespace(match="grad", metric="l1")
+        labels = torch.ones(9, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
+        expected = matchloss(args, real, syn, *labels, model)
+        model.unused = unused
+        assert torch.equal(matchloss(args, real, syn, *labels, model), expected)
+        model.layers[0].weight.requires_grad_(False)
+        matchloss(args, real, syn, *labels, model).backward()
+        assert syn.grad.abs().sum() > 0
+        model.requires_grad_(False)
+        assert "no parameter to compare" in refused(matchloss, args, real, syn, *labels, model)
 
     def test_unknown_settings_and_nothing_to_compare_are_refused(self):
         images, labels = torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)

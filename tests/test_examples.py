@@ -14,12 +14,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 RUNS = {
     "compiled.py": (["--backend", "aot_eager", "--steps", "11"], "step 10: re-clustered"),
     "cupy_arrays.py": ([], "skipped: |rows nearest the centres"),
+    "dance.py": (["--iterations", "2", "--pretrain", "2"], "random batches.*representatives\n  iteration 0: distance"),
     "dc.py": (["--iterations", "2"], "random batches.*representatives\n  iteration 0: matching loss"),
     "distill_digits.py": (["--quick"], "test accuracy"),
     "dm.py": (["--iterations", "2"], "random batches.*representatives\n  iteration 0: distance"),
     "dream.py": ([], "drop-in\n  64 to 64 distinct images of 64"),
     "idc.py": (["--outer", "1", "--inner", "2"], "random batches.*representatives\n  outer iteration 0: matching loss"),
     "kmeans_tour.py": ([], "group 1 alone is the same: True"),
+    "ncfm.py": (
+        ["--iterations", "11", "--pretrain", "2"],
+        "first images.*\n  240 different.*representatives\n.*\n.*\n  [3-9][0-9][0-9] different real",
+    ),
     "mtt.py": (["--iterations", "1", "--expert-steps", "5", "--epochs", "5"], "representatives first.*test accuracy"),
 }
 
@@ -86,7 +91,7 @@ def test_idc_loop_gets_distinct_representatives_per_class_and_the_loaders_own_ba
     assert not torch.equal(others[0][0], others[1][0])
 
 
-@pytest.mark.parametrize("script", ["dc.py", "dm.py", "idc.py", "dream.py", "mtt.py"])
+@pytest.mark.parametrize("script", ["dance.py", "dc.py", "dm.py", "idc.py", "dream.py", "mtt.py", "ncfm.py"])
 def test_at_most_three_lines_change(script):
     marks = re.findall(r"# changed \((\d)\)|and \((\d)\) of", (EXAMPLES / script).read_text())
     assert sorted(a or b for a, b in marks) == ["1", "2", "3"][: len(marks)]

@@ -35,6 +35,29 @@ class TestStreams:
         assert len(set(seeds)) == len(keys)
         assert all(0 <= seed < 2**63 for seed in seeds)
 
+    @pytest.mark.parametrize("number", [np.int64, np.uint8, np.array, torch.tensor], ids=lambda kind: kind.__name__)
+    def test_numbers_of_other_libraries_are_the_streams_of_their_ints(self, number):
+        assert derive_seed(number(12), "network") == derive_seed(12, "network")
+        assert derive_seed(np.int64(0), np.str_("network"), np.int64(12)) == derive_seed(0, "network", 12)
+        assert derive_seed(0, (1, np.float64(0.5))) == derive_seed(0, (1, 0.5))
+
+    def test_any_int_is_a_seed(self):
+        assert len({derive_seed(seed) for seed in (-1, 1, 2**64, -(2**200), 0)}) == 5
+
+    @pytest.mark.parametrize(
+        "seed",
+        [None, True, np.True_, 0.0, np.float32(1), "0", b"0", np.random.RandomState(0), torch.tensor(1.0)],
+        ids=lambda seed: type(seed).__name__,
+    )
+    def test_anything_else_is_refused(self, seed):
+        """cuml PR#6150."""
+        assert "it must be a whole number" in refused(derive_seed, seed, "network")
+        assert "it must be a whole number" in refused(generator, seed)
+
+    def test_names_whose_text_may_be_an_address_are_refused(self):
+        assert "named by a object" in refused(derive_seed, 0, object())
+        assert "named by a RandomState" in refused(derive_seed, 0, ("a", np.random.RandomState(0)))
+
     def test_generator_draws_the_same_from_the_same_names(self):
         def draw(*keys):
             return torch.randn(3, generator=generator(5, *keys)).tolist()

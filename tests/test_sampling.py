@@ -335,6 +335,36 @@ class TestTakingImages:
             assert s.labels.dtype == torch.int64
 
 
+class TestNumbersOfNumPy:
+    """cuml PR#6150: a RandomState as a seed named a stream by its address; np.int64 was another seed than its int."""
+
+    def test_are_the_same_as_pythons(self):
+        numbers = {
+            "n_clusters": 6,
+            "per_cluster": 2,
+            "interval": 2,
+            "seed": 7,
+            "max_iter": 9,
+            "chunk_size": 5,
+            "pool": 20,
+        }
+        plain, numpy = sampler(**numbers), sampler(**{name: np.int64(n) for name, n in numbers.items()})
+        for s, number in ((plain, int), (numpy, np.int16)):
+            s.restart("part", number(3))
+            for _ in range(3):
+                s.update()
+        assert torch.equal(plain.indices, numpy.indices)
+        assert torch.equal(plain.sample(1, 5), numpy.sample(np.int32(1), torch.tensor(5)))
+        assert torch.equal(
+            da.select(IMAGES, LABELS, 4, seed=3), da.select(IMAGES, LABELS, np.int8(4), seed=np.uint64(3))
+        )
+
+    @pytest.mark.parametrize("make", [np.random.RandomState, np.random.default_rng, torch.Generator, tuple])
+    def test_generators_are_no_seeds(self, make):
+        seed = make()
+        assert refused(sampler, seed=seed) == f"seed is a {type(seed).__name__}: it must be a whole number"
+
+
 class TestSmallClasses:
     sizes = (50, 2, 41)
 
@@ -379,9 +409,19 @@ class TestRefusals:
         [
             pytest.param({"strategy": "best"}, ["'best'", *STRATEGIES], id="unknown strategy"),
             pytest.param({"n_clusters": 0}, ["n_clusters is 0", "at least 1"], id="no clusters"),
-            pytest.param({"per_cluster": 0}, ["per_cluster 0", "at least 1"], id="no images per cluster"),
-            pytest.param({"interval": 0}, ["interval 0", "at least 1"], id="no interval"),
-            pytest.param({"chunk_size": 0}, ["chunk_size 0", "at least 1"], id="no chunk"),
+            pytest.param({"per_cluster": 0}, ["per_cluster is 0", "at least 1"], id="no images per cluster"),
+            pytest.param({"interval": 0}, ["interval is 0", "at least 1"], id="no interval"),
+            pytest.param({"chunk_size": 0}, ["chunk_size is 0", "at least 1"], id="no chunk"),
+            pytest.param({"n_clusters": 2.5}, ["n_clusters is 2.5", "whole number"], id="fraction of a cluster"),
+            pytest.param({"n_clusters": True}, ["n_clusters is True", "whole number"], id="truth value"),
+            pytest.param({"interval": "3"}, ["interval is '3'", "whole number"], id="interval in words"),
+            pytest.param({"max_iter": 2.5}, ["max_iter is 2.5", "whole number"], id="fraction of an iteration"),
+            pytest.param({"seed": 0.5}, ["seed is 0.5", "whole number"], id="fractional seed"),
+            pytest.param({"seed": None}, ["seed is None", "whole number"], id="no seed"),
+            pytest.param({"images": IMAGES.long()}, ["torch.int64", "uint8", "floating point"], id="int64 pixels"),
+            pytest.param({"images": IMAGES.int()}, ["torch.int32", "uint8", "floating point"], id="int32 pixels"),
+            pytest.param({"images": IMAGES > 0}, ["torch.bool", "uint8", "floating point"], id="truth values"),
+            pytest.param({"images": IMAGES + 1j}, ["torch.complex64", "uint8"], id="complex pixels"),
             pytest.param({"labels": LABELS[:-1]}, ["114 images", "(113,)", "one label per image"], id="labels missing"),
             pytest.param({"labels": LABELS[:, None]}, ["(114, 1)", "one label per image"], id="labels 2-d"),
             pytest.param({"labels": LABELS.float()}, ["torch.float32", "integers 0..C-1"], id="fractional labels"),
@@ -406,6 +446,8 @@ class TestRefusals:
         [
             pytest.param({"strategy": "herding!"}, ["'herding!'", *STRATEGIES], id="unknown strategy"),
             pytest.param({"k": 0}, ["k is 0", "at least 1"], id="no images asked"),
+            pytest.param({"k": 2.0}, ["k is 2.0", "whole number"], id="fractional k"),
+            pytest.param({"seed": "0"}, ["seed is '0'", "whole number"], id="seed in words"),
             pytest.param({"k": 24}, ["k is 24", "class 1 has 23", "at most"], id="more than a class has"),
             pytest.param({"features": nan_at(IMAGES)}, ["features holds NaN or Inf", "1 of 114"], id="NaN features"),
             pytest.param({"features": LABELS.float()}, ["(114,)", "(N, D)"], id="features 1-d"),

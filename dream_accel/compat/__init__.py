@@ -4,7 +4,7 @@
 module                  for                                         names
 ======================  ==========================================  ==========================================
 ``dc``                  DC, DSA, DM, DataDAM, CAFE, IDM, IID        ``GetImages``, ``match_loss``
-``idc``                 IDC, DREAM, DANCE, NCFM                     ``RepresentativeLoader``, ``dist``, ``matchloss``
+``idc``                 IDC, DREAM, DANCE, TGDD, NCFM               ``RepresentativeLoader``, ``dist``, ``matchloss``
 ``dream``               DREAM                                       ``NEW_Strategy``
 ``fast_pytorch_kmeans`` code that imports that package              ``KMeans``, ``MultiKMeans``
 ``once``                MTT, TESLA, FTD, DATM, RDED, D4M            ``class_indices``
