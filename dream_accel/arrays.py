@@ -1,7 +1,8 @@
-"""Conversion between tensors and NumPy or CuPy arrays, without a copy, on the device of the array."""
+"""Values of other libraries: whole numbers, and NumPy and CuPy arrays, read without a copy on their device."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,42 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
     if hasattr(array, "__dlpack__"):
         return torch.from_dlpack(array)
     raise DreamAccelError(f"{name} is a {type(array).__name__}: pass a torch, NumPy or CuPy array")
+
+
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
+    """Convert a whole number of any library to an int.
+
+    Args:
+        value: a Python or NumPy integer, or an integer array or tensor of one element. Truth values and floating-point
+            numbers, 2.0 included, are no whole numbers.
+        name: of the argument, for the refusal.
+        least: the smallest value that is allowed; default: any.
+
+    Returns:
+        the int.
+
+    Raises:
+        DreamAccelError: the value is no whole number, or is below ``least``.
+    """
+    allowed = "it must be a whole number" + ("" if least is None else f", at least {least}")
+    try:
+        if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise DreamAccelError(f"{name} is {_shown(value)}: {allowed}") from None
+    if least is not None and number < least:
+        raise DreamAccelError(f"{name} is {number}: {allowed}")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """A number or a short text as it is written; anything else by its type, since a repr may be long or an address."""
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        return repr(value)[:60]
+    if isinstance(value, (np.generic, Tensor)) and value.ndim == 0:
+        return f"{value.item()!r} ({type(value).__name__})"
+    return f"a {type(value).__name__}"
 
 
 def converter_like(array: Any) -> Callable[[Tensor], Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+
+from .arrays import whole_number
+from .errors import DreamAccelError
 
 _MASK_34 = (1 << 34) - 1
 _MASK_37 = (1 << 37) - 1
@@ -13,9 +17,41 @@ _MASK_33 = (1 << 33) - 1
 
 
 def derive_seed(seed: int, *keys: object) -> int:
-    """A 63-bit seed from a seed and any number of names: ``derive_seed(0, "network", 12)``."""
-    digest = hashlib.blake2b(repr((seed, *keys)).encode(), digest_size=8).digest()
+    """Derive a 63-bit seed from a seed and any number of names: ``derive_seed(0, "network", 12)``.
+
+    Every seed of the library passes here. Numbers of NumPy give the stream of the Python number they are equal to.
+
+    Args:
+        seed: any whole number.
+        keys: strings, numbers, truth values, None, and tuples of them.
+
+    Returns:
+        a whole number in [0, 2^63), the same in every process and version.
+
+    Raises:
+        DreamAccelError: the seed is no whole number, or a name is of another type, whose text may differ between
+            processes.
+    """
+    names = (whole_number(seed, "seed"), *map(_as_name, keys))
+    digest = hashlib.blake2b(repr(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def _as_name(key: object) -> object:
+    """The key in Python's own types, whose text depends on nothing but the value."""
+    if key is None or isinstance(key, bool):
+        return key
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, Integral):
+        return int(key)
+    if isinstance(key, Real):
+        return float(key)
+    if isinstance(key, tuple):
+        return tuple(map(_as_name, key))
+    raise DreamAccelError(
+        f"a random stream is named by a {type(key).__name__}: names are strings, numbers and tuples of them"
+    )
 
 
 def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> torch.Generator:

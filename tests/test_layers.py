@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "_version",
     "errors",
-    "random",
     "arrays",
+    "random",
     "groups",
     "runtime",
     "kernels",

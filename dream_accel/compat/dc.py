@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import choices
 from ..ops import gradient_distance
 from ..sampling import RepresentativeSampler
+from .unused import pair_used
 
 _METRICS = {"ours": ("cos", "weights"), "mse": ("global_mse", "all"), "cos": ("global_cos", "all")}
 
@@ -21,6 +22,9 @@ class GetImages(RepresentativeSampler):
 
         get_images = GetImages(images_all, labels_all, args.batch_real)
         get_images.update(net)  # once per matching step, after the network is built or has changed
+
+    A refresh embeds every image of the data set. Where each matching step has a network of its own, as at one image per
+    class, ``pool=`` is enough of each class.
 
     Images are expected as the network takes them, that is normalised, as this family stores them; for pixels in [0, 1]
     pass ``normalize=``, which is applied only before embedding. Before the first ``update`` random images are
@@ -77,11 +81,14 @@ class GetImages(RepresentativeSampler):
         return self.sample(c, n, representative)
 
 
-def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], args: Any) -> Tensor:
+def match_loss(gw_syn: Sequence[Tensor | None], gw_real: Sequence[Tensor | None], args: Any) -> Tensor:
     """Compute the distance between two lists of gradients, differentiable with respect to the first.
 
+    Under ``no_grad`` and in inference mode the value alone is computed.
+
     Args:
-        gw_syn: gradients of the synthetic images, one per parameter.
+        gw_syn: gradients of the synthetic images, one per parameter. None, for a parameter that is not used, is left
+            out where both lists have it, and is a gradient of zero where one has it.
         gw_real: gradients of the real images, of the same shapes.
         args: any object with ``dis_metric``: ``"ours"`` (row-wise cosine, 1-d tensors skipped), or ``"mse"`` or
             ``"cos"`` of one concatenated vector. ``args.device`` is ignored; the device is that of the gradients.
@@ -90,9 +97,10 @@ def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], args: Any) -
         () the distance.
 
     Raises:
-        DreamAccelError: ``dis_metric`` is another one, or the gradients do not pair.
+        DreamAccelError: ``dis_metric`` is another one, the gradients do not pair, or all are None.
     """
     if args.dis_metric not in _METRICS:
         raise choices("dis_metric", args.dis_metric, _METRICS)
     metric, layers = _METRICS[args.dis_metric]
-    return gradient_distance(list(gw_real), list(gw_syn), metric, layers)
+    real, synthetic = pair_used(list(gw_real), list(gw_syn))
+    return gradient_distance(real, synthetic, metric, layers)

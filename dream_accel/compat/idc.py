@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arrays import to_tensor
+from ..arrays import to_tensor, whole_number
 from ..backends.formulas import plain_distance
 from ..data import to_float
 from ..errors import DreamAccelError, choices
 from ..networks.features import Embedder, embed_rows, embedder_of, unwrap
 from ..ops import gradient_distance
 from ..sampling import RepresentativeSampler, select
+from .unused import pair_used
 
 _METRICS = ("mse", "l1", "l1_mean", "cos")
 _MATCHES = ("grad", "feat", "bi_match")
@@ -34,13 +35,19 @@ class RepresentativeLoader:
     the network was trained on before it embeds them. If it is left out, as in DREAM's code, the network embeds images
     of a range that it is never trained on.
 
+    A loader that reads ahead in a thread (NCFM's ``AsyncLoader``) is wrapped, or better replaced: representatives are
+    in memory. If it wraps this one instead, pass ``match_size`` and call ``update`` before it starts; the batches in
+    its queue are then picks of earlier updates.
+
     Args:
         loader: a loader with ``class_sample``; its images and labels are read from ``loader.data`` and
-            ``loader.targets``, else one by one from ``loader.dataset``.
-        n_clusters: N sub-clusters per class; default: ``loader.batch_size``.
+            ``loader.targets``, else one by one from ``loader.dataset``, else from ``loader.loader_real`` likewise.
+        n_clusters: N sub-clusters per class; default: ``match_size``, else ``loader.batch_size``.
         normalize: converts pixels in [0, 1] to what the network takes.
         init: a network or callable whose features also choose the images of ``class_sample(c, ipc)``, as DREAM's
             initialisation does; by default those are the first ``ipc`` of the class, as in IDC.
+        match_size: the ``ipc`` with which the code asks for a batch to match, as NCFM does: for it ``class_sample``
+            returns representatives too. Default: every ``ipc`` above 0 is for initialisation.
         images: (N, channels, H, W), used in place of the loader's own.
         labels: (N,) integers, used in place of the loader's own.
         options: the other arguments of :class:`dream_accel.RepresentativeSampler`.
@@ -56,13 +63,15 @@ class RepresentativeLoader:
         *,
         normalize: Embedder | None = None,
         init: nn.Module | Embedder | None = None,
+        match_size: int | None = None,
         images: Any = None,
         labels: Any = None,
         **options: Any,
     ) -> None:
         if images is None or labels is None:
             images, labels = _images_of(loader)
-        count = getattr(loader, "batch_size", None) if n_clusters is None else n_clusters
+        match_size = None if match_size is None else whole_number(match_size, "match_size", 1)
+        count = next((n for n in (n_clusters, match_size, getattr(loader, "batch_size", None)) if n is not None), None)
         if count is None:
             raise DreamAccelError(f"{type(loader).__name__} has no batch_size: pass n_clusters")
         own = {
@@ -70,6 +79,7 @@ class RepresentativeLoader:
             "sampler": RepresentativeSampler(images, labels, count, normalize=normalize, **options),
             "_labels": labels,
             "_init": init,
+            "_match_size": match_size,
             "_initial": {},
         }
         # Bypasses __setattr__, which passes assignments on to the loader.
@@ -84,7 +94,8 @@ class RepresentativeLoader:
 
         Args:
             c: the class, 0 to C-1.
-            ipc: above 0, return ``ipc`` images to initialise with; else the representatives of the class.
+            ipc: above 0, return ``ipc`` images to initialise with; else, or if it is ``match_size``, return the
+                representatives of the class.
 
         Returns:
             images (n, channels, H, W), floating point, uint8 scaled to [0, 1], and labels (n,) int64.
@@ -93,7 +104,7 @@ class RepresentativeLoader:
             DreamAccelError: the class does not exist or has fewer images, or representatives are requested before the
                 first ``update``.
         """
-        if ipc <= 0:
+        if ipc <= 0 or ipc == self._match_size:
             images = self.sampler.sample(c)
         elif self._init is None:
             return self.loader.class_sample(c, ipc)
@@ -130,6 +141,8 @@ def _images_of(loader: Any) -> tuple[Tensor, Tensor]:
     data, targets = getattr(loader, "data", None), getattr(loader, "targets", None)
     if data is None or targets is None:
         dataset = getattr(loader, "dataset", None)
+        if dataset is None and hasattr(loader, "loader_real"):
+            return _images_of(loader.loader_real)
         if dataset is None:
             raise DreamAccelError(
                 f"{type(loader).__name__} has neither data and targets nor a dataset: pass images= and labels="
@@ -176,6 +189,9 @@ def matchloss(
 ) -> Tensor:
     """Compute the matching loss of IDC and DREAM, differentiable with respect to ``img_syn``.
 
+    Under ``no_grad`` and in inference mode the value alone is returned, where the original cannot be called. Parameters
+    that are frozen, or that the output does not depend on, are not compared.
+
     Args:
         args: any object with these attributes. ``match``: ``"grad"`` compares gradients of the cross-entropy,
             ``"feat"`` mean features, and ``"bi_match"`` adds both (DREAM+; in DREAM's own code it crashes).
@@ -192,18 +208,29 @@ def matchloss(
         () the loss.
 
     Raises:
-        DreamAccelError: ``match`` or ``metric`` is another one, or no parameter is left to compare.
+        DreamAccelError: ``match`` or ``metric`` is another one, no parameter is left to compare, or the model was made
+            in inference mode.
     """
     if args.match not in _MATCHES:
         raise choices("match", args.match, _MATCHES)
     if args.metric not in _METRICS:
         raise choices("metric", args.metric, _METRICS)
-    terms = []
-    if args.match in ("grad", "bi_match"):
-        terms.append(_gradient_loss(args, img_real, img_syn, lab_real, lab_syn, model))
-    if args.match in ("feat", "bi_match"):
-        terms.append(_feature_loss(args, img_real, img_syn, model))
-    return torch.stack(terms).sum()
+    wanted = torch.is_grad_enabled()
+    # The gradients in the weights are part of the value, so they are computed whatever the caller's mode.
+    with torch.inference_mode(False), torch.enable_grad():
+        img_real, img_syn, lab_real, lab_syn = map(_ordinary, (img_real, img_syn, lab_real, lab_syn))
+        terms = []
+        if args.match in ("grad", "bi_match"):
+            terms.append(_gradient_loss(args, img_real, img_syn, lab_real, lab_syn, model))
+        if args.match in ("feat", "bi_match"):
+            terms.append(_feature_loss(args, img_real, img_syn, model))
+        loss = torch.stack(terms).sum()
+    return loss if wanted else loss.detach()
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """A tensor of inference mode as one that autograd takes."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _gradient_loss(
@@ -211,12 +238,16 @@ def _gradient_loss(
 ) -> Tensor:
     left_out = {1: not getattr(args, "bias", False), 2: not getattr(args, "fc", False)}
     # Gradients that are not compared need not be computed.
-    parameters = [p for p in model.parameters() if not left_out.get(p.dim(), False)]
+    parameters = [p for p in model.parameters() if p.requires_grad and not left_out.get(p.dim(), False)]
+    if any(p.is_inference() for p in parameters):
+        raise DreamAccelError("the model was made in inference mode, which keeps no gradients: make it outside")
     if not parameters:
         raise DreamAccelError("the model has no parameter to compare but 1-d and 2-d ones: set args.bias or args.fc")
-    g_real = torch.autograd.grad(F.cross_entropy(model(img_real), lab_real), parameters)
-    g_syn = torch.autograd.grad(F.cross_entropy(model(img_syn), lab_syn), parameters, create_graph=True)
-    return gradient_distance(list(g_real), list(g_syn), args.metric, "all")
+    loss = F.cross_entropy(model(img_real), lab_real)
+    g_real = torch.autograd.grad(loss, parameters, allow_unused=True)
+    loss = F.cross_entropy(model(img_syn), lab_syn)
+    g_syn = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    return gradient_distance(*pair_used(g_real, g_syn), args.metric, "all")
 
 
 def _feature_loss(args: Any, img_real: Tensor, img_syn: Tensor, model: nn.Module) -> Tensor:

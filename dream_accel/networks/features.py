@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import MethodType
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +20,10 @@ Embedder = Callable[[Tensor], Tensor]
 
 ALL_FEATURES = 1 << 16
 """An ``idx_to`` past every layer, for which ``get_feature`` returns all feature maps, the last one last."""
+
+
+_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_locks_guard = threading.Lock()
 
 
 def embedder_of(source: nn.Module | Embedder) -> Embedder:
@@ -63,9 +71,12 @@ def unwrap(network: nn.Module) -> nn.Module:
 def _input_of_last(layers: list[nn.Linear], network: nn.Module, images: Tensor) -> Tensor:
     """The input of the layer that runs last, which the order of definition does not tell."""
     seen: list[Tensor] = []
+    thread = threading.get_ident()
 
     def remember(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen[:] = args[:1]
+        # Another thread may use the network meanwhile; its passes are not the one that is read.
+        if threading.get_ident() == thread:
+            seen[:] = args[:1]
 
     handles = [layer.register_forward_pre_hook(remember) for layer in layers]
     try:
@@ -105,8 +116,13 @@ def embed_rows(
 ) -> Tensor:
     """Compute the features of chosen images, in evaluation mode and without gradients.
 
+    Threads may embed with one network, or with networks that share modules, at the same time: those modules are locked
+    meanwhile, since evaluation mode is a state of the module. A thread that trains the network meanwhile is not held
+    up, and would train it in evaluation mode.
+
     Args:
-        images: (N, ...) uint8, or floating point.
+        images: (N, ...) uint8, or floating point. Where all parameters of a network have another floating-point dtype,
+            images are converted to it.
         rows: (n,) int64, indices into ``images``, at least one.
         source: a network or callable, as :func:`embedder_of` takes it.
         normalize: applied to floating-point images before the network; default: nothing.
@@ -123,9 +139,10 @@ def embed_rows(
     embed = embedder_of(source)
     features: Tensor | None = None
     done = 0
-    with _evaluation_mode(source), retained_heap():
+    dtype = _parameter_dtype(source)
+    with _locked(source), _evaluation_mode(source), retained_heap():
         for some in rows.split(chunk_size or images_at_a_time(images.device)):
-            out = _embed_chunk(images[some], embed, normalize)
+            out = _embed_chunk(images[some], embed, normalize, dtype)
             if features is None:
                 features = torch.empty(len(rows), out.shape[1], dtype=out.dtype, device=out.device)
             features[done : done + len(out)] = out
@@ -134,20 +151,58 @@ def embed_rows(
     return features
 
 
-def _embed_chunk(images: Tensor, embed: Embedder, normalize: Embedder | None) -> Tensor:
+def _embed_chunk(
+    images: Tensor, embed: Embedder, normalize: Embedder | None, dtype: torch.dtype | None = None
+) -> Tensor:
     """(n, D) features. A function of its own, so that one chunk of images is freed before the next is made."""
     chunk = to_float(images)
-    out = embed(chunk if normalize is None else normalize(chunk))
+    chunk = chunk if normalize is None else normalize(chunk)
+    out = embed(chunk if dtype is None else chunk.to(dtype))
     if not isinstance(out, Tensor) or out.dim() < 2 or len(out) != len(chunk):
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise DreamAccelError(f"features of {len(chunk)} images came as {found}: they must be (n, ...)")
     return out.flatten(1)
 
 
+def _network_of(source: object) -> nn.Module | None:
+    """The module that is called, also by one of its bound methods; None for other callables."""
+    source = source.__self__ if isinstance(source, MethodType) else source
+    return source if isinstance(source, nn.Module) else None
+
+
+def _parameter_dtype(source: object) -> torch.dtype | None:
+    """The dtype of all floating-point parameters of a network; None where they differ or there are none.
+
+    Autocast chooses dtypes by itself, so there it is None as well.
+    """
+    network = _network_of(source)
+    if network is None or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return None
+    dtypes = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+@contextmanager
+def _locked(source: object) -> Iterator[None]:
+    """Hold every module of a network, so that threads change modes in turn.
+
+    Locks are taken in one order, whatever the network, so that networks with modules in common cannot block each other.
+    """
+    network = _network_of(source)
+    modules = sorted(network.modules(), key=id) if network is not None else []
+    with _locks_guard:
+        locks = [_locks.setdefault(module, threading.RLock()) for module in modules]
+    with ExitStack() as held:
+        for lock in locks:
+            held.enter_context(lock)
+        yield
+
+
 @contextmanager
 def _evaluation_mode(source: object) -> Iterator[None]:
     """Keep features from moving running statistics and from depending on dropout."""
-    training = [module for module in source.modules() if module.training] if isinstance(source, nn.Module) else []
+    network = _network_of(source)
+    training = [module for module in network.modules() if module.training] if network is not None else []
     for module in training:
         module.training = False
     try:

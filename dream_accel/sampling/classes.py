@@ -1,4 +1,4 @@
-"""Rows by class: checks labels, orders rows class after class, and repeats the picks of classes with too few rows."""
+"""Rows by class: checks images and labels, orders rows by class, and repeats the picks of small classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from torch import Tensor
 
 from ..arrays import to_tensor
 from ..errors import DreamAccelError
+
+
+def as_images(images: Any) -> Tensor:
+    """View an array of images of any library as a tensor.
+
+    Args:
+        images: (N, ...) uint8, or floating point.
+
+    Raises:
+        DreamAccelError: it is no array, has another dtype, or a single dimension.
+    """
+    tensor = to_tensor(images, "images")
+    if tensor.dim() < 2:
+        raise DreamAccelError(f"images has shape {tuple(tensor.shape)}: they must be (N, ...), at least 2-d")
+    if not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
+        raise DreamAccelError(
+            f"images are {tensor.dtype}: they must be uint8, 0 to 255, or floating point as the network takes them; "
+            "convert them to one of these by their range"
+        )
+    return tensor
 
 
 def labels_beside(images: Tensor, labels: Any) -> Tensor:

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arrays import to_tensor
+from ..arrays import whole_number
 from ..clustering import check_finite, finite_rows
 from ..data import to_float
 from ..errors import DreamAccelError, DreamAccelWarning
 from ..networks.features import Embedder, embed_rows
 from ..random import derive_seed, generator
-from .classes import class_order, fill_picks, labels_beside
+from ..runtime.locks import Lock
+from .classes import as_images, class_order, fill_picks, labels_beside
+from .pool import POOL_BATCHES, NetworkPerStep, Pools
 from .strategies import find_strategy
 
 Embedding = Callable[[nn.Module | Embedder, Tensor, Tensor], Tensor]
@@ -29,6 +31,13 @@ class RepresentativeSampler:
     ``per_cluster`` images nearest each centre are the batch of the class until the next refresh. Source: DREAM, Liu et
     al., ICCV 2023.
 
+    Code that draws a network for every step, as DC does at one image per class, would embed every image for that one
+    step. There a refresh reads a pool of each class, by ``pool`` or by default, and its picks serve ``interval`` steps,
+    whichever networks come in between: ``interval`` counts steps.
+
+    Threads may call one sampler at the same time: calls that change it wait for each other. It works alike in
+    inference mode, under ``no_grad`` and whatever torch's default dtype.
+
     Args:
         images: (N, ...) uint8, or floating point as the network takes them, on the device where batches are needed.
         labels: (N,) integers 0..C-1, every class present.
@@ -40,6 +49,8 @@ class RepresentativeSampler:
         seed: of every random draw of the sampler.
         normalize: applied to images, as floating point, before they are embedded; batches are returned without it.
         max_iter: maximum number of K-Means iterations per refresh.
+        pool: images per class that a refresh embeds and clusters, drawn at random for every refresh. Default: all; or
+            four batches, where the network is another module object than at the step before, which was its first.
         chunk_size: number of images embedded at a time; default: 64 on a CPU, else 512.
         embed: computes features, ``(network or callable, images, rows) -> (len(rows), D)``; the engine passes its
             graphed version. Default: :func:`dream_accel.networks.features.embed_rows`.
@@ -49,10 +60,11 @@ class RepresentativeSampler:
         labels: (C, n) int64, the classes of the picks.
 
     Raises:
-        DreamAccelError: images and labels do not match, the strategy is unknown, a count is below 1, or pixels hold NaN
-            or Inf.
+        DreamAccelError: images and labels do not match, images are neither uint8 nor floating point, the strategy is
+            unknown, a count is no whole number or below 1, ``pool`` is smaller than a batch, or pixels hold NaN or Inf.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         images: Any,
@@ -68,24 +80,23 @@ class RepresentativeSampler:
         max_iter: int = 20,
         chunk_size: int | None = None,
         embed: Embedding | None = None,
+        pool: int | None = None,
     ) -> None:
-        if min(n_clusters, per_cluster, interval, 1 if chunk_size is None else chunk_size) < 1:
-            raise DreamAccelError(
-                f"n_clusters is {n_clusters}, per_cluster {per_cluster}, interval {interval}, chunk_size {chunk_size}: "
-                "each must be at least 1"
-            )
-        self.images = to_tensor(images, "images")
-        if self.images.dim() < 2:
-            raise DreamAccelError(f"images has shape {tuple(self.images.shape)}: they must be (N, ...), at least 2-d")
+        self.n_clusters = whole_number(n_clusters, "n_clusters", 1)
+        self.per_cluster = whole_number(per_cluster, "per_cluster", 1)
+        self.interval = whole_number(interval, "interval", 1)
+        self.max_iter = whole_number(max_iter, "max_iter", 0)
+        self.chunk_size = None if chunk_size is None else whole_number(chunk_size, "chunk_size", 1)
+        self.pool = None if pool is None else whole_number(pool, "pool", 1)
+        self.images = as_images(images)
         self.strategy = find_strategy(strategy)
-        self.n_clusters = n_clusters
-        self.per_cluster = per_cluster
-        self.interval = interval
         self.features = features
-        self.seed = seed
+        self.seed = whole_number(seed, "seed")
         self.normalize = normalize
-        self.max_iter = max_iter
-        self.chunk_size = chunk_size
+        if self.pool is not None and self.pool < self.batch_size:
+            raise DreamAccelError(
+                f"pool is {self.pool} and a batch has {self.batch_size} images: give a pool of at least a batch"
+            )
 
         if self.images.is_floating_point():
             check_finite(self.images.flatten(1), "images")
@@ -94,7 +105,9 @@ class RepresentativeSampler:
         self._sizes = self._offsets.diff().tolist()
         self._announce_small_classes()
         self.labels = torch.arange(self.n_classes, device=self.images.device).unsqueeze(1).expand(-1, self.batch_size)
+        self._lock = Lock()
         self.indices: Tensor | None = None
+        self._pools = Pools(self._sizes, self.pool or POOL_BATCHES * self.batch_size, self.images.device)
         self.restart()
 
     @property
@@ -107,6 +120,7 @@ class RepresentativeSampler:
         """n, the number of images of one class in a batch."""
         return self.n_clusters * self.per_cluster
 
+    @torch.inference_mode(False)
     def restart(self, *keys: object) -> None:
         """Count steps from zero again and start the random streams of a new part of the run.
 
@@ -114,6 +128,7 @@ class RepresentativeSampler:
             keys: name the random streams that follow, for example by the outer iteration.
         """
         self._step = 0
+        self._per_step = NetworkPerStep()
         self._keys = keys
         self._finite = torch.ones((), dtype=torch.bool, device=self.images.device)
         self._draws = [generator(self.seed, "sample", c, *keys) for c in range(self.n_classes)]
@@ -132,17 +147,18 @@ class RepresentativeSampler:
         Raises:
             DreamAccelError: features are needed, and neither ``network`` nor ``features`` was given.
         """
-        due = self._step % self.interval == 0 or not self.strategy.needs_features
-        if due:
-            self.refresh(network)
-        self._step += 1
-        return due
+        with self._lock:
+            drawn = self._per_step.count(network)
+            due = self._step % self.interval == 0 or not self.strategy.needs_features
+            if due:
+                self._refresh(network, drawn)
+            self._step += 1
+            return due
 
-    @torch.no_grad()
     def refresh(self, network: nn.Module | Embedder | None = None) -> None:
         """Embed every class and pick its images, whether or not a refresh is due.
 
-        On an accelerator this needs no host round trip.
+        On an accelerator this needs no host round trip. It is no step, and reads every image unless ``pool`` was given.
 
         Args:
             network: as in :meth:`update`.
@@ -150,20 +166,31 @@ class RepresentativeSampler:
         Raises:
             DreamAccelError: as in :meth:`update`.
         """
-        x = self._order.unsqueeze(1)
+        with self._lock:
+            self._refresh(network, drawn=False)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _refresh(self, network: nn.Module | Embedder | None, drawn: bool) -> None:
+        rows, offsets = self._order, self._offsets
+        x = rows.unsqueeze(1)
         if self.strategy.needs_features:
             source = self.features if self.features is not None else network
             if source is None:
                 raise DreamAccelError("no network to embed with: pass one to update(net), or features= to the sampler")
-            x = self._embed(source, self.images, self._order)
+            if self.pool is not None or drawn:
+                pool = self._pools.draw(offsets, derive_seed(self.seed, "pool", *self._keys, self._step))
+                rows, offsets = rows[pool], self._pools.offsets
+            x = self._embed(source, self.images, rows)
             self._finite &= finite_rows(x).all()
         seed = derive_seed(self.seed, "picks", *self._keys, self._step)
-        picks = self.strategy.pick(x, self._offsets, self.n_clusters, self.per_cluster, seed, self.max_iter)
-        self.indices = self._order[fill_picks(picks)]
+        picks = self.strategy.pick(x, offsets, self.n_clusters, self.per_cluster, seed, self.max_iter)
+        self.indices = rows[fill_picks(picks)]
 
     def _embed_rows(self, source: nn.Module | Embedder, images: Tensor, rows: Tensor) -> Tensor:
         return embed_rows(images, rows, source, self.normalize, self.chunk_size)
 
+    @torch.inference_mode(False)
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return the current picks.
 
@@ -176,6 +203,7 @@ class RepresentativeSampler:
         indices = self._picked()
         return to_float(self.images[indices]), self.labels
 
+    @torch.inference_mode(False)
     def sample(self, c: int, n: int | None = None, representative: bool | None = None) -> Tensor:
         """Return images of one class: its representatives if ``n`` is the batch size or None, else random images.
 
@@ -194,6 +222,8 @@ class RepresentativeSampler:
             DreamAccelError: the class does not exist or has fewer than ``n`` images, or representatives are requested
                 before the first ``update``.
         """
+        c = whole_number(c, "class")
+        n = None if n is None else whole_number(n, "n")
         if not 0 <= c < self.n_classes:
             raise DreamAccelError(f"class {c} does not exist: classes are 0 to {self.n_classes - 1}")
         if representative is None:
@@ -211,6 +241,7 @@ class RepresentativeSampler:
             picks = self._order[self._first_shuffled(size, n, self._draws[c]) + self._offsets[c]]
         return to_float(self.images[picks])
 
+    @torch.inference_mode(False)
     def sample_mixed(self, n: int) -> tuple[Tensor, Tensor]:
         """Draw distinct random images from all classes.
 
@@ -223,6 +254,7 @@ class RepresentativeSampler:
         Raises:
             DreamAccelError: ``n`` is below 1 or above the number of images.
         """
+        n = whole_number(n, "n")
         if not 0 < n <= len(self._order):
             raise DreamAccelError(f"{n} images requested from {len(self._order)}: request 1 to {len(self._order)}")
         rows = self._first_shuffled(len(self._order), n, self._mixed_draw)
@@ -244,7 +276,9 @@ class RepresentativeSampler:
 
     def _first_shuffled(self, size: int, n: int, draws: torch.Generator) -> Tensor:
         """(n,) distinct random numbers below ``size``, on the device."""
-        return torch.randperm(size, generator=draws)[:n].to(self._order.device, non_blocking=True)
+        with self._lock:
+            shuffled = torch.randperm(size, generator=draws)[:n]
+        return shuffled.to(self._order.device, non_blocking=True)
 
     def _picked(self) -> Tensor:
         if self.indices is None:
@@ -259,5 +293,5 @@ class RepresentativeSampler:
                 f"{len(small)} of {self.n_classes} classes have fewer images than the {self.n_clusters} clusters asked "
                 f"for ({sizes}): their number of clusters falls to the number of their images",
                 DreamAccelWarning,
-                stacklevel=3,
+                stacklevel=4,  # past the decorator of the constructor
             )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..arrays import to_tensor
+from ..arrays import to_tensor, whole_number
 from ..clustering import check_finite
 from ..errors import DreamAccelError
 from .classes import class_order, labels_beside
 from .strategies import find_strategy
 
 
+@torch.inference_mode(False)
 def select(
     features: Any, labels: Any, k: int, strategy: str = "dream", *, seed: int = 0, max_iter: int = 100
 ) -> Tensor:
@@ -40,8 +42,7 @@ def select(
     if not x.is_floating_point():
         raise DreamAccelError(f"features is {x.dtype}: they must be floating point; convert with features.float()")
     order, offsets = class_order(x, labels_beside(x, labels))
-    if k < 1:
-        raise DreamAccelError(f"k is {k}: pick at least 1 image per class")
+    k = whole_number(k, "k", 1)
     smallest, size = min(enumerate(offsets.diff().tolist()), key=lambda pair: pair[1])
     if k > size:
         raise DreamAccelError(f"k is {k} and class {smallest} has {size} images: pick at most that many per class")
