@@ -26,10 +26,21 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
             raise DreamAccelError(f"{name} is on meta, which holds no data: pass an array on a device that does")
         return array
     if isinstance(array, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return _from_numpy(array, name)
     if hasattr(array, "__dlpack__"):
         return torch.from_dlpack(array)
     raise DreamAccelError(f"{name} is a {type(array).__name__}: pass a torch, NumPy or CuPy array")
+
+
+def _from_numpy(array: np.ndarray, name: str) -> Tensor:
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    try:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except TypeError:
+        raise DreamAccelError(
+            f'{name} is a NumPy array of {array.dtype}, which tensors lack: convert with {name}.astype("float32")'
+        ) from None
 
 
 def whole_number(value: Any, name: str, least: int | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,13 @@ def as_offsets(offsets: Any, n_rows: int, device: torch.device, check: bool = Tr
     """
     if offsets is None:
         return torch.tensor([0, n_rows], dtype=torch.int64).to(device, non_blocking=True)
+    if isinstance(offsets, np.ndarray) and not offsets.dtype.isnative:
+        offsets = offsets.astype(offsets.dtype.newbyteorder("="))
     try:
         offsets = torch.as_tensor(offsets)
     except (TypeError, ValueError, RuntimeError):
         raise DreamAccelError(f"offsets is {offsets!r}: it must be (G+1,) integers") from None
-    if offsets.is_floating_point() or offsets.dim() != 1:
+    if offsets.is_floating_point() or offsets.is_complex() or offsets.dtype == torch.bool or offsets.dim() != 1:
         raise DreamAccelError(f"offsets is {offsets.dtype} of shape {tuple(offsets.shape)}: it must be (G+1,) integers")
     if offsets.is_meta:
         raise DreamAccelError("offsets is on meta, which holds no data: pass integers on the host or on x's device")

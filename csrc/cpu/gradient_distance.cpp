@@ -96,15 +96,44 @@ double difference_sum(const PairReader& run, const Chunk& chunk, Metric metric) 
 
 Cosine<double> finish(const Products<double>& sums) { return cosine(sums, std::sqrt(sums.xx), std::sqrt(sums.yy)); }
 
+// Whether squares of a row of this length may have left float: the sums are not finite, or one is small enough to have
+// underflowed where the other makes up for it in the product of the norms.
+bool outside_float(const Products<double>& sums) {
+    constexpr double LARGE = 0x1p+100, SMALL = 0x1p-100;
+    const double larger = std::max(sums.xx, sums.yy), smaller = std::min(sums.xx, sums.yy);
+    return !(larger < LARGE) || !(smaller < LARGE) || (smaller < SMALL && larger > 1.0);
+}
+
+// The kernel's sums, in double where float does not hold the squares.
+Products<double> products(const float* x, const float* y, int64_t n) {
+    const Products<double> sums = kernels().products(x, y, n);
+    if (!outside_float(sums)) return sums;
+    Products<double> wide;
+    for (int64_t i = 0; i < n; ++i) accumulate(wide, static_cast<double>(x[i]), static_cast<double>(y[i]));
+    return wide;
+}
+
+// The kernel's derivative, in double where float does not hold its factors.
+void cosine_gradient(
+    const float* x, const float* y, int64_t n, const Products<double>& sums, const Cosine<double>& row, float* grad) {
+    if (!outside_float(sums)) {
+        kernels().cosine_gradient(x, y, n, row.along_x, row.along_y, grad);
+        return;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        const double slope = cosine_slope(static_cast<double>(x[i]), static_cast<double>(y[i]), row.along_x, row.along_y);
+        grad[i] = static_cast<float>(slope);
+    }
+}
+
 double row_cosines(const PairReader& run, const Chunk& chunk) {
     const int64_t length = chunk.pair->length;
     double total = 0.0;
     for (int64_t at = 0; at < chunk.n; at += length) {
-        const Cosine<double> row = finish(kernels().products(run.x + at, run.y + at, length));
+        const Products<double> sums = products(run.x + at, run.y + at, length);
+        const Cosine<double> row = finish(sums);
         total += row.distance;
-        if (run.grad) {
-            kernels().cosine_gradient(run.x + at, run.y + at, length, row.along_x, row.along_y, run.grad + at);
-        }
+        if (run.grad) cosine_gradient(run.x + at, run.y + at, length, sums, row, run.grad + at);
     }
     return total;
 }
@@ -126,7 +155,7 @@ void add_vectors(const Plan& plan, const Call& call, std::vector<double>& totals
     const int64_t n = static_cast<int64_t>(plan.parts.size()), V = static_cast<int64_t>(plan.vector_columns.size());
     std::vector<Products<double>> partials(n * call.G), sums(V * call.G);
     for_each_chunk(plan.parts, call, false, [&](PairReader& run, const Chunk& chunk, int64_t, int64_t task) {
-        partials[task] = kernels().products(run.x, run.y, chunk.n);
+        partials[task] = products(run.x, run.y, chunk.n);
     });
     for (int64_t task = 0; task < n * call.G; ++task) {
         add(sums[task / n * V + plan.parts[task % n].vector], partials[task]);
@@ -138,8 +167,8 @@ void add_vectors(const Plan& plan, const Call& call, std::vector<double>& totals
     }
     if (!call.with_grads) return;
     for_each_chunk(plan.parts, call, true, [&](PairReader& run, const Chunk& chunk, int64_t g, int64_t) {
-        const Cosine<double>& result = results[g * V + chunk.vector];
-        kernels().cosine_gradient(run.x, run.y, chunk.n, result.along_x, result.along_y, run.grad);
+        const int64_t vector = g * V + chunk.vector;
+        cosine_gradient(run.x, run.y, chunk.n, sums[vector], results[vector], run.grad);
     });
 }
 

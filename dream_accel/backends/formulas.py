@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 COS_EPS = 1e-6
+EXPONENTS = {torch.float32: 40, torch.float64: 330}
+"""Numbers within these powers of two have squares whose sums neither over- nor underflow."""
 
 
 def plain_distance(real: list[Tensor], synthetic: list[Tensor], metric: str, per_class: bool) -> Tensor:
@@ -69,22 +71,45 @@ def _l1_mean_derivative(x: Tensor, y: Tensor) -> Tensor:
     return _l1_derivative(x, y) / max(x.shape[2], 1)
 
 
-def _cos_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """<x,y>, |x|, |y| and |x||y| + eps of every row. Where eps is added matters: |x||y| is near 1e-5 in practice."""
+def _cos_parts(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Scaled rows x and y, <x,y>, |x|, |y|, |x||y| + eps of them, and the factor from scaled to given derivatives.
+
+    Where eps is added matters: |x||y| is near 1e-5 in practice. Rows are scaled by a power of two, which changes no
+    digit, where their squares would leave the format.
+    """
+    x_power, y_power = _power_of_rows(x), _power_of_rows(y)
+    # Two powers of small rows may not make eps infinite, which keeps the derivative of such rows finite.
+    y_power = torch.minimum(y_power, 2.0 ** (3 * EXPONENTS[y.dtype]) / x_power)
+    x, y = x * x_power, y * y_power
     x_norm = torch.linalg.vector_norm(x, dim=2, keepdim=True)
     y_norm = torch.linalg.vector_norm(y, dim=2, keepdim=True)
-    return (x * y).sum(dim=2, keepdim=True), x_norm, y_norm, x_norm * y_norm + COS_EPS
+    norms = x_norm * y_norm + COS_EPS * x_power * y_power
+    return x, y, (x * y).sum(dim=2, keepdim=True), x_norm, y_norm, norms, y_power
+
+
+def _power_of_rows(x: Tensor) -> Tensor:
+    """(G, rows, 1): 1 for ordinary rows, for very large and very small ones a power towards 1."""
+    if x.shape[2] == 0:
+        return x.new_ones(1)
+    _, exponent = torch.frexp(x.detach().abs().amax(dim=2, keepdim=True))
+    ordinary = EXPONENTS[x.dtype]
+    scaled = exponent.clamp(-3 * ordinary, 3 * ordinary)
+    exponent = torch.where(exponent.abs() <= ordinary, 0, scaled).long()
+    # From its bits: the functions of powers are not exact on every device.
+    return ((1023 - exponent) << 52).view(torch.float64).to(x.dtype)
 
 
 def _cos(x: Tensor, y: Tensor) -> Tensor:
-    product, _, _, norms = _cos_parts(x, y)
+    _, _, product, _, _, norms, _ = _cos_parts(x, y)
     return (1 - product / norms).sum(dim=(1, 2))
 
 
 def _cos_derivative(x: Tensor, y: Tensor) -> Tensor:
-    product, x_norm, y_norm, norms = _cos_parts(x, y)
+    x, y, product, x_norm, y_norm, norms, y_power = _cos_parts(x, y)
     through_norm = torch.where(y_norm == 0, 0.0, product * x_norm / (y_norm * norms.square()))
-    return through_norm * y - x / norms
+    # Multiplied by what is above 1 first and by what is below 1 last, so that no factor is subnormal.
+    up, down = y_power.clamp(min=1), y_power.clamp(max=1)
+    return (through_norm * (y * up) - (x * up) / norms) * down
 
 
 _VALUE = {"mse": _mse, "l1": _l1, "l1_mean": _l1_mean, "cos": _cos}

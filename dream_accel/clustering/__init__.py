@@ -4,8 +4,9 @@
 checks of rows.
 """
 
-from .estimator import INITS, BatchedKMeans
+from .estimator import BatchedKMeans
 from .function import KMeansResult, kmeans
+from .parameters import INITS
 from .rows import check_finite, finite_rows
 
 __all__ = ["INITS", "BatchedKMeans", "KMeansResult", "check_finite", "finite_rows", "kmeans"]

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import ops
-from ..arrays import converter_like, to_tensor
-from ..errors import DreamAccelError, choices
+from ..arrays import converter_like, whole_number
+from ..errors import DreamAccelError
 from ..groups import as_offsets
+from ..ops.checks import check_centroids
 from ..runtime.devices import find_device
 from .distances import distances_to_centroids
-from .lloyd import inertia
-from .parameters import Parameters
-from .routing import fit_batch
-from .rows import as_rows, check_finite, collect, is_chunked
-from .seeding import Start, random_start
+from .lloyd import inertia, unscaled_sums
+from .parameters import Parameters, check_parameters
+from .routing import fit_batch, host_bounds
+from .rows import as_rows, collect, in_precision_of, is_chunked
+from .scaling import Scaling, find_scaling
+from .seeding import Start, given_start, random_start
 from .settings import Fit, LloydSettings
 from .streaming import fit_stream, stream_inertia
-
-INITS = ("random", "k-means++", "labels")
 
 
 class BatchedKMeans(Parameters):
@@ -37,15 +36,18 @@ class BatchedKMeans(Parameters):
     An estimator in the manner of scikit-learn: it has parameters, can be cloned, and works as a step of a pipeline, for
     one group. A copy or pickle of a fitted one includes the rows, which :meth:`representatives` and ``inertia_`` read.
 
+    A group whose longest row is outside 1e-12 ... 1e18, where squares leave float32, is multiplied by a power of two
+    while it is fitted or compared, which changes no digit, and the results are divided by it.
+
     Args:
         n_clusters: K per group, at least 1. A group with fewer rows gets one cluster per row; the centroids left over
             are NaN, have count 0 and are never picked.
         max_iter: largest number of Lloyd iterations, at least 0.
         tol: a group also stops when the squared shift of its centroids is at most ``tol`` times the mean variance of
-            its features, as in scikit-learn. 0 stops at the fixpoint only.
+            its features, as in scikit-learn. At least 0, which stops at the fixpoint only.
         init: ``"random"`` rows without replacement, ``"k-means++"``, ``"labels"`` (the partition of the last fit), or
             centroids (G, K, D).
-        seed: of the random initialisations.
+        seed: of the random initialisations, any whole number.
         precision: of the products that decide labels while iterating, on GPUs: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
             The final pass is always fp32.
         empty: policy for empty clusters: take the row ``"farthest"`` from its centroid, or ``"keep"`` the own centroid.
@@ -61,6 +63,7 @@ class BatchedKMeans(Parameters):
         cluster_centers_: (G, K, D) float32, the centroids ``labels_`` were computed with.
         counts_: (G, K) int32, rows per label.
         inertia_: (G,) float32, sum of squared distances to the own centroid; computed from ``x`` when first asked for.
+            float64 where a group needed scaling, as float32 might not hold its squares.
         n_iter_: (G,) int32, iterations until the group stopped.
     """
 
@@ -81,16 +84,7 @@ class BatchedKMeans(Parameters):
         cuda_graph: bool = True,
         gram: bool = False,
     ) -> None:
-        if not isinstance(n_clusters, int | Integral) or n_clusters < 1:
-            raise DreamAccelError(f"n_clusters is {n_clusters!r}: it must be an integer, at least 1")
-        if max_iter < 0 or tol < 0:
-            raise DreamAccelError(f"max_iter is {max_iter} and tol is {tol}: neither may be negative")
-        if isinstance(init, str) and init not in INITS:
-            raise choices("init", init, (*INITS, "centroids of shape (G, K, D)"))
-        if precision not in ops.PRECISIONS:
-            raise choices("precision", precision, ops.PRECISIONS)
-        if empty not in ops.EMPTY_POLICIES:
-            raise choices("empty-cluster policy", empty, ops.EMPTY_POLICIES)
+        check_parameters(n_clusters, max_iter, tol, init, seed, precision, empty)
         self.n_clusters = n_clusters
         self.max_iter = max_iter
         self.tol = tol
@@ -101,6 +95,7 @@ class BatchedKMeans(Parameters):
         self.cuda_graph = cuda_graph
         self.gram = gram
         self._fitted: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._scaling: Scaling | None = None
 
     @torch.no_grad()
     def fit(
@@ -122,11 +117,14 @@ class BatchedKMeans(Parameters):
         Args:
             x: (N, D) float32, float16 or bfloat16; torch, NumPy or CuPy. Results come back in the same kind of array.
                 Or an iterator, list or tuple of such arrays (n, D), N rows together, as an embedding loop yields them:
-                each is copied into one array as it comes.
+                each is copied into one array as it comes. float64 gives float64 centroids and runs in plain PyTorch,
+                which is slower and is said once in a warning; convert to float32 for the compiled kernels.
             offsets: (G+1,) integers; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Default: one group.
             init: overrides the constructor's for this fit.
-            check: refuse NaN, Inf and malformed offsets, which synchronises once; False trusts the caller.
-            chunk_rows: most rows streamed at a time, at least 1. Default: all rows are used at once.
+            check: refuse NaN, Inf and malformed offsets, and scale groups of very large or very small rows, which
+                synchronises once. False trusts the caller: no row is scaled, so rows outside 1e-12 ... 1e18 are
+                clustered wrongly.
+            chunk_rows: most rows streamed at a time, a whole number, at least 1. Default: all rows are used at once.
             device: the device that computes with streamed rows. Default: that of ``x``.
 
         Returns:
@@ -135,10 +133,8 @@ class BatchedKMeans(Parameters):
         Raises:
             DreamAccelError: x is not (N, D) floating point, holds NaN or Inf, or offsets or centroids do not fit.
         """
-        if chunk_rows is not None and chunk_rows < 1:
-            raise DreamAccelError(
-                f"chunk_rows is {chunk_rows}: it must be at least 1, or None to take all rows at once"
-            )
+        if chunk_rows is not None:
+            chunk_rows = whole_number(chunk_rows, "chunk_rows", least=1)
         if chunk_rows is None and device is not None:
             raise DreamAccelError("device is given without chunk_rows: rows that are not streamed are taken where x is")
         if is_chunked(x):
@@ -147,20 +143,24 @@ class BatchedKMeans(Parameters):
             back = converter_like(x)
         x = as_rows(x)
         place = x.device if device is None else find_device(device)
-        bounds = _host_bounds(offsets, len(x), check) if self.gram else None
+        bounds = host_bounds(offsets, len(x), check) if self.gram else None
         offsets = as_offsets(offsets, len(x), place, check)
-        if check:
-            check_finite(x, chunk_rows=chunk_rows)
         start = self._start(x, offsets, self.init if init is None else init)
+        scaling = find_scaling(x, offsets, start.centroids, chunk_rows) if check else None
+        if scaling is not None and start.centroids is not None:
+            start = start._replace(centroids=scaling.centroids(start.centroids))
         precision = self.precision if place.type == "cuda" else "fp32"
         settings = LloydSettings(int(self.n_clusters), int(self.max_iter), self.tol, precision, self.empty, self.gram)
         if chunk_rows is not None:
-            found = fit_stream(x, offsets, start, settings, chunk_rows)
-            self._inertia = partial(stream_inertia, x, offsets, found.centroids, chunk_rows)
+            found = fit_stream(x, offsets, start, settings, chunk_rows, scaling)
+            self._inertia = partial(stream_inertia, x, offsets, found.centroids, scaling, chunk_rows)
         else:
-            found = fit_batch(x, offsets, start, settings, bounds, self.cuda_graph)
-            self._inertia = partial(inertia, x, offsets, found.centroids)
-        self._keep(x, offsets, found, back)
+            rows = x if scaling is None else scaling.rows(x, offsets)
+            found = fit_batch(rows, offsets, start, settings, bounds, self.cuda_graph)
+            self._inertia = partial(inertia, x, offsets, found.centroids, scaling)
+        if scaling is not None:
+            found = found._replace(centroids=scaling.undo_centroids(found.centroids))
+        self._keep(x, offsets, found, back, scaling)
         return self
 
     def fit_predict(self, x: Any, offsets: Any = None, **options: Any) -> Any:
@@ -169,9 +169,12 @@ class BatchedKMeans(Parameters):
 
     @torch.no_grad()
     def predict(self, x: Any, offsets: Any = None) -> Any:
-        """(N,) int32: the nearest of the fitted centroids for other rows of the same G groups."""
+        """(N,) int32: the nearest of the fitted centroids for other rows of the same G groups.
+
+        Rows are converted to the precision of the fit, as in :meth:`transform`.
+        """
         back = converter_like(x)
-        x, offsets, centroids = self._other_rows("predict()", x, offsets)
+        x, offsets, centroids, _ = self._other_rows("predict()", x, offsets)
         return back(ops.kmeans_assign(x, offsets, centroids, with_distance=False)[0])
 
     @torch.no_grad()
@@ -179,25 +182,27 @@ class BatchedKMeans(Parameters):
         """Euclidean distances of other rows of the same G groups to all fitted centroids of their group.
 
         Args:
-            x: (N, D), as for :meth:`fit`.
+            x: (N, D), as for :meth:`fit`; converted to float32 after a fit of float32 or half precision, to float64
+                after one of float64.
             offsets: (G+1,) integers. Default: one group.
 
         Returns:
-            (N, K) float32, float64 for float64 rows. Infinity where the centroid is NaN, because the group had fewer
-            rows than clusters: the smallest distance of a row is the one to the centroid that :meth:`predict` names.
+            (N, K) float32, float64 after a fit of float64 rows. Infinity where the centroid is NaN, because the group
+            had fewer rows than clusters: the smallest distance of a row is the one to the centroid that :meth:`predict`
+            names.
 
         Raises:
-            DreamAccelError: before a fit, or rows that do not fit it.
+            DreamAccelError: before a fit, rows that do not fit it, or a distance that exceeds float32.
         """
         back = converter_like(x)
-        return back(distances_to_centroids(*self._other_rows("transform()", x, offsets)))
+        return back(_distances(*self._other_rows("transform()", x, offsets)))
 
     @torch.no_grad()
     def fit_transform(self, x: Any, offsets: Any = None, **options: Any) -> Any:
         """``fit(x, offsets, **options)``, then :meth:`transform` of the same rows."""
         self.fit(x, offsets, **options)
         x, offsets, _, centroids = self._state("fit_transform()")
-        return self._back(distances_to_centroids(x, offsets, centroids))
+        return self._back(_distances(*self._scaled(x, offsets, centroids)))
 
     @torch.no_grad()
     def score(self, x: Any, offsets: Any = None) -> float:
@@ -206,13 +211,18 @@ class BatchedKMeans(Parameters):
         For one group this is the score of scikit-learn's KMeans; for several it is the sum of theirs. Minus infinity
         where a row is in a group that has no centroid, 0 without rows. Waits for the device.
         """
-        _, distance = ops.kmeans_assign(*self._other_rows("score()", x, offsets))
-        return 0.0 - distance.double().sum().item()
+        x, offsets, centroids, scaling = self._other_rows("score()", x, offsets)
+        _, distance = ops.kmeans_assign(x, offsets, centroids)
+        if scaling is None:
+            return 0.0 - distance.double().sum().item()
+        return 0.0 - unscaled_sums(distance, offsets, scaling).sum().item()
 
     @torch.no_grad()
     def representatives(self, n: int = 1) -> Any:
         """(G, K*n) int64 rows: the ``n`` nearest each centroid, distinct; -1 where a group has too few rows."""
         x, offsets, labels, centroids = self._state("representatives()")
+        n = whole_number(n, "n", least=1)
+        x, offsets, centroids, _ = self._scaled(x, offsets, centroids)
         return self._back(ops.nearest_members(x, offsets, centroids, labels, n).flatten(1))
 
     @cached_property
@@ -225,17 +235,22 @@ class BatchedKMeans(Parameters):
         """Whether :meth:`fit` has been called, as scikit-learn asks it."""
         return self._fitted is not None
 
-    def _other_rows(self, asked: str, x: Any, offsets: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows and offsets as tensors, beside the fitted centroids."""
+    def _other_rows(self, asked: str, x: Any, offsets: Any) -> tuple[Tensor, Tensor, Tensor, Scaling | None]:
+        """Rows in the precision of the fit, offsets and fitted centroids, scaled alike."""
         *_, centroids = self._state(asked)
-        x = as_rows(x)
-        if ops.result_dtype(x) != centroids.dtype:
-            raise DreamAccelError(
-                f"x is {x.dtype} and the centroids are {centroids.dtype}: fit and {asked} take rows of one precision; "
-                f"convert x to {centroids.dtype}"
-            )
-        check_finite(x)
-        return x, as_offsets(offsets, len(x), x.device), centroids
+        x = in_precision_of(as_rows(x), centroids)
+        offsets = as_offsets(offsets, len(x), x.device)
+        check_centroids(x, offsets, centroids)
+        scaling = find_scaling(x, offsets, centroids)
+        if scaling is not None:
+            x, centroids = scaling.rows(x, offsets), scaling.centroids(centroids)
+        return x, offsets, centroids, scaling
+
+    def _scaled(self, x: Tensor, offsets: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor, Scaling | None]:
+        """Rows and centroids of the last fit, scaled as they were in it."""
+        if self._scaling is not None:
+            x, centroids = self._scaling.rows(x, offsets), self._scaling.centroids(centroids)
+        return x, offsets, centroids, self._scaling
 
     def _state(self, asked: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self._fitted is None:
@@ -243,16 +258,11 @@ class BatchedKMeans(Parameters):
         return self._fitted
 
     def _start(self, x: Tensor, offsets: Tensor, init: str | Any) -> Start:
-        expected = (len(offsets) - 1, self.n_clusters, x.shape[1])
+        expected = (len(offsets) - 1, int(self.n_clusters), x.shape[1])
         if not isinstance(init, str):
-            centroids = to_tensor(init, "init").to(offsets.device)
-            if tuple(centroids.shape) != expected:
-                raise DreamAccelError(
-                    f"init has shape {tuple(centroids.shape)}: centroids must be (G, K, D) = {expected}"
-                )
-            return Start("centroids", centroids=centroids.to(ops.result_dtype(x)))
+            return given_start(init, expected, ops.result_dtype(x), offsets.device)
         if init != "labels":
-            return random_start(init, self.n_clusters, self.seed, offsets.device)
+            return random_start(init, int(self.n_clusters), self.seed, offsets.device)
         *_, labels, last = self._state('fit(init="labels")')
         if labels.shape != x.shape[:1]:
             raise DreamAccelError(
@@ -261,9 +271,12 @@ class BatchedKMeans(Parameters):
         previous = last.to(offsets.device, ops.result_dtype(x)) if tuple(last.shape) == expected else None
         return Start("labels", labels=labels.to(offsets.device), centroids=previous)
 
-    def _keep(self, x: Tensor, offsets: Tensor, found: Fit, back: Callable[[Tensor], Any]) -> None:
+    def _keep(
+        self, x: Tensor, offsets: Tensor, found: Fit, back: Callable[[Tensor], Any], scaling: Scaling | None
+    ) -> None:
         found = Fit(*(result.to(x.device) for result in found))
         self._fitted = (x, offsets.to(x.device), found.labels, found.centroids)
+        self._scaling = None if scaling is None else scaling.to(x.device)
         self._back = back
         self.labels_ = back(found.labels)
         self.cluster_centers_ = back(found.centroids)
@@ -272,9 +285,11 @@ class BatchedKMeans(Parameters):
         self.n_iter_ = back(found.n_iter)
 
 
-def _host_bounds(offsets: Any, n_rows: int, check: bool) -> list[int] | None:
-    """The offsets as a list on the host; None where reading them would synchronise and ``check`` is False."""
-    if offsets is None:
-        return [0, n_rows]
-    offsets = as_offsets(offsets, n_rows, torch.device("cpu"), check) if check else torch.as_tensor(offsets)
-    return offsets.tolist() if offsets.device.type == "cpu" else None
+def _distances(x: Tensor, offsets: Tensor, centroids: Tensor, scaling: Scaling | None) -> Tensor:
+    scaled = distances_to_centroids(x, offsets, centroids)
+    if scaling is None:
+        return scaled
+    distances = scaling.undo_distances(scaled, offsets)
+    if bool((distances.isinf() & scaled.isfinite()).any()):
+        raise DreamAccelError(f"x is so far from a centroid that {distances.dtype} cannot hold it: scale x down")
+    return distances

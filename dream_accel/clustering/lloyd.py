@@ -11,6 +11,7 @@ from .. import ops
 from ..groups import count_in_groups, group_of_rows, sum_groups
 from ..runtime.graphs import GraphedFunction
 from .gram import iterate_on_gram
+from .scaling import Scaling
 from .seeding import Start, initial_centroids
 from .settings import Fit, LloydSettings
 
@@ -46,9 +47,20 @@ def graphed_fit() -> GraphedFunction:
     return GraphedFunction(fit_groups, in_place=("x",), copy_outputs=True, max_graphs=GRAPHS)
 
 
-def inertia(x: Tensor, offsets: Tensor, centroids: Tensor) -> Tensor:
-    """(G,) float32 sum of the squared distances of every group's rows to the nearest of its centroids."""
-    return sum_groups(ops.kmeans_assign(x, offsets, centroids)[1], offsets).float()
+def inertia(x: Tensor, offsets: Tensor, centroids: Tensor, scaling: Scaling | None) -> Tensor:
+    """(G,) sum of the squared distances of every group's rows to the nearest of its centroids, unscaled.
+
+    float32; float64 where groups are scaled.
+    """
+    if scaling is not None:
+        x = scaling.rows(x, offsets)
+    return unscaled_sums(ops.kmeans_assign(x, offsets, centroids)[1], offsets, scaling)
+
+
+def unscaled_sums(distance: Tensor, offsets: Tensor, scaling: Scaling | None) -> Tensor:
+    """(G,) sums of the squared distances of every group, from those of its scaled rows."""
+    sums = sum_groups(distance, offsets)
+    return sums.float() if scaling is None else scaling.undo_squares(sums)
 
 
 def iterate(x: Tensor, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Parameters of an estimator as scikit-learn reads and sets them: ``get_params``, ``set_params``, tags, representation.
+"""Parameters of an estimator: their checks, and ``get_params``, ``set_params``, tags and text for scikit-learn.
 
 scikit-learn is imported by none of it but ``__sklearn_tags__``, which scikit-learn alone calls.
 """
@@ -6,9 +6,14 @@ scikit-learn is imported by none of it but ``__sklearn_tags__``, which scikit-le
 from __future__ import annotations
 
 import inspect
+from numbers import Real
 from typing import Any, TypeVar
 
-from ..errors import choices
+from .. import ops
+from ..arrays import whole_number
+from ..errors import DreamAccelError, choices
+
+INITS = ("random", "k-means++", "labels")
 
 Self = TypeVar("Self", bound="Parameters")
 
@@ -63,6 +68,24 @@ class Parameters:
             classifier_tags=None,
             regressor_tags=None,
         )
+
+
+def check_parameters(
+    n_clusters: Any, max_iter: Any, tol: Any, init: Any, seed: Any, precision: Any, empty: Any
+) -> None:
+    """Refuse what :class:`BatchedKMeans` cannot be fitted with."""
+    whole_number(n_clusters, "n_clusters", least=1)
+    whole_number(max_iter, "max_iter", least=0)
+    # NaN compares as False.
+    if not isinstance(tol, Real) or not float(tol) >= 0:
+        raise DreamAccelError(f"tol is {tol!r}: it must be a number, at least 0")
+    if isinstance(init, str) and init not in INITS:
+        raise choices("init", init, (*INITS, "centroids of shape (G, K, D)"))
+    whole_number(seed, "seed")
+    if precision not in ops.PRECISIONS:
+        raise choices("precision", precision, ops.PRECISIONS)
+    if empty not in ops.EMPTY_POLICIES:
+        raise choices("empty-cluster policy", empty, ops.EMPTY_POLICIES)
 
 
 def _arguments(estimator: type) -> dict[str, inspect.Parameter]:

@@ -19,7 +19,7 @@ def relocated_labels(offsets: Tensor, labels: Tensor, distance: Tensor, counts: 
     """
     n_rows, n_clusters = len(labels), counts.shape[1]
     digits = digits_of(torch.arange(n_rows, device=labels.device))
-    nobody = torch.zeros(*counts.shape, 3, device=labels.device)
+    nobody = torch.zeros(*counts.shape, 3, dtype=torch.float32, device=labels.device)
     means, after = ops.kmeans_update(
         digits,
         offsets,

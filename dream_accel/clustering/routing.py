@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..groups import as_offsets
 from . import gram
 from .lloyd import fit_groups, graphed_fit
 from .seeding import Start
@@ -40,6 +42,14 @@ def fit_batch(
         for part, part_width in zip(parts, (None, width), strict=True)
     ]
     return _joined(fits, parts)
+
+
+def host_bounds(offsets: Any, n_rows: int, check: bool) -> list[int] | None:
+    """The offsets as a list on the host; None where reading them would synchronise and ``check`` is False."""
+    if offsets is None:
+        return [0, n_rows]
+    offsets = as_offsets(offsets, n_rows, torch.device("cpu"), check) if check else torch.as_tensor(offsets)
+    return offsets.tolist() if offsets.device.type == "cpu" else None
 
 
 class _Part:

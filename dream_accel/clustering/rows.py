@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..arrays import converter_like, to_tensor
 from ..errors import DreamAccelError
+from ..ops.checks import ROW_DTYPES, result_dtype
 
 
 def as_rows(x: Any) -> Tensor:
@@ -18,12 +19,35 @@ def as_rows(x: Any) -> Tensor:
     Raises:
         DreamAccelError: it is something else.
     """
+    cast = "x.float()" if isinstance(x, Tensor) else 'x.astype("float32")'
     x = to_tensor(x).detach()
     if x.dim() != 2:
         raise DreamAccelError(f"x has shape {tuple(x.shape)}: rows must be 2-d (N, D); flatten the features first")
-    if not x.is_floating_point():
-        raise DreamAccelError(f"x is {x.dtype}: features must be floating point; convert with x.float()")
+    if x.shape[1] < 1:
+        raise DreamAccelError(f"x has shape {tuple(x.shape)}: rows must have at least 1 feature")
+    if x.dtype not in ROW_DTYPES:
+        raise DreamAccelError(
+            f"x is {x.dtype}: features must be floating point (float32, float16, bfloat16 or float64); "
+            f"convert with {cast}"
+        )
     return x.contiguous()
+
+
+def in_precision_of(x: Tensor, centroids: Tensor) -> Tensor:
+    """Rows that the centroids can be compared with: float64 beside float64, at most float32 beside float32.
+
+    Raises:
+        DreamAccelError: numbers that the conversion would make infinite.
+    """
+    if result_dtype(x) == centroids.dtype:
+        return x
+    converted = x.to(centroids.dtype)
+    if bool((converted.isinf() & x.isfinite()).any()):
+        raise DreamAccelError(
+            f"x holds numbers beyond {centroids.dtype}, in which the centroids were fitted: fit float64 rows, or scale "
+            "both down"
+        )
+    return converted
 
 
 def is_chunked(x: Any) -> bool:
@@ -68,9 +92,14 @@ def collect(chunks: Iterable[Any], offsets: Any) -> tuple[Tensor, Callable[[Tens
 def check_finite(x: Tensor, what: str = "x", chunk_rows: int | None = None) -> None:
     """Refuse rows that contain NaN or Inf. Reads x once, ``chunk_rows`` at a time, and synchronises once."""
     chunks = [x] if chunk_rows is None else x.split(chunk_rows)
-    bad = ~torch.cat([finite_rows(chunk) for chunk in chunks])
-    if bad.any():
-        rows = bad.nonzero().squeeze(1)
+    suspect = ~torch.cat([finite_rows(chunk) for chunk in chunks])
+    if not suspect.any():
+        return
+    # Rows of large numbers may only have a sum that overflows.
+    rows = suspect.nonzero().squeeze(1)
+    step = chunk_rows or max(len(rows), 1)
+    rows = torch.cat([some[~x[some].isfinite().all(dim=1)] for some in rows.split(step)])
+    if len(rows) > 0:
         raise DreamAccelError(
             f"{what} holds NaN or Inf in {len(rows)} of {len(x)} rows (the first is row {int(rows[0])}): "
             "remove or repair them"
@@ -78,5 +107,5 @@ def check_finite(x: Tensor, what: str = "x", chunk_rows: int | None = None) -> N
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """(N,) bool: rows without NaN or Inf, by their sum, which is finite unless their squares overflow anyway."""
+    """(N,) bool: rows without NaN or Inf, by their sum, which may also overflow where numbers exceed 1e30."""
     return x.sum(dim=1, dtype=torch.float32 if x.element_size() < 8 else None).isfinite()

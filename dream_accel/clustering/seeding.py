@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import ops
+from ..arrays import to_tensor
+from ..errors import DreamAccelError
 from ..groups import group_of_rows, random_rows
 from ..random import derive_seed, uniform_rows
 
@@ -33,6 +35,23 @@ def random_start(kind: str, n_clusters: int, seed: int, device: torch.device) ->
     else:
         streams = [derive_seed(seed, "k-means++", k) for k in range(n_clusters)]
     return Start(kind, streams=torch.tensor(streams, dtype=torch.int64).to(device, non_blocking=True))
+
+
+def given_start(init: Any, expected: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Start:
+    """The start at given centroids. Those that are not finite are dead.
+
+    Raises:
+        DreamAccelError: ``init`` is not an array of the expected shape (G, K, D), or exceeds ``dtype``.
+    """
+    given = to_tensor(init, "init").to(device)
+    if tuple(given.shape) != expected:
+        raise DreamAccelError(f"init has shape {tuple(given.shape)}: centroids must be (G, K, D) = {expected}")
+    if given.is_complex() or given.dtype == torch.bool:
+        raise DreamAccelError(f"init is {given.dtype}: centroids must be real numbers; convert with init.float()")
+    centroids = given.to(dtype)
+    if given.dtype == torch.float64 != dtype and bool((given.isfinite() & centroids.isinf()).any()):
+        raise DreamAccelError(f"init holds numbers beyond {dtype}, in which x is clustered: pass x as float64")
+    return Start("centroids", centroids=centroids)
 
 
 def initial_centroids(x: Tensor, offsets: Tensor, n_clusters: int, start: Start) -> Tensor:

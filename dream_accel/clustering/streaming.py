@@ -18,7 +18,9 @@ from torch import Tensor
 
 from .. import ops
 from ..groups import any_in_groups, count_in_groups, group_of_rows, sum_groups
+from .lloyd import unscaled_sums
 from .relocation import relocated_labels
+from .scaling import Scaling
 from .seeding import Start, draw_rows, gather_rows
 from .settings import Fit, LloydSettings
 
@@ -57,19 +59,38 @@ def cut(bounds: Sequence[int], chunk_rows: int, device: torch.device) -> list[Ch
 
 
 class HostRows:
-    """Rows in host memory, read chunk by chunk on ``device``."""
+    """Rows in host memory, read chunk by chunk on ``device`` and scaled there."""
 
-    def __init__(self, x: Tensor, bounds: Sequence[int], chunk_rows: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        bounds: Sequence[int],
+        chunk_rows: int,
+        device: torch.device,
+        scaling: Scaling | None = None,
+    ) -> None:
         self.x = x
         self.device = device
+        self.scaling = scaling
         self.chunks = cut(bounds, chunk_rows, device)
 
     def read(self, chunks: Iterable[Chunk] | None = None) -> Iterator[tuple[Chunk, Tensor]]:
         """Every chunk with its rows on the device, which are valid until the next chunk is read."""
         chunks = self.chunks if chunks is None else list(chunks)
+        read: Iterator[tuple[Chunk, Tensor]]
         if self.device.type != "cuda":
-            return ((chunk, self.x[chunk.rows].to(self.device)) for chunk in chunks)
-        return self._read_ahead(chunks)
+            read = ((chunk, self.x[chunk.rows].to(self.device)) for chunk in chunks)
+        else:
+            read = self._read_ahead(chunks)
+        scaling = self.scaling
+        if scaling is None:
+            return read
+        return ((chunk, scaling.part(chunk.groups).rows(x, chunk.offsets)) for chunk, x in read)
+
+    def centroids(self, picks: Tensor) -> Tensor:
+        """(G, K, D) the given rows as centroids, scaled, on the device."""
+        centroids = gather_rows(self.x, picks.to(self.x.device)).to(self.device)
+        return centroids if self.scaling is None else self.scaling.centroids(centroids)
 
     def _read_ahead(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Tensor]]:
         """Copies one chunk while another is in use, through two pinned buffers and two on the device."""
@@ -106,12 +127,20 @@ class HostRows:
         current.wait_stream(copies)
 
 
-def fit_stream(x: Tensor, offsets: Tensor, start: Start, settings: LloydSettings, chunk_rows: int) -> Fit:
+def fit_stream(
+    x: Tensor,
+    offsets: Tensor,
+    start: Start,
+    settings: LloydSettings,
+    chunk_rows: int,
+    scaling: Scaling | None = None,
+) -> Fit:
     """:func:`fit_groups` of rows in host memory, on the device of ``offsets``.
 
-    The label and the distance of every row are kept there. Results are on the device.
+    The label and the distance of every row are kept there. Results are on the device, of scaled rows where there is a
+    scaling; ``start`` is scaled.
     """
-    rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device)
+    rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device, scaling)
     centroids = _initial_centroids(rows, offsets, start, settings)
     centroids, n_iter = _iterate(rows, offsets, centroids, settings)
     labels, _ = _assign(rows, offsets, centroids)
@@ -120,10 +149,10 @@ def fit_stream(x: Tensor, offsets: Tensor, start: Start, settings: LloydSettings
     return Fit(labels, centroids, counts, n_iter)
 
 
-def stream_inertia(x: Tensor, offsets: Tensor, centroids: Tensor, chunk_rows: int) -> Tensor:
+def stream_inertia(x: Tensor, offsets: Tensor, centroids: Tensor, scaling: Scaling | None, chunk_rows: int) -> Tensor:
     """:func:`inertia` of rows in host memory, on the device of ``offsets``."""
-    _, distance = _assign(HostRows(x, offsets.tolist(), chunk_rows, offsets.device), offsets, centroids)
-    return sum_groups(distance, offsets).float()
+    _, distance = _assign(HostRows(x, offsets.tolist(), chunk_rows, offsets.device, scaling), offsets, centroids)
+    return unscaled_sums(distance, offsets, scaling)
 
 
 def _initial_centroids(rows: HostRows, offsets: Tensor, start: Start, settings: LloydSettings) -> Tensor:
@@ -136,13 +165,10 @@ def _initial_centroids(rows: HostRows, offsets: Tensor, start: Start, settings: 
         sums.add_all(start.labels)
         return sums.means(start.centroids)
 
-    def centroids_of(picks: Tensor) -> Tensor:
-        return gather_rows(rows.x, picks.to(rows.x.device)).to(rows.device)
-
     def distance_to(picks: Tensor) -> Tensor:
-        return _assign(rows, offsets, centroids_of(picks))[1]
+        return _assign(rows, offsets, rows.centroids(picks))[1]
 
-    return centroids_of(draw_rows(offsets, len(rows.x), settings.n_clusters, start, distance_to))
+    return rows.centroids(draw_rows(offsets, len(rows.x), settings.n_clusters, start, distance_to))
 
 
 def _iterate(rows: HostRows, offsets: Tensor, centroids: Tensor, settings: LloydSettings) -> tuple[Tensor, Tensor]:

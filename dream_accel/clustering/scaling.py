@@ -1,0 +1,131 @@
+"""Powers of two that bring groups of very large or very small rows to where squares of distances fit their format.
+
+A power of two changes no digit, so a scaled group gets the labels, and the digits of the centroids, that it would have
+at any ordinary magnitude. Ordinary groups have the exponent 0 and keep their bits; so each group's result still
+depends on its own rows alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..groups import group_of_rows
+from .rows import check_finite
+
+
+class Range(NamedTuple):
+    """Exponents of two between which the largest row of a group must be for its squares to fit a format."""
+
+    low: int
+    """A longest row of 2^low keeps differences in its last digit, whose squares do not underflow."""
+    target: int
+    """Where a scaled group is put, so that rows far smaller than the longest one keep their digits."""
+    high: int
+    """12 |x|^2, which no intermediate result exceeds, must not overflow."""
+
+
+RANGES = {torch.float32: Range(-39, 60, 61), torch.float64: Range(-458, 508, 509)}
+"""By the dtype in which distances are computed."""
+
+
+class Scaling(NamedTuple):
+    """A power of two for every group, by which its rows and centroids are multiplied."""
+
+    exponents: Tensor
+    """(G,) int64"""
+
+    def to(self, device: torch.device) -> Scaling:
+        """The same on another device."""
+        return Scaling(self.exponents.to(device))
+
+    def part(self, groups: slice | Tensor) -> Scaling:
+        """The same of some groups."""
+        return Scaling(self.exponents[groups])
+
+    def rows(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """(N, D) scaled rows."""
+        return _times_power(x, self.exponents[group_of_rows(offsets, len(x))])
+
+    def centroids(self, centroids: Tensor) -> Tensor:
+        """(G, K, D) scaled centroids."""
+        return _times_power(centroids, self.exponents)
+
+    def undo_centroids(self, centroids: Tensor) -> Tensor:
+        """(G, K, D) centroids of the rows as they were given."""
+        return _times_power(centroids, -self.exponents)
+
+    def undo_distances(self, distances: Tensor, offsets: Tensor) -> Tensor:
+        """(N, K) distances of the rows as they were given."""
+        return _times_power(distances, -self.exponents[group_of_rows(offsets, len(distances))])
+
+    def undo_squares(self, sums: Tensor) -> Tensor:
+        """(G,) float64 sums of squared distances of the rows as they were given."""
+        return _times_power(sums, -2 * self.exponents)
+
+
+def find_scaling(
+    x: Tensor, offsets: Tensor, centroids: Tensor | None = None, chunk_rows: int | None = None
+) -> Scaling | None:
+    """Refuse rows that contain NaN or Inf, and return the scaling that the groups need, None where none does.
+
+    Reads ``x`` once, ``chunk_rows`` at a time, and synchronises once; again where a group is out of the ordinary.
+
+    Args:
+        x: (N, D) float32, float16, bfloat16 or float64.
+        offsets: (G+1,) int64, valid, on any device.
+        centroids: (G, K, D) that rows are compared with, on any device. Those that are not finite do not count.
+        chunk_rows: most rows read at a time. Default: all.
+
+    Raises:
+        DreamAccelError: NaN or Inf in ``x``.
+    """
+    dtype = ops.result_dtype(x)
+    limits = RANGES[dtype]
+    offsets = offsets.to(x.device)
+    chunks = [x] if chunk_rows is None else x.split(chunk_rows)
+    norms = torch.cat([torch.linalg.vector_norm(chunk, dim=1, dtype=dtype) for chunk in chunks])
+    longest = _group_max(norms, offsets)
+    beside = None if centroids is None else _largest_of_live(centroids).to(x.device, dtype)
+    if beside is not None:
+        longest = torch.maximum(longest, beside)
+    # NaN compares as False, so that rows that hold one are looked at too.
+    unusual = ~((longest >= 2.0**limits.low) & (longest < 2.0**limits.high)) & (offsets.diff() > 0)
+    if not (unusual.any() | ~(norms < 2.0**limits.high).all()):
+        return None
+    check_finite(x, chunk_rows=chunk_rows)
+    largest = _group_max(torch.cat([chunk.abs().amax(dim=1).to(dtype) for chunk in chunks]), offsets)
+    if beside is not None:
+        largest = torch.maximum(largest, beside)
+    _, exponent = torch.frexp(largest)
+    root_of_features = math.ceil(math.log2(x.shape[1]) / 2)
+    scaled = unusual & (largest > 0)
+    exponents = torch.where(scaled, limits.target - root_of_features - exponent.long(), 0)
+    return Scaling(exponents.to(offsets.device)) if scaled.any() else None
+
+
+def _group_max(values: Tensor, offsets: Tensor) -> Tensor:
+    return torch.segment_reduce(values, "max", offsets=offsets, initial=0.0, unsafe=True)
+
+
+def _largest_of_live(centroids: Tensor) -> Tensor:
+    """(G,) largest magnitude in the finite centroids of every group."""
+    live = centroids.isfinite().all(dim=2)
+    return centroids.abs().amax(dim=2).where(live, 0.0).amax(dim=1)
+
+
+def _times_power(values: Tensor, exponents: Tensor) -> Tensor:
+    """``values * 2**exponents``, with the exponents along the first dimension. Exact wherever the result is normal."""
+    exponents = exponents.view(-1, *[1] * (values.dim() - 1))
+    half = exponents >> 1
+    # Twice, because a power that takes a subnormal number to an ordinary one is too large for the format itself.
+    return values * _power(half, values.dtype) * _power(exponents - half, values.dtype)
+
+
+def _power(exponents: Tensor, dtype: torch.dtype) -> Tensor:
+    """``2**exponents`` from its bits, as no function promises to be exact on every device."""
+    return ((exponents + 1023) << 52).view(torch.float64).to(dtype)
