@@ -258,7 +258,7 @@ class TestCompare:
             yield lambda: ticks.append(1)
             watched.append((name, total, len(ticks)))
 
-        return compare(result, split, choice, watch), watched, result, split
+        return list(compare(result, split, choice, watch)), watched, result, split
 
     def test_rows_are_real_images_random_sampling_and_the_result(self):
         rows, watched, result, split = self.run("all")

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..results import Progress
 
 MAX_COLUMNS = 20
 """Maximum number of images per class in a grid."""
+MAX_ROWS = 200
+"""Maximum number of classes in a grid; matplotlib draws no picture higher than 65,535 pixels."""
+MAX_SIDE = 128
+"""Images with a longer side, in pixels, are shrunk for a grid."""
 MAX_NAME = 24
 """Maximum number of characters of a class name in a grid."""
 
 
 def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
     """Draw one labelled row of images per class, with the first :data:`MAX_COLUMNS` images of each.
+
+    At most :data:`MAX_ROWS` classes are drawn.
 
     Args:
         images: (n, channels, H, W) float32 in [0, 1]; unless there are 3 channels, only the first is drawn, in grey.
@@ -29,6 +36,11 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
         the bytes of a PNG file.
     """
     figure_class, canvas_class = _matplotlib()
+    class_names = class_names[:MAX_ROWS]
+    shrink = MAX_SIDE / max(images.shape[2:])
+    if shrink < 1:
+        sides = [max(1, round(side * shrink)) for side in images.shape[2:]]
+        images = F.interpolate(images, size=sides, mode="area")
     rows = [images[labels == c][:MAX_COLUMNS] for c in range(len(class_names))]
     columns = max(len(row) for row in rows)
     channels, height, width = images.shape[1:]
