@@ -117,11 +117,15 @@ def test_of_many_that_take_over_a_stale_lock_at_once_one_gets_the_folder(tmp_pat
             leave.wait()
 
     threads = [threading.Thread(target=take) for _ in range(8)]
-    with pytest.warns(DreamAccelWarning):
+
+    def take_all() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+
+    with pytest.warns(DreamAccelWarning):
+        take_all()
     assert most == 1
     assert refusals == 7
 

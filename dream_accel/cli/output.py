@@ -183,6 +183,7 @@ def as_dict(evaluation: Any) -> dict[str, Any]:
         "accuracies": evaluation.accuracies,
         "mean": evaluation.mean,
         "std": evaluation.std,
+        "complete": evaluation.complete,
         "protocol": asdict(evaluation.protocol),
     }
 
