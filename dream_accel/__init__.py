@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .clustering import BatchedKMeans, KMeansResult, kmeans
     from .data import DataSplit, ImageSet, load_dataset
     from .engine.loop import distill
-    from .errors import DreamAccelError, DreamAccelWarning
+    from .errors import DivergenceError, DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
     from .formats import load
     from .ops import feature_distance, gradient_distance
@@ -37,6 +37,7 @@ _HOMES = {
     "ImageSet": "data",
     "load_dataset": "data",
     "distill": "engine.loop",
+    "DivergenceError": "errors",
     "DreamAccelError": "errors",
     "DreamAccelWarning": "errors",
     "evaluate": "evaluation",
@@ -55,6 +56,7 @@ _HOMES = {
 __all__ = [
     "BatchedKMeans",
     "DataSplit",
+    "DivergenceError",
     "DreamAccelError",
     "DreamAccelWarning",
     "ImageSet",

@@ -1,8 +1,24 @@
-"""The exception and the warning of the library, and the refusal of an unknown name."""
+"""The exceptions and the warning of the library, and words that its messages share."""
+
+from __future__ import annotations
+
+from typing import Any
 
 
 class DreamAccelError(ValueError):
     """A refusal: one sentence that names what was found, what is allowed, and the remedy."""
+
+
+class DivergenceError(DreamAccelError):
+    """A run whose features, pixels or distance became NaN or Inf.
+
+    Attributes:
+        result: the :class:`dream_accel.Result` of the last iteration in which all was finite, with ``diverged`` set.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class DreamAccelWarning(UserWarning):
@@ -22,3 +38,8 @@ def choices(kind: str, found: object, allowed: object) -> DreamAccelError:
     """
     names = ", ".join(str(name) for name in allowed)  # type: ignore[attr-defined]
     return DreamAccelError(f"unknown {kind} {found!r}: choose one of {names}")
+
+
+def counted(n: int, noun: str) -> str:
+    """Format a count with its noun: ``1 network``, ``2 networks``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -54,6 +54,11 @@ class Result:
         class_names: one name per class.
         history: one entry per outer iteration.
         interrupted: whether the user ended the run before its last iteration.
+        diverged: whether the iteration after the last one in ``history`` made NaN or Inf, which ended the run.
+        data: the fingerprint of the training set, as :func:`dream_accel.engine.splits.fingerprint` computes it; None if
+            it is not known.
+        changes: one entry for every continuation with other settings or on another device:
+            ``{"after_iteration": 18, "changed": {"pixel_lr": [0.5, 0.1]}}``, values before and after.
     """
 
     synthetic: SyntheticSet
@@ -62,6 +67,9 @@ class Result:
     class_names: tuple[str, ...]
     history: list[Progress] = field(default_factory=list)
     interrupted: bool = False
+    diverged: bool = False
+    data: dict[str, Any] | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def images(self) -> Tensor:
@@ -110,6 +118,9 @@ class Result:
 
         Returns:
             the folder.
+
+        Raises:
+            OSError: the folder cannot be written to, or the disk is full; the result is unchanged.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +138,9 @@ class Result:
             "class_names": list(self.class_names),
             "iterations_done": self.history[-1].iteration if self.history else 0,
             "interrupted": self.interrupted,
+            "diverged": self.diverged,
+            "data": self.data,
+            "changes": self.changes,
         }
 
 

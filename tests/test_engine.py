@@ -18,10 +18,11 @@ from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine import checkpoint
 from dream_accel.engine.assembly import assemble
-from dream_accel.engine.checkpoint import Checkpoint
+from dream_accel.engine.checkpoint import Checkpoint, read_checkpoint
+from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import distill
-from dream_accel.engine.splits import load_split
-from dream_accel.errors import DreamAccelWarning
+from dream_accel.engine.splits import fingerprint, load_split
+from dream_accel.errors import DivergenceError, DreamAccelWarning
 from dream_accel.matching.gradients import GradientMatching
 from dream_accel.matching.pixels import PixelSGD
 from dream_accel.matching.step import MatchingStep
@@ -414,6 +415,46 @@ class TestDistill:
         message = refused(distill, toy_recipe(pixel_lr=1e38, inner_steps=8), toy_split(), device="cpu")
         assert "pixels hold NaN or Inf" in message
 
+    @pytest.mark.parametrize("what", ["pixels", "loss"])
+    def test_divergence_leaves_the_result_of_the_last_finite_iteration(self, what, tmp_path, monkeypatch):
+        """mtt#6, ssnl#11: NaN after 18 of 25 iterations: what was good was discarded."""
+        iteration = Distiller.outer_iteration
+
+        def diverging(self, number, on_step):
+            loss = iteration(self, number, on_step)
+            if number == 2 and self.recipe.pixel_lr == 0.5:
+                if what == "loss":
+                    return loss * float("inf")
+                self.pixels.pixels[0, 0, 0, 0, 0] = float("nan")
+            return loss
+
+        monkeypatch.setattr(Distiller, "outer_iteration", diverging)
+        path = tmp_path / "checkpoint.safetensors"
+        with pytest.raises(DivergenceError, match="lower pixel_lr or network_lr") as caught:
+            distill(toy_recipe(iterations=4), toy_split(), device="cpu", checkpoint=path)
+        result = caught.value.result
+        assert result.diverged
+        assert len(result.history) == 2
+        assert torch.equal(result.synthetic.images, pixels_of(iterations=2))
+        assert da.load(result.save(tmp_path / "run")).diverged
+        assert da.load(path).diverged
+        again = distill(toy_recipe(iterations=4, pixel_lr=0.25), toy_split(), device="cpu", checkpoint=path)
+        assert len(again.history) == 4
+        assert not again.diverged
+        assert not da.load(path).diverged
+
+    def test_own_data_are_resized_and_subsampled_as_the_recipe_says(self):
+        """distill(recipe(limit_train=50, size=4), data): both were ignored, yet recorded in the result."""
+        settings = toy_recipe(limit_train=9, size=4, depth=1, clusters=2)
+        result = distill(settings, toy_split(), device="cpu")
+        assert result.images.shape == (6, 1, 4, 4)
+        assert result.data["images"] == 9
+        expected = load_split(settings, CPU, data=toy_split())
+        assert torch.equal(
+            result.images, distill(replace(settings, limit_train=0, size=0), expected, device="cpu").images
+        )
+        assert "a subset of 99 images" in refused(distill, toy_recipe(limit_train=99), toy_split(), device="cpu")
+
 
 class _LookInside(TorchDispatchMode):
     """Calls the backend of our operators where an outer mode sees it; PyTorch would run it out of its sight."""
@@ -523,13 +564,13 @@ class TestCheckpoint:
         counts = []
 
         def look(line: Progress) -> None:
-            counts.append(len(Checkpoint.load(path, replace(toy_recipe(), depth=2)).history))
+            counts.append(len(read_checkpoint(path).state.history))
 
         distill(toy_recipe(), toy_split(), device="cpu", checkpoint=path, on_iteration=look)
         assert counts == [1, 2]
 
     @pytest.mark.parametrize(
-        ("setting", "value"), [("seed", 5), ("ipc", 3), ("strategy", "random"), ("pixel_lr", 0.25), ("dataset", "else")]
+        ("setting", "value"), [("seed", 5), ("ipc", 3), ("strategy", "random"), ("metric", "l1"), ("dataset", "else")]
     )
     def test_a_run_with_other_settings_is_refused(self, tmp_path, setting, value):
         path = tmp_path / "checkpoint.safetensors"
@@ -555,6 +596,123 @@ class TestCheckpoint:
         self.run(path, iterations=1)
         other = toy_split(n_classes=2)
         assert str(path) in refused(distill, toy_recipe(), other, device="cpu", checkpoint=path)
+
+    def test_other_data_are_refused_by_their_fingerprint(self, tmp_path):
+        """A run continued on other data: two class folders swapped and images added, accepted without a word."""
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        train = toy_split().train
+        names = replace(train, class_names=("b", "a", "c"))
+        swapped = replace(train, labels=(3 - train.labels) % 3)
+        pixel = train.images.clone()
+        pixel[5, 0, 0, 0] ^= 1
+        for other, expected in (
+            (train.take(range(30)), "training images: 36 there and 30 here"),
+            (names, "class names: 0, 1, 2 there and b, a, c here"),
+            (swapped, "pixels or labels differ"),
+            (replace(train, images=pixel), "pixels or labels differ"),
+        ):
+            split = DataSplit("toy", other, other)
+            message = refused(distill, toy_recipe(), split, device="cpu", checkpoint=path)
+            assert f"{path} belongs to a run on other data ({expected})" in message
+
+    def test_a_fingerprint_samples_many_images_and_reads_all_labels(self):
+        images = torch.randint(0, 256, (2000, 1, 4, 4), dtype=torch.uint8)
+        train = ImageSet.from_arrays(images, torch.arange(2000) % 2)
+        assert fingerprint(train) == fingerprint(train) == json.loads(json.dumps(fingerprint(train)))
+        flipped = train.labels.clone()
+        flipped[1234] ^= 1
+        assert fingerprint(replace(train, labels=flipped)) != fingerprint(train)
+        seen = 0
+        for row in range(0, 2000, 40):
+            changed = images.clone()
+            changed[row] ^= 1
+            seen += fingerprint(replace(train, images=changed)) != fingerprint(train)
+        assert 4 < seen < 25  # a quarter of the images are read
+
+    def test_a_checkpoint_without_a_fingerprint_is_continued_with_a_note(self, tmp_path):
+        from safetensors import safe_open
+
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        with safe_open(path, framework="pt") as file:
+            header, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("pixels", "velocity")}
+        header.pop("origin")
+        save_file(tensors, path, metadata=header)
+        assert da.load(path).class_names == ("0", "1", "2")
+        assert da.load(path).normalization is None
+        with pytest.warns(DreamAccelWarning, match="did not record the data"):
+            result = self.run(path)
+        assert torch.equal(result.synthetic.images, pixels_of())
+        assert read_checkpoint(path).origin.data == fingerprint(toy_split().train)
+
+    def test_rates_may_change_and_the_result_says_so(self, tmp_path):
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        result = self.run(path, iterations=2, pixel_lr=0.125)
+        assert result.changes == [{"after_iteration": 1, "changed": {"iterations": [1, 2], "pixel_lr": [0.5, 0.125]}}]
+        assert not torch.equal(result.synthetic.images, pixels_of(iterations=2))
+        assert da.load(result.save(tmp_path / "run")).changes == result.changes
+
+    def test_fewer_iterations_than_are_completed_are_refused(self, tmp_path):
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=2)
+        message = refused(self.run, path, iterations=1)
+        assert message.endswith("has completed 2 iterations, and iterations is 1: ask for at least 2")
+
+    def test_it_can_be_loaded_as_a_result(self, tmp_path):
+        """mtt#6, ssnl#11: a checkpoint was "of no known family"."""
+        path = tmp_path / "checkpoint.safetensors"
+        result = self.run(path)
+        for place in (path, tmp_path):
+            found = da.load(place)
+            assert torch.equal(found.images, result.images)
+            assert (found.recipe, found.normalization) == (result.recipe, result.normalization)
+            assert (found.class_names, found.history) == (result.class_names, result.history)
+            assert (found.interrupted, found.diverged, found.data) == (False, False, result.data)
+
+    def test_a_disk_that_is_full_at_the_beginning_is_found_before_any_work(self, tmp_path, monkeypatch):
+        """SimpleTuner#2353."""
+
+        def full(*args):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Checkpoint, "save", full)
+        steps = []
+        message = refused(
+            distill,
+            toy_recipe(),
+            toy_split(),
+            device="cpu",
+            checkpoint=tmp_path / "x.safetensors",
+            on_step=lambda: steps.append(1),
+        )
+        assert "x.safetensors cannot be written (No space left on device)" in message
+        assert steps == []
+
+    def test_a_disk_that_fills_up_later_costs_no_iteration(self, tmp_path, monkeypatch):
+        """SimpleTuner#2353."""
+        save, times = Checkpoint.save, iter(range(10))
+
+        def full(self, *args):
+            if next(times) > 0:
+                raise OSError(28, "No space left on device")
+            save(self, *args)
+
+        monkeypatch.setattr(Checkpoint, "save", full)
+        monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+        with pytest.warns(DreamAccelWarning, match="No space left"):
+            result = self.run(tmp_path / "x.safetensors")
+        assert torch.equal(result.synthetic.images, pixels_of())
+
+    def test_it_holds_the_last_iteration_after_an_error_of_the_caller(self, tmp_path):
+        def fail(line: Progress) -> None:
+            raise RuntimeError("of the caller")
+
+        path = tmp_path / "checkpoint.safetensors"
+        with pytest.raises(RuntimeError, match="of the caller"):
+            distill(toy_recipe(), toy_split(), device="cpu", checkpoint=path, on_iteration=fail)
+        assert len(read_checkpoint(path).state.history) == 1
 
     def test_the_header_is_json_that_others_can_read(self, tmp_path):
         from safetensors import safe_open

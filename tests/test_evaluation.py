@@ -11,7 +11,7 @@ from support.refusals import refused
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine.loop import distill
-from dream_accel.evaluation import Evaluation, Protocol, baselines, compare, evaluate, evaluate_images
+from dream_accel.evaluation import Evaluation, Protocol, baselines, compare, evaluate, evaluate_images, row_names
 from dream_accel.evaluation import protocol as protocol_module
 from dream_accel.networks.training import Trainer
 from dream_accel.results import Result
@@ -258,7 +258,7 @@ class TestCompare:
             yield lambda: ticks.append(1)
             watched.append((name, total, len(ticks)))
 
-        return compare(result, split, choice, watch), watched, result, split
+        return list(compare(result, split, choice, watch)), watched, result, split
 
     def test_rows_are_real_images_random_sampling_and_the_result(self):
         rows, watched, result, split = self.run("all")
@@ -303,6 +303,34 @@ class TestCompare:
         monkeypatch.setattr(baselines, "distill", lambda *args, **kwargs: replace(distill(*args), interrupted=True))
         with pytest.raises(KeyboardInterrupt):
             self.run("real")
+
+    def test_rows_come_as_they_are_measured(self, monkeypatch):
+        """Ctrl-C during the baselines: rows that were measured were gone."""
+        split = stripe_split()
+        settings = {**self.SETTINGS, "factor": 2, "width": 4, "depth": 2, "train_augment": ""}
+        result = distill(da.recipe("dream", "stripes", **settings), split, device="cpu")
+        measure, rows = baselines.evaluate, []
+
+        def interrupted(*args, **kwargs):
+            if len(rows) == 2:
+                kwargs["on_network"](75.0)
+                raise KeyboardInterrupt
+            return measure(*args, **kwargs)
+
+        @contextmanager
+        def watch(name, total):
+            yield lambda: None
+
+        def collect():
+            for row in compare(replace(result, recipe=replace(result.recipe, eval_networks=2)), split, "real", watch):
+                rows.append(row)
+
+        monkeypatch.setattr(baselines, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect()
+        assert [row.evaluation.complete for row in rows] == [True, True, False]
+        assert rows[-1].evaluation.accuracies == (75.0,)
+        assert [row.name for row in rows] == row_names(result.recipe, "real")
 
     def test_unknown_choice_lists_what_exists(self):
         split = stripe_split()

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.refusals import refused
 
 import dream_accel
 from dream_accel.runtime import files
@@ -117,3 +118,53 @@ def test_nothing_else_renames_files():
     found = {path.name for path in sources if renaming.search(path.read_text(encoding="utf-8"))}
     # bench/memory.py writes to /proc, which is no file to keep.
     assert found <= {"memory.py"}
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "/dev/null", "."])
+def test_only_regular_files_are_replaced(name, tmp_path, monkeypatch):
+    """As the superuser, `convert X /dev/full --overwrite` replaced the device by a file."""
+    monkeypatch.chdir(tmp_path)
+    before = os.stat(name)
+    message = refused(write_bytes, name, b"data")
+    assert message.startswith(f"{name} is a {'folder' if name == '.' else 'device'}: only regular files")
+    assert os.stat(name).st_mode == before.st_mode
+    assert os.listdir(tmp_path) == []
+
+
+def test_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "a pipe or a socket" in refused(write_bytes, tmp_path / "pipe", b"data")
+
+
+def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
+    (tmp_path / "dangling").symlink_to("elsewhere/none yet")
+    write_text(tmp_path / "link", "new")
+    write_text(tmp_path / "dangling", "made")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "file").read_text() == "new"
+    assert (tmp_path / "elsewhere" / "none yet").read_text() == "made"
+
+
+def test_links_that_lead_to_a_device_or_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "device").symlink_to("/dev/null")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert "a device" in refused(write_text, tmp_path / "device", "x")
+    assert "cannot be written" in refused(write_text, tmp_path / "circle", "x")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_user_without_a_home_has_a_cache_of_the_process(monkeypatch):
+    """HOME unset and a uid without an entry."""
+
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("DREAM_ACCEL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    found = cache_folder()
+    assert found.stat().st_mode & 0o077 == 0
+    assert cache_folder() == found

@@ -16,7 +16,7 @@ import dream_accel as da
 from dream_accel.cli.progress import watch
 from dream_accel.data import Normalization
 from dream_accel.evaluation import Evaluation, Protocol, Row
-from dream_accel.report import MAX_COLUMNS, render_curves, render_grid, write_report
+from dream_accel.report import MAX_COLUMNS, MAX_ROWS, render_curves, render_grid, write_report
 from dream_accel.results import Progress, Result
 from dream_accel.synthetic import SyntheticSet
 
@@ -102,6 +102,35 @@ class TestPage:
 
     def test_says_that_a_run_was_interrupted(self, tmp_path):
         assert "Interrupted after 3 of 9 iterations" in self.page(tmp_path, a_result(interrupted=True)).text
+
+    def test_says_that_a_run_diverged_and_how_it_was_continued(self, tmp_path):
+        change = {"after_iteration": 2, "changed": {"pixel_lr": [0.5, 0.1], "device": ["cpu", "cuda:0"]}}
+        text = self.page(tmp_path, a_result(diverged=True, changes=[change])).text
+        assert "Diverged in iteration 4 of 9: the images are those after iteration 3" in text
+        assert "Continued after iteration 2 with pixel_lr 0.1 (before: 0.5), device cuda:0 (before: cpu)." in text
+
+    def test_says_what_is_not_measured(self, tmp_path):
+        protocol = Protocol(networks=3, epochs=1)
+        rows = [ROWS[0], Row("second", Evaluation((1.0, 2.0), protocol), 0.0)]
+        write_report(a_result(), tmp_path, rows, ["second", "third"])
+        text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+        assert "1.5 ± 0.5 (2 of 3 networks)" in text
+        assert "Not measured: second; third." in text
+
+    def test_a_thousand_classes_are_bounded(self, tmp_path):
+        """matplotlib#16234: a picture of 1000 classes was too tall for matplotlib 3.9."""
+        images = torch.rand(1000, 1, 1, 4, 4)
+        names = tuple(map(str, range(1000)))
+        result = a_result(
+            synthetic=SyntheticSet(images), class_names=names, recipe=da.recipe("dream", "toy", ipc=1, factor=1)
+        )
+        text = self.page(tmp_path, result).text
+        assert pixels((tmp_path / "preview.png").read_bytes()).shape[0] < 2**16
+        assert f"the first {MAX_ROWS} classes" in text
+
+    def test_large_images_are_shrunk_for_the_preview(self, tmp_path):
+        png = render_grid(torch.rand(2, 3, 400, 200), torch.arange(2), ["a", "b"])
+        assert pixels(png).shape[0] < 400
 
     def test_without_history_and_accuracies_has_neither(self, tmp_path):
         page = self.page(tmp_path, a_result(history=[], interrupted=True))

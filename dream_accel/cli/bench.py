@@ -11,6 +11,7 @@ import typer
 
 from ..errors import DreamAccelError
 from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, chosen_recipe, option, with_recipe
+from .output import takes_out
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,10 +65,11 @@ def _command_of(name: str) -> Callable[..., None]:
 
 
 for _name, _help in BENCHMARKS.items():
-    app.command(_name, help=_help)(_command_of(_name))
+    app.command(_name, help=_help)(takes_out(_command_of(_name)))
 
 
 @app.command()
+@takes_out
 def step(
     out: Out,
     device: Device = "auto",
@@ -87,6 +89,7 @@ def step(
 
 
 @app.command()
+@takes_out
 def outer(out: Out, device: Device = "auto", data_dir: DataOf = None, quick: Quick = False) -> None:
     """A whole outer iteration: ours beside the published loop."""
     from ..bench.outer import run
@@ -97,6 +100,7 @@ def outer(out: Out, device: Device = "auto", data_dir: DataOf = None, quick: Qui
 
 
 @app.command()
+@takes_out
 @with_recipe
 def accuracy(
     settings: dict[str, Any],

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ..errors import DreamAccelError, choices
+from ..errors import DreamAccelError, choices, counted
 from ..formats import FAMILIES
 from .options import OUTPUT, Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of, option
 
 TARGETS = ("run", *FAMILIES)
 """The layouts that can be written: a run of this program, or a family of another."""
+FILES = ("dc", "idc")
+"""The layouts that are one file; the others are folders."""
 
 
 def convert(
@@ -31,15 +33,27 @@ def convert(
     Reads runs of this program and every layout that it writes. Prints what the layout cannot store.
     """
     from ..formats import load, write
+    from ..runtime.folders import LOCK_FILE, take_file, take_folder
 
     if to not in TARGETS:
         raise choices("layout", to, TARGETS)
-    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
+    if to not in FILES and out.exists() and not out.is_dir():
+        raise DreamAccelError(f"{out} is not a folder, and {to} is written as one: name a folder")
+    if out.is_file() and not overwrite:
         raise DreamAccelError(f"{out} exists: name another place, or give --overwrite")
-    result = load(source, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
-    if to == "run":
-        result.save(out)
-        said = f"{len(result.images)} images as a run"
-    else:
-        said = write(result, to, out)
+    with take_file(out) if to in FILES else take_folder(out):
+        if out.is_dir() and not overwrite and any(entry.name != LOCK_FILE for entry in out.iterdir()):
+            raise DreamAccelError(f"{out} exists: name another place, or give --overwrite")
+        result = load(source, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
+        try:
+            if to == "run":
+                result.save(out)
+                said = f"{counted(len(result.images), 'image')} as a run"
+            else:
+                said = write(result, to, out)
+        except OSError as error:
+            raise DreamAccelError(
+                f"{out} cannot be written ({error.strerror or error}), and what is there is incomplete: free the place "
+                f"or name another; {source} is as it was"
+            ) from None
     print(f"{said}; written to {out}")

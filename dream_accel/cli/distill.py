@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
-from ..errors import DreamAccelError, choices
+import typer
+
+from ..errors import DivergenceError, counted
 from .options import (
     EVALUATION,
     OUTPUT,
@@ -19,15 +24,19 @@ from .options import (
     with_recipe,
 )
 from .output import (
+    DIVERGED,
     EVALUATIONS_FILE,
+    INTERRUPTED,
+    Output,
+    Table,
     as_dict,
-    make_folder,
+    continuing,
     output_folder,
     print_data,
     print_progress,
-    print_table,
     write_evaluations,
 )
+from .resume import folder_to_continue, recipe_to_continue
 
 
 @with_recipe
@@ -46,8 +55,14 @@ def distill(
     out: OutFolder = None,
     overwrite: Overwrite = False,
     resume: Annotated[
-        bool, option("--resume", help="Continue the run in --out to the same bits.", panel=OUTPUT)
-    ] = False,
+        str | None,
+        option(
+            help="Continue the run in this folder to the same bits, with its settings; --iterations, --pixel-lr, "
+            "--network-lr and --device may change.",
+            panel=OUTPUT,
+            default="a new run",
+        ),
+    ] = None,
     device: Device = "auto",
     data_dir: DataDir = None,
     download: Download = False,
@@ -58,40 +73,147 @@ def distill(
     Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
     distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps completed iterations.
     """
-    from ..engine.checkpoint import CHECKPOINT_FILE
-    from ..engine.loop import distill as run
+    from ..engine.checkpoint import CHECKPOINT_FILE, read_checkpoint
+    from ..engine.loop import Run
     from ..engine.splits import load_split
-    from ..evaluation import BASELINES, compare
-    from ..report import write_report
+    from ..evaluation import row_names
+    from ..recipes import Recipe
+    from ..report import described
     from ..runtime.devices import find_device
+    from ..runtime.folders import take_folder
+
+    if resume is None:
+        chosen = chosen_recipe(settings, quick)
+        name = f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}"
+        taken = output_folder(out, name, overwrite, chosen.dataset)
+    else:
+        taken = take_folder(folder_to_continue(resume, out, overwrite, quick))
+    if baselines is not None:
+        row_names(Recipe(), baselines)  # an unknown choice is refused before any work
+    with taken as folder:
+        checkpoint = folder / CHECKPOINT_FILE
+        if resume is not None:
+            stored = read_checkpoint(checkpoint)
+            chosen = recipe_to_continue(stored, settings)
+            # Where the run computed is one of its settings, until another device is named.
+            device = stored.origin.device or device if device == "auto" else device
+            data_dir = data_dir or stored.origin.data_dir
+        where = find_device(device)
+        split = load_split(chosen, where, data_dir, download)
+        run = Run(replace(chosen, dataset=split.name), split, None if resume is None else checkpoint, data_dir)
+        if resume is None:
+            _remove_earlier(folder)
+            run.keep(checkpoint)
+        print_data(split, where)
+        done = len(run.history)
+        if resume is not None:
+            changes = [change for change in run.origin.changes if change not in stored.origin.changes]
+            print(described(changes[-1]) if changes else f"continued after iteration {done}")
+        status = _run_and_measure(
+            run, split, Output(folder), baselines or ("all" if chosen.dataset == "digits" else "none"), evaluate
+        )
+    if status:
+        raise typer.Exit(status)
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove the files of an earlier run, which would be taken for those of this one if it were killed."""
+    from ..engine.checkpoint import CHECKPOINT_FILE
+    from ..report import PREVIEW_FILE, REPORT_FILE
+    from ..results import CONFIG_FILE, IMAGES_FILE, METRICS_FILE
+
+    of_a_run = (CHECKPOINT_FILE, IMAGES_FILE, CONFIG_FILE, METRICS_FILE)
+    for name in (*of_a_run, EVALUATIONS_FILE, PREVIEW_FILE, REPORT_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evaluate: bool) -> int:
+    """Complete a run, write its result, and evaluate it.
+
+    Returns:
+        the exit status.
+    """
     from .progress import watch
 
-    chosen = chosen_recipe(settings, quick)
-    baselines = baselines or ("all" if chosen.dataset == "digits" else "none")
-    if baselines not in BASELINES:
-        raise choices("choice of baselines", baselines, BASELINES)
-    if resume and out is None:
-        raise DreamAccelError("--resume without --out: name the folder of the run to continue")
-    folder = output_folder(out, f"{chosen.dataset}-{chosen.recipe}-ipc{chosen.ipc}", overwrite or resume)
-    checkpoint = folder / CHECKPOINT_FILE
-    if resume and not checkpoint.exists():
-        raise DreamAccelError(f"--resume finds no {checkpoint}: name a run's folder, or begin one without --resume")
-    where = find_device(device)
-    split = load_split(chosen, where, data_dir, download)
-    make_folder(folder)
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
-        (folder / EVALUATIONS_FILE).unlink(missing_ok=True)
-    print_data(split, where)
-    with watch("distilling", chosen.iterations * chosen.inner_steps) as tick:
-        result = run(chosen, split, device=where, checkpoint=checkpoint, on_step=tick)
-    result.save(folder)
-    write_report(result, folder)
-    print_progress(result, folder)
+    diverged: DivergenceError | None = None
+    steps = (run.recipe.iterations - len(run.history)) * run.recipe.inner_steps
+    with watch("distilling", steps) as tick:
+        try:
+            result = run.complete(on_step=tick)
+        except DivergenceError as error:
+            diverged, result = error, error.result
+    _write_result(run, result, output)
+    print_progress(result)
+    if diverged is not None:
+        print(f"written to {output.place}/ (open {output.place}/report.html)")
+        print(
+            f"error: {diverged}; what is written are the images after {counted(len(result.history), 'iteration')}, the "
+            f"last that were finite, and {continuing(output.place, '--pixel-lr', f'{run.recipe.pixel_lr / 10:g}')} "
+            "continues from them at a lower rate",
+            file=sys.stderr,
+        )
+        return DIVERGED
+    status = output.status
+    if result.interrupted:
+        print(f"interrupted: the result of the iterations completed is kept; {continuing(output.place)} continues")
+        status = INTERRUPTED
+    elif evaluate:
+        status = _measure(result, split, baselines, output)
+    if not output.lost:
+        print(f"written to {output.place}/ (open {output.place}/report.html)")
+    return status
 
-    if evaluate and not result.interrupted:
-        rows = compare(result, split, baselines, watch)
-        write_report(result, folder, rows)
-        write_evaluations(folder, [{"name": row.name, **as_dict(row.evaluation)} for row in rows])
-        print_table(rows, chosen.ipc)
-    print(f"written to {folder}/ (open {folder}/report.html)")
+
+def _write_result(run: Any, result: Any, output: Output) -> None:
+    from ..engine.checkpoint import CHECKPOINT_FILE
+    from ..report import write_report
+
+    folder = output.place
+
+    def write(place: Path) -> None:
+        result.save(place)
+        write_report(result, place)
+        if place != folder or not run.is_saved:
+            run.save(place / CHECKPOINT_FILE)
+
+    output.write("the result is", write)
+
+
+def _measure(result: Any, split: Any, baselines: str, output: Output) -> int:
+    """Evaluate a result and its baselines; every row is printed and written as soon as it is measured.
+
+    Returns:
+        the exit status.
+    """
+    from ..evaluation import compare, row_names
+    from ..report import write_report
+    from .progress import watch
+
+    names = row_names(result.recipe, baselines)
+    rows: list[Any] = []
+    table, written = Table(names), dict[Path, int]()
+
+    def write(place: Path) -> None:
+        measured = sum(row.evaluation.complete for row in rows)
+        write_report(result, place, rows, names[measured:])
+        lines = [{"name": row.name, **as_dict(row.evaluation)} for row in rows[written.get(place, 0) :]]
+        if lines:
+            write_evaluations(place, lines)
+        written[place] = len(rows)
+
+    interrupted = False
+    try:
+        for row in compare(result, split, baselines, watch):
+            rows.append(row)
+            table.add(row, result.recipe.ipc)
+            output.write("the accuracies are", write)
+    except KeyboardInterrupt:
+        interrupted = True
+        output.write("the accuracies are", write)
+    print()
+    if interrupted:
+        left = names[sum(row.evaluation.complete for row in rows) :]
+        again = continuing(output.place, "--baselines", baselines)
+        print(f"interrupted: not measured: {'; '.join(left)}; the distilled set is kept, and {again} measures all")
+        return INTERRUPTED
+    return output.status

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 import warnings
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import DreamAccelError, DreamAccelWarning
 from .bench import app as bench
@@ -14,22 +17,57 @@ from .convert import convert
 from .distill import distill
 from .doctor import doctor
 from .evaluate import evaluate
+from .output import INTERRUPTED
+from .resume import ResumingCommand
 from .select import select
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for command in (distill, evaluate, select, convert, doctor):
+ASCII = {"±": "+-", "×": "x", "²": "2", "–": "-", "…": "..."}
+"""What is printed to a terminal that cannot show these characters."""
+
+
+class Program(TyperGroup):
+    """The commands; Ctrl-C ends each of them with status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.command(cls=ResumingCommand)(distill)
+for command in (evaluate, select, convert, doctor):
     app.command()(command)
 app.add_typer(bench, name="bench")
 
 
 def main() -> None:
-    """Run the command line. A refusal prints one sentence to standard error and exits with status 2."""
+    """Run the command line.
+
+    The exit status is 0; 1 if something asked for is missing, such as a file that could not be written; 2 after a
+    refusal, which prints one sentence to standard error; 3 if a run diverged; 130 after Ctrl-C.
+    """
     warnings.formatwarning = format_warning
+    codecs.register_error("dream_accel", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="dream_accel")
     try:
         app(prog_name="dream-accel")
     except DreamAccelError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Spell characters that the encoding of a stream lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(ASCII.get(each) or each.encode("ascii", "backslashreplace").decode() for each in letters), error.end
 
 
 def format_warning(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import typer
+
+from ..errors import counted
 from .options import DataDir, Device, Download, OutFolder, Overwrite, Quick, chosen_recipe, with_recipe
-from .output import make_folder, output_folder
+from .output import Output, output_folder
 
 
 @with_recipe
@@ -29,14 +33,20 @@ def select(
     from ..runtime.devices import find_device
 
     chosen = chosen_recipe(settings, quick)
-    folder = output_folder(out, f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}", overwrite)
-    where = find_device(device)
-    split = load_split(replace(chosen, limit_train=0), where, data_dir, download)
-    make_folder(folder)
-    selection = select_real(chosen, split, device=where)
-    selection.save(folder)
-    write_preview(*selection.images(), selection.class_names, folder)
-    print(
-        f"{selection.rows.numel()} images of {len(selection.rows)} classes chosen by {chosen.strategy}; "
-        f"written to {folder}/"
-    )
+    name = f"{chosen.dataset}-select-{chosen.strategy}-ipc{chosen.ipc}"
+    with output_folder(out, name, overwrite, chosen.dataset) as folder:
+        where = find_device(device)
+        split = load_split(replace(chosen, limit_train=0), where, data_dir, download)
+        selection = select_real(chosen, split, device=where)
+        output = Output(folder)
+
+        def write(place: Path) -> None:
+            selection.save(place)
+            write_preview(*selection.images(), selection.class_names, place)
+
+        output.write("the choice is", write)
+    classes = "1 class" if len(selection.rows) == 1 else f"{len(selection.rows)} classes"
+    chosen_images = f"{counted(selection.rows.numel(), 'image')} of {classes} chosen by {chosen.strategy}"
+    print(chosen_images + ("" if output.lost else f"; written to {output.place}/"))
+    if output.status:
+        raise typer.Exit(output.status)

@@ -5,23 +5,66 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+import warnings
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..errors import DreamAccelError
+from ..data import Normalization
+from ..errors import DreamAccelError, DreamAccelWarning
 from ..recipes.settings import Recipe
 from ..results import Progress
 from ..runtime.files import write_bytes
+from .splits import data_difference
 
 FORMAT = "dream_accel.checkpoint/1"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """Name of the checkpoint in a run's folder."""
 CHECKPOINT_SECONDS = 60.0
 """Minimum time between two automatic checkpoints, seconds."""
-FREE_TO_CHANGE = ("iterations", "graphs", "eval_epochs", "eval_batch", "eval_networks")
-"""Settings that a continued run may change, since completed iterations do not depend on them."""
+FREE_TO_CHANGE = ("iterations", "pixel_lr", "network_lr", "graphs", "eval_epochs", "eval_batch", "eval_networks")
+"""Settings that a continued run may change; its result records that it did."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run was made from and on, stored in its checkpoint.
+
+    Attributes:
+        data: fingerprint of the training set; None in a checkpoint of a version that stored none.
+        class_names: one name per class; empty in a checkpoint of such a version.
+        normalization: constants of the training set.
+        device: the device that the run computed on.
+        data_dir: the folder of named data sets, if the user gave one.
+        changes: one entry per continuation with other settings, as in :class:`dream_accel.results.Result`.
+        diverged: whether the next iteration made NaN or Inf.
+    """
+
+    data: dict[str, Any] | None = None
+    class_names: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+    device: str = ""
+    data_dir: str | None = None
+    changes: tuple[dict[str, Any], ...] = ()
+    diverged: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to values that JSON represents."""
+        constants = None if self.normalization is None else self.normalization.to_dict()
+        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "normalization": constants}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Origin:
+        """Convert back; names that a later version added are passed over."""
+        known = {each.name for each in fields(cls)}
+        found = {key: value for key, value in values.items() if key in known}
+        constants = found.get("normalization")
+        found["normalization"] = None if constants is None else Normalization.from_dict(constants)
+        found["class_names"] = tuple(found.get("class_names", ()))
+        found["changes"] = tuple(found.get("changes", ()))
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -42,12 +85,16 @@ class Checkpoint:
     history: tuple[Progress, ...]
     class_gradients: str = "auto"
 
-    def save(self, path: Path, recipe: Recipe) -> None:
+    def save(self, path: Path, recipe: Recipe, origin: Origin) -> None:
         """Write a safetensors file atomically.
 
         Args:
             path: the file to write; an existing one is replaced.
             recipe: the settings of the run, which are stored with the state.
+            origin: what the run was made from, which is stored as well.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         from safetensors.torch import save
 
@@ -55,45 +102,118 @@ class Checkpoint:
             "format": FORMAT,
             "recipe": json.dumps(asdict(recipe)),
             "history": json.dumps([asdict(line) for line in self.history]),
+            "origin": json.dumps(origin.to_dict()),
         }
         tensors = {"pixels": self.pixels.cpu().contiguous(), "velocity": self.velocity.cpu().contiguous()}
         write_bytes(path, save(tensors, metadata=header))
 
-    @classmethod
-    def load(cls, path: Path, recipe: Recipe) -> Checkpoint:
-        """Read the checkpoint of a run with the same settings.
 
-        Args:
-            path: the file to read.
-            recipe: the settings of the run that continues; those in :data:`FREE_TO_CHANGE` may differ.
+class StoredRun(NamedTuple):
+    """The content of a checkpoint file.
 
-        Returns:
-            the state, on the CPU.
+    Attributes:
+        state: pixels, velocity and history, on the CPU.
+        recipe: the settings of the run.
+        origin: what it was made from.
+    """
 
-        Raises:
-            DreamAccelError: the file is damaged, or its run had other settings.
-        """
-        from safetensors import SafetensorError, safe_open
+    state: Checkpoint
+    recipe: Recipe
+    origin: Origin
 
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                pixels, velocity = file.get_tensor("pixels"), file.get_tensor("velocity")
-            theirs = json.loads(header["recipe"])
-            history = tuple(Progress(**line) for line in json.loads(header["history"]))
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+
+def read_checkpoint(path: str | os.PathLike[str]) -> StoredRun:
+    """Read a checkpoint file.
+
+    Args:
+        path: the file to read.
+
+    Returns:
+        its content.
+
+    Raises:
+        DreamAccelError: the file is damaged or of another program.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            pixels, velocity = file.get_tensor("pixels"), file.get_tensor("velocity")
+        settings = json.loads(header["recipe"])
+        known = {setting.name for setting in fields(Recipe)}
+        recipe = Recipe(**{key: value for key, value in settings.items() if key in known})
+        history = tuple(Progress(**line) for line in json.loads(header["history"]))
+        origin = Origin.from_dict(json.loads(header.get("origin", "{}")))
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise DreamAccelError(f"{path} cannot be read as a checkpoint ({error}): remove it to begin anew") from None
+    if pixels.dim() != 5 or pixels.shape != velocity.shape:
+        raise DreamAccelError(
+            f"{path} holds pixels of shape {tuple(pixels.shape)} and velocities of shape {tuple(velocity.shape)}: "
+            "expected (classes, IPC, channels, height, width) for both"
+        )
+    return StoredRun(Checkpoint(pixels, velocity, history, recipe.class_gradients), recipe, origin)
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether a safetensors file says that it is a checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return bool((file.metadata() or {}).get("format") == FORMAT)
+    except (SafetensorError, OSError):
+        return False
+
+
+def continued(path: Path, stored: StoredRun, recipe: Recipe, origin: Origin) -> Origin:
+    """Check that a stored run may continue with given settings on given data.
+
+    Args:
+        path: the checkpoint, for messages.
+        stored: its content.
+        recipe: the settings to continue with.
+        origin: data and device to continue on.
+
+    Returns:
+        ``origin`` with the changes of the run, this one's included.
+
+    Raises:
+        DreamAccelError: the data or a setting that cannot change differ, or fewer iterations are asked for than the run
+            has completed.
+    """
+    changed: dict[str, list[Any]] = {}
+    for key in (setting.name for setting in fields(Recipe)):
+        theirs, ours = getattr(stored.recipe, key), getattr(recipe, key)
+        if theirs == ours or (key, ours) == ("class_gradients", "auto"):
+            continue
+        if key not in FREE_TO_CHANGE:
             raise DreamAccelError(
-                f"{path} cannot be read as a checkpoint ({error}): remove it to start again"
-            ) from None
-        for setting in fields(Recipe):
-            key, ours = setting.name, getattr(recipe, setting.name)
-            found = theirs.get(key, setting.default)
-            if key not in FREE_TO_CHANGE and found != ours and (key, ours) != ("class_gradients", "auto"):
-                raise DreamAccelError(
-                    f"{path} belongs to a run with {key} {found!r}, not {ours!r}: "
-                    "continue it with its own settings, or write to another folder"
-                )
-        return cls(pixels, velocity, history, theirs.get("class_gradients", "auto"))
+                f"{path} belongs to a run with {key} {theirs!r}, not {ours!r}: continue it with its own settings (free "
+                "to change are iterations, pixel_lr and network_lr), or write to another folder"
+            )
+        changed[key] = [theirs, ours]
+    if stored.origin.data is None:
+        warnings.warn(
+            f"{path} was written by a version that did not record the data, so they cannot be compared",
+            DreamAccelWarning,
+            stacklevel=2,
+        )
+    elif origin.data is not None and (difference := data_difference(stored.origin.data, origin.data)) is not None:
+        raise DreamAccelError(
+            f"{path} belongs to a run on other data ({difference}): continue it on the data it was begun with, or "
+            "begin a run in another folder"
+        )
+    done = len(stored.state.history)
+    if recipe.iterations < done:
+        raise DreamAccelError(
+            f"{path} belongs to a run that has completed {done} iterations, and iterations is {recipe.iterations}: ask "
+            f"for at least {done}"
+        )
+    if stored.origin.device and stored.origin.device != origin.device:
+        changed["device"] = [stored.origin.device, origin.device]
+    entry = ({"after_iteration": done, "changed": changed},) if changed else ()
+    return replace(origin, changes=(*stored.origin.changes, *entry))
 
 
 class CheckpointFile:
@@ -104,36 +224,41 @@ class CheckpointFile:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self._path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path)
         self._written = time.perf_counter()
 
-    def load(self, recipe: Recipe, shape: tuple[int, ...]) -> Checkpoint | None:
-        """The state to continue from; None for a new run.
+    def load(self, recipe: Recipe, origin: Origin, shape: tuple[int, ...]) -> tuple[Checkpoint | None, Origin]:
+        """The state to continue from, None for a new run; and the origin with the changes so far.
 
         Args:
             recipe: the settings of the run.
+            origin: data and device of the run.
             shape: (C, IPC, channels, H, W), that of its pixels.
 
         Raises:
             DreamAccelError: the file is damaged, or its run had other settings or another data set.
         """
-        if self._path is None or not self._path.exists():
-            return None
-        state = Checkpoint.load(self._path, recipe)
-        if tuple(state.pixels.shape) != shape:
+        if self.path is None or not self.path.exists():
+            return None, origin
+        stored = read_checkpoint(self.path)
+        origin = continued(self.path, stored, recipe, origin)
+        if tuple(stored.state.pixels.shape) != shape:
             raise DreamAccelError(
-                f"{self._path} holds pixels of shape {tuple(state.pixels.shape)}, and this data set needs {shape}: "
-                "continue the run on its own data set"
+                f"{self.path} holds pixels of shape {tuple(stored.state.pixels.shape)}, and this data set asks for "
+                f"{shape}: continue the run on its own data set"
             )
-        return state
+        return stored.state, origin
 
-    def save(self, state: Checkpoint, recipe: Recipe) -> None:
-        """Write the state."""
-        if self._path is not None:
-            state.save(self._path, recipe)
+    def save(self, state: Checkpoint, recipe: Recipe, origin: Origin) -> None:
+        """Write the state.
+
+        Raises:
+            OSError: the file cannot be written; the one that is there stays.
+        """
+        if self.path is not None:
             self._written = time.perf_counter()
+            state.save(self.path, recipe, origin)
 
-    def save_when_due(self, state: Checkpoint, recipe: Recipe) -> None:
-        """Write the state if the last one is older than :data:`CHECKPOINT_SECONDS`."""
-        if time.perf_counter() - self._written > CHECKPOINT_SECONDS:
-            self.save(state, recipe)
+    def is_due(self) -> bool:
+        """Whether the last write is older than :data:`CHECKPOINT_SECONDS`."""
+        return self.path is not None and time.perf_counter() - self._written > CHECKPOINT_SECONDS

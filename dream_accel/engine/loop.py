@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 import torch
 
 from ..data import DataSplit
+from ..errors import DivergenceError, DreamAccelError, DreamAccelWarning
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
 from ..runtime.devices import find_device
+from ..runtime.files import UnwritableError
+from ..runtime.modes import default_modes
 from ..synthetic import SyntheticSet
 from .assembly import assemble
-from .checkpoint import CheckpointFile
-from .splits import load_split
+from .checkpoint import CheckpointFile, Origin
+from .splits import fingerprint, load_split
 
 
 class Run:
@@ -27,23 +32,41 @@ class Run:
         recipe: the settings.
         split: the data set, on the device where the run computes.
         checkpoint: a file that is written every minute and by :meth:`save`. If it exists, the run continues from it.
+        data_dir: the folder of named data sets, stored in the checkpoint for a later continuation.
 
     Attributes:
         recipe: the settings, with depth and class-gradient implementation decided.
-        history: one line for every completed outer iteration.
+        origin: what the run is made from, and how its settings changed when it was continued.
 
     Raises:
         DreamAccelError: settings do not fit the data set or the device, or the checkpoint cannot be read or belongs to
-            another run.
+            another run or other data.
     """
 
-    def __init__(self, recipe: Recipe, split: DataSplit, checkpoint: str | os.PathLike[str] | None = None) -> None:
+    @default_modes()
+    def __init__(
+        self,
+        recipe: Recipe,
+        split: DataSplit,
+        checkpoint: str | os.PathLike[str] | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
+        self.origin = Origin(
+            fingerprint(split.train),
+            split.train.class_names,
+            split.normalization,
+            str(split.train.device),
+            None if data_dir is None else os.path.abspath(data_dir),
+        )
         self._checkpoint = CheckpointFile(checkpoint)
-        state = self._checkpoint.load(self.recipe, (split.train.n_classes, recipe.ipc, *split.train.shape))
+        shape = (split.train.n_classes, recipe.ipc, *split.train.shape)
+        state, self.origin = self._checkpoint.load(self.recipe, self.origin, shape)
         self._distiller = assemble(self.recipe, split, state)
         self.recipe = self._distiller.recipe
         self._state = self._distiller.state() if state is None else state
+        self._moved = False
+        self._saved: tuple[int, Origin, Recipe] | None = None
 
     @property
     def history(self) -> tuple[Progress, ...]:
@@ -55,8 +78,28 @@ class Run:
         """The synthetic set after the last completed outer iteration, on the CPU."""
         return SyntheticSet(self._state.pixels.clamp(0, 1).cpu(), self.recipe.factor)
 
+    def result(self, interrupted: bool = False) -> Result:
+        """Return the result of the completed outer iterations.
+
+        Args:
+            interrupted: whether the user ended the run.
+        """
+        origin = self.origin
+        return Result(
+            self.synthetic,
+            self.recipe,
+            origin.normalization,
+            origin.class_names,
+            list(self.history),
+            interrupted,
+            origin.diverged,
+            origin.data,
+            list(origin.changes),
+        )
+
+    @default_modes()
     def advance(self, on_step: Callable[[], None] | None = None) -> Progress:
-        """Do one outer iteration. If it is interrupted, the state remains that before it.
+        """Do one outer iteration. If it is interrupted or diverges, the state remains that before it.
 
         Args:
             on_step: called after every inner step.
@@ -65,11 +108,14 @@ class Run:
             the line of the history for this iteration.
 
         Raises:
-            DreamAccelError: features or pixels became NaN or Inf.
+            DivergenceError: features, pixels or the distance became NaN or Inf.
         """
+        if self._moved:
+            self._distiller.restore(self._state)
+        self._moved = True
         began, history = time.perf_counter(), self.history
         loss = float(self._distiller.outer_iteration(len(history), on_step))
-        self._distiller.check()
+        self._check(loss)
         seconds = time.perf_counter() - began
         line = Progress(
             iteration=len(history) + 1,
@@ -79,14 +125,109 @@ class Run:
             seconds=seconds + (history[-1].seconds if history else 0.0),
         )
         self._state = self._distiller.state((*history, line))
-        self._checkpoint.save_when_due(self._state, self.recipe)
+        self._moved = False
+        if self._checkpoint.is_due():
+            self._save_or_warn()
         return line
 
-    def save(self) -> None:
-        """Write the checkpoint, if the run has a checkpoint file."""
-        self._checkpoint.save(self._state, self.recipe)
+    def complete(
+        self,
+        on_step: Callable[[], None] | None = None,
+        on_iteration: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """Do the outer iterations that are left. Ctrl-C ends the run and returns the result of those completed.
+
+        The checkpoint is written before the first iteration, which shows that there is room for it, and at the end,
+        however that comes. If it cannot be written later on, a warning says so and the run goes on.
+
+        Args:
+            on_step: called after every inner step.
+            on_iteration: called after every outer iteration.
+
+        Returns:
+            the result.
+
+        Raises:
+            DivergenceError: features, pixels or the distance became NaN or Inf; its ``result`` is that of the
+                iterations before.
+            DreamAccelError: the checkpoint cannot be written before the first iteration.
+        """
+        try:
+            self.save()
+        except OSError as error:
+            raise DreamAccelError(
+                f"{self._checkpoint.path} cannot be written ({error.strerror}): free the place or name another one"
+            ) from None
+        interrupted = False
+        try:
+            while len(self.history) < self.recipe.iterations:
+                line = self.advance(on_step)
+                if on_iteration is not None:
+                    on_iteration(line)
+        except KeyboardInterrupt:
+            interrupted = True
+        except DivergenceError as error:
+            self.origin = replace(self.origin, diverged=True)
+            self._save_or_warn()
+            raise DivergenceError(str(error), self.result()) from None
+        except BaseException:
+            self._save_or_warn()
+            raise
+        try:
+            self._save_or_warn()
+        except KeyboardInterrupt:
+            interrupted = True
+        return self.result(interrupted)
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Write the checkpoint.
+
+        Args:
+            path: the file to write; default: the run's checkpoint file, if it has one.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        file = self._checkpoint if path is None else CheckpointFile(path)
+        file.save(self._state, self.recipe, self.origin)
+        if path is None:
+            self._saved = self._description()
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the checkpoint file holds the state of the run, or the run has no such file."""
+        return self._checkpoint.path is None or self._saved == self._description()
+
+    def _description(self) -> tuple[int, Origin, Recipe]:
+        return len(self.history), self.origin, self.recipe
+
+    def keep(self, path: str | os.PathLike[str]) -> None:
+        """Write checkpoints to a file from here on. One that exists is not read, and is replaced."""
+        self._checkpoint, self._saved = CheckpointFile(path), None
+
+    def _save_or_warn(self) -> None:
+        if self.is_saved:
+            return
+        try:
+            self.save()
+        except (OSError, UnwritableError) as error:
+            warnings.warn(
+                f"the checkpoint {self._checkpoint.path} cannot be written ({error}); the run is kept in "
+                "memory and goes on",
+                DreamAccelWarning,
+                stacklevel=2,
+            )
+
+    def _check(self, loss: float) -> None:
+        try:
+            self._distiller.check()
+        except DreamAccelError as error:
+            raise DivergenceError(str(error)) from None
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the matching distance is {loss}: the run diverged; lower pixel_lr or network_lr")
 
 
+@default_modes()
 def distill(
     recipe: Recipe,
     data: Any = None,
@@ -100,6 +241,9 @@ def distill(
 ) -> Result:
     """Distil a data set. Ctrl-C ends the run and returns the result of the completed iterations.
 
+    The pixels do not depend on modes of the caller: gradients disabled, inference mode, autocast, default dtype and
+    default device (:func:`dream_accel.runtime.modes.default_modes`).
+
     Args:
         recipe: from :func:`dream_accel.recipe`.
         data: the data set: a :class:`dream_accel.data.DataSplit`, or arrays or a map-style Dataset as
@@ -107,8 +251,9 @@ def distill(
         device: the device to run on; default: a GPU if there is one.
         data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
         download: whether to download a named data set that is not found.
-        checkpoint: a file that is written every minute and at the end. If it exists, the run continues from it, to the
-            same bits as without the interruption.
+        checkpoint: a file that is written before the first iteration, every minute and at the end. If it exists, the
+            run continues from it, to the same bits as without the interruption, on the same data. ``iterations``,
+            ``pixel_lr``, ``network_lr`` and the device may differ from those before; ``Result.changes`` records it.
         on_step: called after every inner step.
         on_iteration: called after every outer iteration.
 
@@ -116,23 +261,13 @@ def distill(
         the synthetic set with the recipe and history that led to it.
 
     Raises:
-        DreamAccelError: the data set, the device, a setting or the checkpoint cannot be used, or features or pixels
-            became NaN or Inf.
+        DivergenceError: features, pixels or the distance became NaN or Inf. Its ``result`` is that of the iterations
+            before, and the checkpoint holds them: a run with a lower ``pixel_lr`` or ``network_lr`` continues from it.
+        DreamAccelError: the data set, the device, a setting or the checkpoint cannot be used.
     """
     where = find_device(device)
     split = load_split(recipe, where, data_dir, download, data)
     if data is not None:
         # The result names the data set that it was made from.
         recipe = replace(recipe, dataset=split.name)
-    run = Run(recipe, split, checkpoint)
-    interrupted = False
-    try:
-        while len(run.history) < recipe.iterations:
-            line = run.advance(on_step)
-            if on_iteration is not None:
-                on_iteration(line)
-    except KeyboardInterrupt:
-        interrupted = True
-    run.save()
-    names = split.train.class_names
-    return Result(run.synthetic, run.recipe, split.normalization, names, list(run.history), interrupted)
+    return Run(recipe, split, checkpoint, data_dir).complete(on_step, on_iteration)

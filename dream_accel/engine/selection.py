@@ -19,6 +19,7 @@ from ..networks.features import embed_rows
 from ..recipes.settings import Recipe
 from ..runtime.devices import find_device
 from ..runtime.files import write_text
+from ..runtime.modes import default_modes
 from ..sampling import select
 from .splits import load_split
 
@@ -66,6 +67,7 @@ class Selection:
         return path
 
 
+@default_modes()
 def select_real(
     recipe: Recipe,
     data: Any = None,

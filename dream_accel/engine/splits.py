@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
 
-from ..data import DataSplit, as_split, load_dataset, resize, subset
+from ..data import DataSplit, ImageSet, as_split, load_dataset, resize, subset
+from ..random import hash_rows
 from ..recipes.settings import Recipe
 from ..runtime.devices import memory_needed
+
+SAMPLED_IMAGES = 512
+"""Number of images whose pixels a fingerprint reads."""
 
 
 def load_split(
@@ -36,3 +41,51 @@ def load_split(
         split = subset(split, recipe.limit_train, recipe.seed)
     with memory_needed(device, "choose a smaller size or limit_train, or another device"):
         return split.to(device)
+
+
+def fingerprint(train: ImageSet) -> dict[str, Any]:
+    """Describe a training set so that another one is recognised.
+
+    Args:
+        train: the training set of a run, resized and subsampled.
+
+    Returns:
+        ``images``, their number; ``shape``, (channels, height, width); ``class_names``; and ``sample``, a hash of all
+        labels and of the pixels of at most :data:`SAMPLED_IMAGES` seeded images. The values are those that JSON gives
+        back, and the same on every device.
+    """
+    order = hash_rows(torch.arange(len(train)), 0, "fingerprint").argsort()
+    rows = order[:SAMPLED_IMAGES].sort().values.to(train.device)
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in (train.labels, train.images.index_select(0, rows)):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return {
+        "images": len(train),
+        "shape": list(train.shape),
+        "class_names": list(train.class_names),
+        "sample": digest.hexdigest(),
+    }
+
+
+def data_difference(stored: dict[str, Any], found: dict[str, Any]) -> str | None:
+    """Say in words what differs between two fingerprints; None if they are equal."""
+    for key, words in _WORDS.items():
+        if stored.get(key) != found[key]:
+            return (
+                f"{words} {_shown(stored.get(key))} there and {_shown(found[key])} here" if key != "sample" else words
+            )
+    return None
+
+
+_WORDS = {
+    "images": "training images:",
+    "shape": "channels, height and width:",
+    "class_names": "class names:",
+    "sample": "pixels or labels differ",
+}
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(map(str, value[:20])) + (f", ... ({len(value)})" if len(value) > 20 else "")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..data import DataSplit
 from ..engine.loop import distill
-from ..errors import DreamAccelWarning, choices
+from ..errors import DivergenceError, DreamAccelWarning, choices, counted
 from ..recipes.settings import Recipe
 from ..results import Result
-from .protocol import Evaluation, evaluate
+from .protocol import Evaluation, Protocol, evaluate
 
 BASELINES = ("none", "real", "all")
 """``none``: no baseline. ``real``: real images, random and selected by K-Means. ``all``: also distillation with random
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     seconds: float
 
 
-def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> list[Row]:
+def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> Iterator[Row]:
     """Evaluate a result and its baselines; every row trains the same networks in the same way.
 
     Args:
@@ -48,53 +48,74 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> li
         baselines: one of :data:`BASELINES`.
         watch: opens a progress display.
 
-    Returns:
-        the rows of the table: the baselines, then the result.
+    Yields:
+        the rows of the table as they are measured: the baselines, then the result; their names are those of
+        :func:`row_names`, and say how far a baseline came that diverged.
 
     Raises:
         DreamAccelError: the choice of baselines is unknown.
-        KeyboardInterrupt: Ctrl-C was pressed, also during a baseline's distillation. An interrupted baseline is
-            discarded, since it would not be comparable.
+        KeyboardInterrupt: Ctrl-C was pressed. If networks of a row had been tested by then, it is yielded before, with
+            their accuracies alone. An interrupted distillation of a baseline is discarded, since it would not be
+            comparable.
     """
+    return _rows(result, data, _contestants(result.recipe, baselines), watch)
+
+
+def row_names(recipe: Recipe, baselines: str) -> list[str]:
+    """The names of the rows of :func:`compare`, in order.
+
+    Raises:
+        DreamAccelError: the choice of baselines is unknown.
+    """
+    return [name for name, _ in _contestants(recipe, baselines)]
+
+
+def _contestants(recipe: Recipe, baselines: str) -> list[tuple[str, Recipe | None]]:
+    """Name and recipe of every row; None for the result itself."""
     if baselines not in BASELINES:
         raise choices("choice of baselines", baselines, BASELINES)
-    recipe = result.recipe
-    variants: list[tuple[str, dict[str, object]]] = []
+    found: list[tuple[str, Recipe | None]] = []
     if baselines != "none":
-        variants += [
-            ("random real images", {"init": "random", "factor": 1, "iterations": 0}),
-            ("K-Means-selected real images", {"init": "kmeans", "factor": 1, "iterations": 0}),
+        found += [
+            ("random real images", replace(recipe, init="random", factor=1, iterations=0)),
+            ("K-Means-selected real images", replace(recipe, init="kmeans", factor=1, iterations=0)),
         ]
     if baselines == "all":
-        variants += [
-            ("distilled, random sampling from random initialisation", {"init": "random", "strategy": "random"})
-        ]
-
-    results = []
-    for name, changes in variants:
-        changed = replace(recipe, **changes)  # type: ignore[arg-type]
-        doing = f"distilling: {name}" if changed.iterations else f"choosing {name}"
-        with watch(doing, _steps(changed)) as tick, warnings.catch_warnings():
-            # The distillation of the result itself has already given these warnings.
-            warnings.simplefilter("ignore", DreamAccelWarning)
-            baseline = distill(changed, data, device=data.train.device, on_step=tick)
-        if baseline.interrupted:
-            raise KeyboardInterrupt
-        results.append((name, baseline))
-    own = (
-        f"distilled, {recipe.recipe.upper()}"
-        if recipe.strategy == "dream"
-        else f"distilled, {recipe.strategy} sampling"
-    )
-    results.append((own, result))
-
-    rows = []
-    for name, candidate in results:
-        with watch(f"evaluating: {name}", recipe.eval_networks * recipe.eval_epochs) as tick:
-            evaluation = evaluate(candidate, data, device=data.test.device, on_epoch=tick)
-        rows.append(Row(name, evaluation, candidate.history[-1].seconds if candidate.history else 0.0))
-    return rows
+        random = replace(recipe, init="random", strategy="random")
+        found += [("distilled, random sampling from random initialisation", random)]
+    own = recipe.recipe.upper() if recipe.strategy == "dream" else f"{recipe.strategy} sampling"
+    return [*found, (f"distilled, {own}", None)]
 
 
-def _steps(recipe: Recipe) -> int:
-    return recipe.iterations * recipe.inner_steps
+def _rows(
+    result: Result, data: DataSplit, contestants: Sequence[tuple[str, Recipe | None]], watch: Watch
+) -> Iterator[Row]:
+    recipe = result.recipe
+    for name, changed in contestants:
+        candidate = result if changed is None else _baseline(name, changed, data, watch)
+        if changed is not None and candidate.diverged:
+            name += f" (diverged after {counted(len(candidate.history), 'iteration')})"
+        seconds = candidate.history[-1].seconds if candidate.history else 0.0
+        tested: list[float] = []
+        try:
+            with watch(f"evaluating: {name}", recipe.eval_networks * recipe.eval_epochs) as tick:
+                evaluation = evaluate(candidate, data, device=data.test.device, on_epoch=tick, on_network=tested.append)
+        except KeyboardInterrupt:
+            if tested:
+                yield Row(name, Evaluation(tuple(tested), Protocol.of(candidate.recipe, data.test.shape)), seconds)
+            raise
+        yield Row(name, evaluation, seconds)
+
+
+def _baseline(name: str, recipe: Recipe, data: DataSplit, watch: Watch) -> Result:
+    doing = f"distilling: {name}" if recipe.iterations else f"choosing {name}"
+    with watch(doing, recipe.iterations * recipe.inner_steps) as tick, warnings.catch_warnings():
+        # The distillation of the result itself has already given these warnings.
+        warnings.simplefilter("ignore", DreamAccelWarning)
+        try:
+            baseline = distill(recipe, data, device=data.train.device, on_step=tick)
+        except DivergenceError as error:
+            baseline = error.result
+    if baseline.interrupted:
+        raise KeyboardInterrupt
+    return baseline

@@ -28,6 +28,7 @@ from ..runtime.determinism import repeatable
 from ..runtime.devices import find_device, memory_needed
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
+from ..runtime.modes import default_modes
 
 LR_DECAY = 0.2
 """Factor of the learning rate at 2/3 and at 5/6 of the epochs."""
@@ -96,12 +97,18 @@ class Evaluation:
     """The test accuracies of the networks trained on a set.
 
     Attributes:
-        accuracies: accuracy of every network after the last epoch, percent.
+        accuracies: accuracy of every network after the last epoch, percent. After an interruption, those of the
+            networks that were tested.
         protocol: the settings they were measured with.
     """
 
     accuracies: tuple[float, ...]
     protocol: Protocol
+
+    @property
+    def complete(self) -> bool:
+        """Whether every network of the protocol was tested."""
+        return len(self.accuracies) == self.protocol.networks
 
     @property
     def mean(self) -> float:
@@ -117,6 +124,7 @@ class Evaluation:
         return f"{self.mean:.1f} ± {self.std:.1f}"
 
 
+@default_modes()
 def evaluate(
     result: Result,
     data: Any = None,
@@ -128,6 +136,7 @@ def evaluate(
     data_dir: str | None = None,
     download: bool = False,
     on_epoch: Callable[[], None] | None = None,
+    on_network: Callable[[float], None] | None = None,
     **protocol: Any,
 ) -> Evaluation:
     """Train networks on a distilled set and test them on the data set it was made from.
@@ -144,6 +153,7 @@ def evaluate(
         data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
         download: whether to download a named data set that is not found.
         on_epoch: called after every epoch of every network.
+        on_network: called with the accuracy of every network, percent, as soon as it is tested.
         protocol: other fields of :class:`Protocol` to override, such as ``width``; None keeps the recipe's value.
 
     Returns:
@@ -182,7 +192,15 @@ def evaluate(
             f"{split.name} has one class only, so that every network is right about every image", DreamAccelWarning, 2
         )
     normalization = result.normalization or split.normalization
-    return evaluate_images(images.to(where), labels.to(where), split.test, normalization, settings, on_epoch=on_epoch)
+    return evaluate_images(
+        images.to(where),
+        labels.to(where),
+        split.test,
+        normalization,
+        settings,
+        on_epoch=on_epoch,
+        on_network=on_network,
+    )
 
 
 def _places(result: Result, split: DataSplit) -> tuple[int, ...]:
@@ -201,6 +219,7 @@ def _relabelled(labels: Tensor, order: tuple[int, ...]) -> Tensor:
     return index[labels] if labels.dim() == 1 else torch.empty_like(labels).index_copy_(1, index, labels)
 
 
+@default_modes()
 def evaluate_images(
     images: Tensor,
     labels: Tensor,
@@ -209,6 +228,7 @@ def evaluate_images(
     protocol: Protocol,
     *,
     on_epoch: Callable[[], None] | None = None,
+    on_network: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Train networks on images and test them. All tensors must be on one device.
 
@@ -219,6 +239,7 @@ def evaluate_images(
         normalization: applied to images before they enter a network.
         protocol: the settings of the evaluation.
         on_epoch: called after every epoch of every network.
+        on_network: called with the accuracy of every network, percent, as soon as it is tested.
 
     Returns:
         the test accuracies after the last epoch.
@@ -235,6 +256,8 @@ def evaluate_images(
         for number in range(protocol.networks):
             network = _train(images, labels, test, normalization, protocol, number, on_epoch)
             accuracies.append(_accuracy(network, test, normalization))
+            if on_network is not None:
+                on_network(accuracies[-1])
     return Evaluation(tuple(accuracies), protocol)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data import Normalization
 from ..data.sources import reading
+from ..engine.checkpoint import CHECKPOINT_FILE, is_checkpoint, read_checkpoint
 from ..errors import DreamAccelError
 from ..recipes import Recipe, recipe
 from ..results import IMAGES_FILE, METRICS_FILE, Progress, Result
@@ -29,7 +30,8 @@ def load(
     """Load a run of this program or the result of another program.
 
     Args:
-        path: the folder of a run or its distilled.safetensors; or a foreign result in a layout that
+        path: the folder of a run, its distilled.safetensors or its checkpoint.safetensors, which is read where a folder
+            has no distilled.safetensors; or a foreign result in a layout that
             :mod:`dream_accel.formats` lists: a file of DC, DSA, DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD,
             DATM or DD-Ranking, or a folder of image files per class.
         dataset: the data set that a foreign result was made from, by a name that :func:`dream_accel.load_dataset`
@@ -50,10 +52,11 @@ def load(
     """
     path = Path(path)
     with reading(path):
-        own = path / IMAGES_FILE if path.is_dir() else path
-        is_own = own.suffix == ".safetensors" and (own == path or own.exists())
-    if is_own:
-        return _load_own(own)
+        candidates = (path / IMAGES_FILE, path / CHECKPOINT_FILE) if path.is_dir() else (path,)
+        files = (file for file in candidates if file.suffix == ".safetensors" and (file == path or file.exists()))
+        own = next(files, None)
+    if own is not None:
+        return _load_checkpoint(own) if is_checkpoint(own) else _load_own(own)
     return _load_foreign(path, dataset, factor, normalization, experiment)
 
 
@@ -66,12 +69,35 @@ def _load_own(file: Path) -> Result:
         constants = about["normalization"]
         normalization = None if constants is None else Normalization.from_dict(constants)
         names = tuple(about["class_names"])
-        interrupted = bool(about["interrupted"])
+        interrupted, diverged = bool(about["interrupted"]), bool(about.get("diverged"))
+        data, changes = about.get("data"), list(about.get("changes", ()))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DreamAccelError(
             f"{file} does not describe its run ({error}): it was not written by Result.save"
         ) from None
-    return Result(synthetic, settings, normalization, names, _read_history(file.with_name(METRICS_FILE)), interrupted)
+    history = _read_history(file.with_name(METRICS_FILE))
+    return Result(synthetic, settings, normalization, names, history, interrupted, diverged, data, changes)
+
+
+def _load_checkpoint(file: Path) -> Result:
+    state, settings, origin = read_checkpoint(file)
+    if not state.pixels.isfinite().all():
+        raise DreamAccelError(f"{file} holds NaN or Inf pixels: it is damaged or of a run that diverged")
+    synthetic = SyntheticSet(state.pixels.clamp(0, 1), settings.factor)
+    # A checkpoint of an earlier version stores neither names nor constants.
+    names = origin.class_names or tuple(str(c) for c in range(synthetic.n_classes))
+    history, interrupted = list(state.history), len(state.history) < settings.iterations and not origin.diverged
+    return Result(
+        synthetic,
+        settings,
+        origin.normalization,
+        names,
+        history,
+        interrupted,
+        origin.diverged,
+        origin.data,
+        list(origin.changes),
+    )
 
 
 def _load_foreign(

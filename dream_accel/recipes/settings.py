@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from ..augment import AUGMENTATIONS, Augmentation
 from ..errors import DreamAccelError, choices
@@ -148,7 +151,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            _check(setting, getattr(self, setting.name))
+            value = _plain(setting, getattr(self, setting.name))
+            object.__setattr__(self, setting.name, value)
+            _check(setting, value)
         for names in (self.match_augment, self.train_augment, self.synthetic_augment):
             Augmentation(names)
         if self.feature_weight > 0 and self.metric == "cos":
@@ -197,13 +202,31 @@ SETTINGS = frozenset(setting.name for setting in fields(Recipe))
 """The name of every setting."""
 
 
+def _plain(setting: Field[Any], value: Any) -> Any:
+    """Convert a value to the Python type of its setting, so that JSON represents it; numbers of NumPy are numbers.
+
+    Raises:
+        DreamAccelError: the value is of another kind, such as a truth value or a fraction for a whole number.
+    """
+    kind, is_truth = type(setting.default), isinstance(value, (bool, np.bool_))
+    if kind is bool and is_truth:
+        return bool(value)
+    if kind is int and isinstance(value, Integral) and not is_truth:
+        return int(value)
+    if kind is float and isinstance(value, Real) and not is_truth:
+        return int(value) if isinstance(value, Integral) else float(value)
+    if kind is str and isinstance(value, str):
+        return str(value)
+    raise DreamAccelError(f"{setting.name} is {value!r}: it must be of type {kind.__name__}")
+
+
 def _check(setting: Field[Any], value: Any) -> None:
-    kind, about = type(setting.default), setting.metadata
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise DreamAccelError(f"{setting.name} is {value!r}: it must be of type {kind.__name__}")
+    about = setting.metadata
     if about["names"] is not None and value not in about["names"]:
         raise choices(about["kind"], value, about["names"])
     if about["least"] is not None and not value >= about["least"]:
         raise DreamAccelError(f"{setting.name} is {value}: it must be at least {about['least']}")
+    if isinstance(value, float) and math.isinf(value):
+        raise DreamAccelError(f"{setting.name} is {value}: it must be finite")
     if about["most"] is not None and not value <= about["most"]:
         raise DreamAccelError(f"{setting.name} is {value}: it must be between {about['least']} and {about['most']}")

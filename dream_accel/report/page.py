@@ -7,10 +7,12 @@ import html
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from ..evaluation import Row
+from ..errors import counted
+from ..evaluation import Evaluation, Row
 from ..results import Result, versions
 from ..runtime.files import write_bytes, write_text
 from .figures import MAX_COLUMNS, MAX_ROWS, render_curves, render_grid
@@ -27,16 +29,20 @@ td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-wi
 """
 
 
-def write_report(result: Result, folder: Path, rows: Sequence[Row] = ()) -> None:
+def write_report(result: Result, folder: Path, rows: Sequence[Row] = (), left: Sequence[str] = ()) -> None:
     """Write preview.png and report.html; the page contains its images and needs no other file.
 
     Args:
         result: the run.
         folder: the folder to write to, which must exist.
         rows: the rows of the accuracy table; may be empty.
+        left: the names of rows that are still to be measured.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
     preview = write_preview(result.images, result.labels, result.class_names, folder)
-    write_text(folder / REPORT_FILE, _page(result, preview, rows))
+    write_text(folder / REPORT_FILE, _page(result, preview, rows, left))
 
 
 def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], folder: Path) -> bytes:
@@ -56,20 +62,31 @@ def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], fo
     return preview
 
 
-def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
+def _page(result: Result, preview: bytes, rows: Sequence[Row], left: Sequence[str]) -> str:
     recipe = result.recipe
-    title = f"{recipe.dataset}, {recipe.ipc} images per class, {recipe.recipe}"
+    title = f"{recipe.dataset}, {counted(recipe.ipc, 'image')} per class, {recipe.recipe}"
     done = result.history[-1] if result.history else None
+    completed = done.iteration if done else 0
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if result.interrupted:
-        completed = done.iteration if done else 0
-        parts.append(f'<p class="note">Interrupted after {completed} of {recipe.iterations} iterations.</p>')
-    if rows:
-        parts += ["<h2>Test accuracy</h2>", _accuracy_table(rows)]
+        parts.append(_note(f"Interrupted after {completed} of {counted(recipe.iterations, 'iteration')}."))
+    if result.diverged:
+        parts.append(
+            _note(
+                f"Diverged in iteration {completed + 1} of {recipe.iterations}: the images are those after iteration "
+                f"{completed}, the last in which all values were finite."
+            )
+        )
+    parts += [_note(f"{described(change)}.") for change in result.changes]
+    if rows or left:
+        parts += ["<h2>Test accuracy</h2>", _accuracy_table(rows) if rows else ""]
+    if left:
+        parts.append(_note(f"Not measured: {'; '.join(left)}."))
     if done is not None:
         parts += [
             "<h2>Progress</h2>",
-            f"<p>{done.iteration} outer iterations, {done.step} matching steps, {done.seconds:.0f} seconds.</p>",
+            f"<p>{counted(done.iteration, 'outer iteration')}, {counted(done.step, 'matching step')}, "
+            f"{done.seconds:.0f} seconds.</p>",
             _image(render_curves(result.history), "curves"),
         ]
     shown = f", the first {MAX_COLUMNS} of each class" if recipe.ipc > MAX_COLUMNS else ""
@@ -85,8 +102,25 @@ def _page(result: Result, preview: bytes, rows: Sequence[Row]) -> str:
 
 def _accuracy_table(rows: Sequence[Row]) -> str:
     protocol = rows[-1].evaluation.protocol
-    head = f"<p>{protocol.networks} networks each, {protocol.epochs} epochs, mean ± std of the last epoch, percent.</p>"
-    return head + _table([(row.name, str(row.evaluation)) for row in rows])
+    each = f"{counted(protocol.networks, 'network')} each, {counted(protocol.epochs, 'epoch')}"
+    head = f"<p>{each}, mean ± std of the last epoch, percent.</p>"
+    return head + _table([(row.name, shown_accuracy(row.evaluation)) for row in rows])
+
+
+def shown_accuracy(evaluation: Evaluation) -> str:
+    """The accuracy of an evaluation, followed by the number of networks where not all were tested."""
+    tested, asked = len(evaluation.accuracies), evaluation.protocol.networks
+    return f"{evaluation}" + ("" if evaluation.complete else f" ({tested} of {counted(asked, 'network')})")
+
+
+def described(change: dict[str, Any]) -> str:
+    """One entry of :attr:`dream_accel.Result.changes` in words."""
+    settings = (f"{name} {after} (before: {before})" for name, (before, after) in change["changed"].items())
+    return f"Continued after iteration {change['after_iteration']} with {', '.join(settings)}"
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
 
 
 def _table(cells: Sequence[tuple[str, str]]) -> str:

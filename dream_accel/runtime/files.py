@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +17,10 @@ from ..errors import DreamAccelError
 AnyPath = str | os.PathLike[str]
 
 
+class UnwritableError(DreamAccelError):
+    """A place that cannot be written to: no permission, no space, or not of the kind that is written there."""
+
+
 @contextmanager
 def replacing(path: AnyPath) -> Iterator[BinaryIO]:
     """Open a binary file that takes the place of ``path`` when the block ends without an error.
@@ -21,12 +28,14 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
     The bytes go to a uniquely named file in the same folder, which is flushed to the disk, renamed to ``path``, and
     the folder is flushed as well. A reader therefore finds the old file or the whole new one, also after a crash or a
     full disk, and two writers never share a temporary file. If the block raises, ``path`` is left as it was and the
-    temporary file is removed. Missing parent folders are made.
+    temporary file is removed. Missing parent folders are made. A symbolic link stays; the file that it names is
+    replaced.
 
     Raises:
+        UnwritableError: ``path`` is a folder, a device or anything else that is not a regular file.
         OSError: the folder cannot be made or written, or the disk is full.
     """
-    path = Path(path)
+    path = regular_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -38,6 +47,29 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
     finally:
         part.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def regular_file(path: AnyPath) -> Path:
+    """Return the place of a file that may be written: a regular file or nothing, with symbolic links followed.
+
+    Renaming onto a device or a socket would remove it from the system, which only the superuser is not stopped from.
+
+    Raises:
+        UnwritableError: something that is not a regular file is there, or links lead in a circle.
+    """
+    try:
+        place = Path(os.path.realpath(path))
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        return place
+    except OSError as error:
+        raise UnwritableError(f"{path} cannot be written ({error.strerror}): name another file") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else None
+        raise UnwritableError(
+            f"{path} is {kind or 'a pipe or a socket'}: only regular files are written and replaced, name one"
+        )
+    return place
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:
@@ -61,18 +93,20 @@ def append_lines(path: AnyPath, lines: Iterable[str]) -> None:
 def cache_folder() -> Path:
     """The folder for compiled kernels and tuned tiles: $DREAM_ACCEL_CACHE, else dream_accel in the user's cache.
 
-    Raises:
-        DreamAccelError: it is in the home directory, which is not known, as for a user id without an entry.
+    A user without a home folder gets a temporary one.
     """
-    own = os.environ.get("DREAM_ACCEL_CACHE")
-    path = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "dream_accel")
+    if os.environ.get("DREAM_ACCEL_CACHE"):
+        return Path(os.environ["DREAM_ACCEL_CACHE"]).expanduser()
     try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise DreamAccelError(
-            f"{path} is in the home directory, which is not known ({error}); set the environment variable HOME or "
-            "DREAM_ACCEL_CACHE"
-        ) from error
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dream_accel"
+    except RuntimeError:
+        return _private_folder()
+
+
+@functools.cache
+def _private_folder() -> Path:
+    """A cache for this process, where the user has no home. Others must not be able to put kernels into it."""
+    return Path(tempfile.mkdtemp(prefix="dream-accel-cache-"))
 
 
 def _sync_folder(folder: Path) -> None:
