@@ -361,6 +361,20 @@ class TestInterruption:
         (row,) = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
         assert len(row["accuracies"]) == 1
 
+    def test_while_the_result_is_written_writes_it_all_the_same(self, run, small, finished, monkeypatch):  # noqa: F811
+        save, times = da.Result.save, iter(range(9))
+
+        def interrupted(self, folder):
+            if next(times) == 0:
+                raise KeyboardInterrupt
+            return save(self, folder)
+
+        monkeypatch.setattr(da.Result, "save", interrupted)
+        found = run("distill", "--dataset", small, *TINY, "--out", "out")
+        assert found.code == 130
+        assert torch.equal(da.load("out").images, da.load(finished).images)
+        assert hint(found.out) == ["distill", "--resume", "out"]
+
     def test_anywhere_else_is_130_too(self, run, small, monkeypatch):  # noqa: F811
         def interrupted(*args):
             raise KeyboardInterrupt
@@ -426,6 +440,20 @@ class TestResume:
         assert "continued after iteration 1" in found.out
         assert da.load(half).recipe == da.load(finished).recipe
         assert da.load(half).changes == []
+
+    def test_the_folder_of_the_data_is_that_of_the_run(self, run, tmp_path, monkeypatch):  # noqa: F811
+        (x, y), (x_test, y_test) = pictures(36, 3, 0), pictures(12, 3, 1)
+        seen = []
+
+        def load(recipe, device, data_dir=None, download=False):
+            seen.append(data_dir)
+            return da.data.DataSplit.from_arrays((x, y), (x_test, y_test), name="mnist")
+
+        monkeypatch.setattr("dream_accel.engine.splits.load_split", load)
+        with ctrl_c(at_step=3):
+            found = run("distill", "--dataset", "mnist", *TINY, "--data-dir", "here", "--device", "cpu", "--out", "out")
+        assert run(*hint(found.out), "--no-evaluate").code == 0
+        assert seen == ["here", str(tmp_path / "here")]
 
     @pytest.mark.parametrize("words", [["--out", "half", "--resume"], ["--resume", "--out", "half"]])
     def test_the_older_form_works(self, run, half, finished, words):  # noqa: F811

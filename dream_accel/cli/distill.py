@@ -142,7 +142,12 @@ def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evalu
             result = run.complete(on_step=tick)
         except DivergenceError as error:
             diverged, result = error, error.result
-    _write_result(run, result, output)
+    interrupted = result.interrupted
+    try:
+        _write_result(run, result, output)
+    except KeyboardInterrupt:  # the result exists only here
+        interrupted = True
+        _write_result(run, result, output)
     print_progress(result)
     if diverged is not None:
         print(f"written to {output.place}/ (open {output.place}/report.html)")
@@ -154,7 +159,7 @@ def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evalu
         )
         return DIVERGED
     status = output.status
-    if result.interrupted:
+    if interrupted:
         print(f"interrupted: the result of the iterations completed is kept; {continuing(output.place)} continues")
         status = INTERRUPTED
     elif evaluate:
