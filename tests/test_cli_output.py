@@ -17,7 +17,7 @@ import dream_accel as da
 from dream_accel.cli.output import Output
 from dream_accel.engine.distiller import Distiller
 from dream_accel.errors import DreamAccelWarning
-from dream_accel.runtime.folders import LOCK_FILE, take_folder
+from dream_accel.runtime.folders import LOCK_FILE, take_file, take_folder
 
 PROGRAM = [sys.executable, "-m", "dream_accel"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -482,7 +482,7 @@ class TestResume:
         ("words", "expected"),
         [
             (["--seed", 5], "belongs to a run with seed 0, not 5"),
-            (["--iterations", 0], "has completed 1 iterations"),
+            (["--iterations", 0], "has completed 1 iteration, and iterations is 0"),
             (["--out", "other"], "leave --out out, `dream-accel distill --resume half`"),
             (["--overwrite"], "leave --overwrite out"),
             (["--quick"], "leave --quick out"),
@@ -493,6 +493,23 @@ class TestResume:
         before = (half / "checkpoint.safetensors").read_bytes()
         assert expected in run("distill", "--resume", half, *words).refusal
         assert (half / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_file_that_a_benchmark_cannot_write_is_one_sentence(run, monkeypatch):  # noqa: F811
+    def missing(*args):
+        raise FileNotFoundError(2, "No such file or directory", "gone.csv")
+
+    monkeypatch.setattr("dream_accel.bench.publish.remake", missing)
+    found = run("bench", "render", "gone.csv")
+    assert (found.code, found.err) == (1, "error: gone.csv: No such file or directory\n")
+
+
+@pytest.mark.parametrize("name", ["kmeans", "step", "outer", "accuracy"])
+def test_the_file_of_a_benchmark_is_taken_before_it_measures(run, name):  # noqa: F811
+    """As the output of every command: one run at a time, regular files only."""
+    with take_file("k.csv"):
+        assert f"k.csv is being written by process {os.getpid()}" in run("bench", name, "--out", "k.csv").refusal
+    assert run("bench", name, "--out", "/dev/null").refusal.startswith("/dev/null is a device")
 
 
 class TestTerminals:

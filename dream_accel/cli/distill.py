@@ -150,10 +150,12 @@ def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evalu
         _write_result(run, result, output)
     print_progress(result)
     if diverged is not None:
+        rate = "pixel_lr" if "pixel_lr" in str(diverged) else "network_lr"
+        lower = (f"--{rate.replace('_', '-')}", f"{getattr(run.recipe, rate) / 10:g}")
         print(f"written to {output.place}/ (open {output.place}/report.html)")
         print(
             f"error: {diverged}; what is written are the images after {counted(len(result.history), 'iteration')}, the "
-            f"last that were finite, and {continuing(output.place, '--pixel-lr', f'{run.recipe.pixel_lr / 10:g}')} "
+            f"last that were finite, and {continuing(output.place, *lower)} "
             "continues from them at a lower rate",
             file=sys.stderr,
         )
