@@ -17,7 +17,7 @@ import dream_accel as da
 from dream_accel.cli.output import Output
 from dream_accel.engine.distiller import Distiller
 from dream_accel.errors import DreamAccelWarning
-from dream_accel.runtime.folders import LOCK_FILE, take_folder
+from dream_accel.runtime.folders import LOCK_FILE, take_file, take_folder
 
 PROGRAM = [sys.executable, "-m", "dream_accel"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -361,6 +361,20 @@ class TestInterruption:
         (row,) = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
         assert len(row["accuracies"]) == 1
 
+    def test_while_the_result_is_written_writes_it_all_the_same(self, run, small, finished, monkeypatch):  # noqa: F811
+        save, times = da.Result.save, iter(range(9))
+
+        def interrupted(self, folder):
+            if next(times) == 0:
+                raise KeyboardInterrupt
+            return save(self, folder)
+
+        monkeypatch.setattr(da.Result, "save", interrupted)
+        found = run("distill", "--dataset", small, *TINY, "--out", "out")
+        assert found.code == 130
+        assert torch.equal(da.load("out").images, da.load(finished).images)
+        assert hint(found.out) == ["distill", "--resume", "out"]
+
     def test_anywhere_else_is_130_too(self, run, small, monkeypatch):  # noqa: F811
         def interrupted(*args):
             raise KeyboardInterrupt
@@ -427,6 +441,20 @@ class TestResume:
         assert da.load(half).recipe == da.load(finished).recipe
         assert da.load(half).changes == []
 
+    def test_the_folder_of_the_data_is_that_of_the_run(self, run, tmp_path, monkeypatch):  # noqa: F811
+        (x, y), (x_test, y_test) = pictures(36, 3, 0), pictures(12, 3, 1)
+        seen = []
+
+        def load(recipe, device, data_dir=None, download=False):
+            seen.append(data_dir)
+            return da.data.DataSplit.from_arrays((x, y), (x_test, y_test), name="mnist")
+
+        monkeypatch.setattr("dream_accel.engine.splits.load_split", load)
+        with ctrl_c(at_step=3):
+            found = run("distill", "--dataset", "mnist", *TINY, "--data-dir", "here", "--device", "cpu", "--out", "out")
+        assert run(*hint(found.out), "--no-evaluate").code == 0
+        assert seen == ["here", str(tmp_path / "here")]
+
     @pytest.mark.parametrize("words", [["--out", "half", "--resume"], ["--resume", "--out", "half"]])
     def test_the_older_form_works(self, run, half, finished, words):  # noqa: F811
         assert run("distill", *words, "--no-evaluate").code == 0
@@ -454,7 +482,7 @@ class TestResume:
         ("words", "expected"),
         [
             (["--seed", 5], "belongs to a run with seed 0, not 5"),
-            (["--iterations", 0], "has completed 1 iterations"),
+            (["--iterations", 0], "has completed 1 iteration, and iterations is 0"),
             (["--out", "other"], "leave --out out, `dream-accel distill --resume half`"),
             (["--overwrite"], "leave --overwrite out"),
             (["--quick"], "leave --quick out"),
@@ -465,6 +493,23 @@ class TestResume:
         before = (half / "checkpoint.safetensors").read_bytes()
         assert expected in run("distill", "--resume", half, *words).refusal
         assert (half / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_file_that_a_benchmark_cannot_write_is_one_sentence(run, monkeypatch):  # noqa: F811
+    def missing(*args):
+        raise FileNotFoundError(2, "No such file or directory", "gone.csv")
+
+    monkeypatch.setattr("dream_accel.bench.publish.remake", missing)
+    found = run("bench", "render", "gone.csv")
+    assert (found.code, found.err) == (1, "error: gone.csv: No such file or directory\n")
+
+
+@pytest.mark.parametrize("name", ["kmeans", "step", "outer", "accuracy"])
+def test_the_file_of_a_benchmark_is_taken_before_it_measures(run, name):  # noqa: F811
+    """As the output of every command: one run at a time, regular files only."""
+    with take_file("k.csv"):
+        assert f"k.csv is being written by process {os.getpid()}" in run("bench", name, "--out", "k.csv").refusal
+    assert run("bench", name, "--out", "/dev/null").refusal.startswith("/dev/null is a device")
 
 
 class TestTerminals:

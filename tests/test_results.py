@@ -1,7 +1,7 @@
 """A run's folder, written and read again."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -108,7 +108,20 @@ def test_settings_a_later_version_added_are_passed_over(tmp_path):
     assert load(tmp_path).recipe == result.recipe
 
 
+def test_a_run_whose_data_have_moved_can_be_evaluated_on_them(tmp_path):
+    a_result().save(tmp_path)
+    assert load(tmp_path, "mnist").recipe == replace(a_result().recipe, dataset="mnist")
+
+
 class TestRefusals:
+    @pytest.mark.parametrize(
+        "given", [{"factor": 1}, {"normalization": Normalization((0.5,), (0.5,))}, {"experiment": 1}], ids=str
+    )
+    def test_a_fact_that_the_run_stores(self, tmp_path, given):
+        """An option given and ignored: facts of foreign files, given for a run of this program."""
+        a_result().save(tmp_path)
+        assert f"leave {next(iter(given))} out" in refused(load, tmp_path, **given)
+
     def test_nothing_there(self, tmp_path):
         assert f"{tmp_path}/none does not exist" in refused(load, tmp_path / "none")
 

@@ -53,7 +53,8 @@ def convert(
                 said = write(result, to, out)
         except OSError as error:
             raise DreamAccelError(
-                f"{out} cannot be written ({error.strerror or error}), and what is there is incomplete: free the place "
-                f"or name another; {source} is as it was"
+                f"{out} cannot be written ({error.strerror or error})"
+                f"{'' if to in FILES else ', and what is there is incomplete'}: free the place or name another; "
+                f"{source} is as it was"
             ) from None
     print(f"{said}; written to {out}")

@@ -142,19 +142,26 @@ def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evalu
             result = run.complete(on_step=tick)
         except DivergenceError as error:
             diverged, result = error, error.result
-    _write_result(run, result, output)
+    interrupted = result.interrupted
+    try:
+        _write_result(run, result, output)
+    except KeyboardInterrupt:  # the result exists only here
+        interrupted = True
+        _write_result(run, result, output)
     print_progress(result)
     if diverged is not None:
+        rate = "pixel_lr" if "pixel_lr" in str(diverged) else "network_lr"
+        lower = (f"--{rate.replace('_', '-')}", f"{getattr(run.recipe, rate) / 10:g}")
         print(f"written to {output.place}/ (open {output.place}/report.html)")
         print(
             f"error: {diverged}; what is written are the images after {counted(len(result.history), 'iteration')}, the "
-            f"last that were finite, and {continuing(output.place, '--pixel-lr', f'{run.recipe.pixel_lr / 10:g}')} "
+            f"last that were finite, and {continuing(output.place, *lower)} "
             "continues from them at a lower rate",
             file=sys.stderr,
         )
         return DIVERGED
     status = output.status
-    if result.interrupted:
+    if interrupted:
         print(f"interrupted: the result of the iterations completed is kept; {continuing(output.place)} continues")
         status = INTERRUPTED
     elif evaluate:

@@ -17,7 +17,7 @@ from .convert import convert
 from .distill import distill
 from .doctor import doctor
 from .evaluate import evaluate
-from .output import INTERRUPTED
+from .output import INTERRUPTED, MISSING
 from .resume import ResumingCommand
 from .select import select
 
@@ -60,6 +60,10 @@ def main() -> None:
     except DreamAccelError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(MISSING) from None
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..data import Normalization
-from ..errors import DreamAccelError, DreamAccelWarning
+from ..errors import DreamAccelError, DreamAccelWarning, counted
 from ..recipes.settings import Recipe
 from ..results import Progress
 from ..runtime.files import write_bytes
@@ -207,8 +207,8 @@ def continued(path: Path, stored: StoredRun, recipe: Recipe, origin: Origin) -> 
     done = len(stored.state.history)
     if recipe.iterations < done:
         raise DreamAccelError(
-            f"{path} belongs to a run that has completed {done} iterations, and iterations is {recipe.iterations}: ask "
-            f"for at least {done}"
+            f"{path} belongs to a run that has completed {counted(done, 'iteration')}, and iterations is "
+            f"{recipe.iterations}: ask for at least {done}"
         )
     if stored.origin.device and stored.origin.device != origin.device:
         changed["device"] = [stored.origin.device, origin.device]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def load(
             :mod:`dream_accel.formats` lists: a file of DC, DSA, DM, IDC, DREAM or NCFM, a folder of MTT, TESLA, FTD,
             DATM or DD-Ranking, or a folder of image files per class.
         dataset: the data set that a foreign result was made from, by a name that :func:`dream_accel.load_dataset`
-            takes. Foreign files do not store it.
+            takes. Foreign files do not store it. For a run of this program: the data set to evaluate on, if it is not
+            where it was.
         factor: the multi-formation factor of an IDC file, which does not store it: 1 for whole images, else the factor
             that the program was run with (2; 3 for ImageNet).
         normalization: the constants that the images of a foreign file were normalised by; default: those of DC's code
@@ -48,7 +49,8 @@ def load(
 
     Raises:
         DreamAccelError: the path does not exist, is damaged or of no known family, or a foreign file does not store a
-            fact that no argument gives.
+            fact that no argument gives, or an argument contradicts one that a run of this program
+            stores.
     """
     path = Path(path)
     with reading(path):
@@ -56,7 +58,16 @@ def load(
         files = (file for file in candidates if file.suffix == ".safetensors" and (file == path or file.exists()))
         own = next(files, None)
     if own is not None:
-        return _load_checkpoint(own) if is_checkpoint(own) else _load_own(own)
+        result = _load_checkpoint(own) if is_checkpoint(own) else _load_own(own)
+        stored = {"factor": result.synthetic.factor, "normalization": result.normalization, "experiment": 0}
+        given = {"factor": factor, "normalization": normalization, "experiment": experiment}
+        for name, value in given.items():
+            if value is not None and value != stored[name]:
+                raise DreamAccelError(
+                    f"{own} is of a run of this program and stores its {name}, {stored[name]}, not {value}: "
+                    f"leave {name} out"
+                )
+        return result if dataset is None else replace(result, recipe=replace(result.recipe, dataset=dataset))
     return _load_foreign(path, dataset, factor, normalization, experiment)
 
 
