@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -278,11 +279,12 @@ class BatchedKMeans(Parameters):
         self._fitted = (x, offsets.to(x.device), found.labels, found.centroids)
         self._scaling = None if scaling is None else scaling.to(x.device)
         self._back = back
-        self.labels_ = back(found.labels)
-        self.cluster_centers_ = back(found.centroids)
-        self.counts_ = back(found.counts)
+        shown = tuple(map(back, found))
+        if isinstance(shown[0], np.ndarray):
+            # A pool moves pickled tensors to shared memory, which would leave arrays that view them behind.
+            shown = tuple(array.copy() for array in shown)
+        self.labels_, self.cluster_centers_, self.counts_, self.n_iter_ = shown
         self.__dict__.pop("inertia_", None)
-        self.n_iter_ = back(found.n_iter)
 
 
 def _distances(x: Tensor, offsets: Tensor, centroids: Tensor, scaling: Scaling | None) -> Tensor:
