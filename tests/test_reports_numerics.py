@@ -159,6 +159,13 @@ class TestOutsideTheRangeOfSquares:
         assert km.predict(x).eq(1).all()
         assert torch.isfinite(km.inertia_).all()
 
+    def test_an_inertia_that_only_the_number_of_rows_takes_out_of_float32(self, backend):
+        """scipy PR#24432: every square fits and their sum does not."""
+        x = two_blobs().repeat(500, 1).to(backend.device) * 1e18
+        km = da.BatchedKMeans(1).fit(x)
+        expected = (x.double() - x.double().mean(dim=0)).square().sum()
+        torch.testing.assert_close(km.inertia_, expected[None], rtol=1e-5, atol=0)
+
     def test_nan_among_rows_of_1e38_is_still_named(self):
         """scipy PR#24432: only what is not finite is refused as such."""
         x = torch.full((6, 9), 3e38)

@@ -24,12 +24,13 @@ class Range(NamedTuple):
     low: int
     """A longest row of 2^low keeps differences in its last digit, whose squares do not underflow."""
     target: int
-    """Where a scaled group is put, so that rows far smaller than the longest one keep their digits."""
+    """Where a scaled group is put: as high as 12 |x|^2, which no intermediate result exceeds, fits, so that rows far
+    smaller than the longest one keep their digits."""
     high: int
-    """12 |x|^2, which no intermediate result exceeds, must not overflow."""
+    """Below it even the sum of the squares of 2^28 rows does not overflow."""
 
 
-RANGES = {torch.float32: Range(-39, 60, 61), torch.float64: Range(-458, 508, 509)}
+RANGES = {torch.float32: Range(-39, 60, 48), torch.float64: Range(-458, 508, 480)}
 """By the dtype in which distances are computed."""
 
 
