@@ -216,6 +216,7 @@ class TestHardRows:
         km = da.BatchedKMeans(2, max_iter=0, init=start).fit(x)
         assert km.labels_.eq(0).all()
         start[0, 1] = 0.0
+        assert da.BatchedKMeans(2, max_iter=0, init=start).fit(x).inertia_.dtype == torch.float32
         assert da.BatchedKMeans(2, max_iter=0, init=start).fit(x).labels_.eq(1).all()
 
 
