@@ -183,7 +183,7 @@ class TestOutsideTheRangeOfSquares:
 
 class TestHardRows:
     def test_a_large_offset_hides_no_spread(self, backend):
-        """scikit-learn#26085: products of rows far from the origin cancel."""
+        """Products of rows far from the origin cancel, unless they are centred."""
         x = two_blobs().to(backend.device)
         near = da.BatchedKMeans(2, init="k-means++").fit(x)
         km = da.BatchedKMeans(2, init="k-means++").fit(x + 2.0**17)
@@ -191,7 +191,7 @@ class TestHardRows:
         torch.testing.assert_close(km.inertia_, near.inertia_, rtol=1e-2, atol=0)
 
     def test_one_row_repeated_is_one_cluster_without_inertia(self, backend):
-        """cuml#4053: duplicates alone leave clusters empty."""
+        """Duplicates alone leave clusters empty."""
         for value in (1.0, 0.0, 1e20, 1e-30, -0.0):
             km = da.BatchedKMeans(3).fit(torch.full((10, 4), value, device=backend.device))
             assert km.labels_.eq(km.labels_[0]).all()
@@ -210,7 +210,7 @@ class TestHardRows:
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
     def test_initial_centroids_that_are_not_finite_are_dead(self, backend, value):
-        """scikit-learn#10619: they are never nearest, and with every one dead the rows still get labels."""
+        """They are never nearest, and with every one dead the rows still get labels."""
         x = two_blobs().to(backend.device)
         start = torch.full((1, 2, 5), value)
         km = da.BatchedKMeans(2, max_iter=0, init=start).fit(x)
