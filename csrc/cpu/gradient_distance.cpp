@@ -121,7 +121,8 @@ void cosine_gradient(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        const double slope = cosine_slope(static_cast<double>(x[i]), static_cast<double>(y[i]), row.along_x, row.along_y);
+        const double slope =
+            cosine_slope(static_cast<double>(x[i]), static_cast<double>(y[i]), row.along_x, row.along_y);
         grad[i] = static_cast<float>(slope);
     }
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,8 +37,8 @@ class BatchedKMeans(Parameters):
     An estimator in the manner of scikit-learn: it has parameters, can be cloned, and works as a step of a pipeline, for
     one group. A copy or pickle of a fitted one includes the rows, which :meth:`representatives` and ``inertia_`` read.
 
-    A group whose longest row is outside 1e-12 ... 1e18, where squares leave float32, is multiplied by a power of two
-    while it is fitted or compared, which changes no digit, and the results are divided by it.
+    A group whose longest row is outside 1e-12 ... 1e14, where sums of squares leave float32, is multiplied by a power
+    of two while it is fitted or compared, which changes no digit, and the results are divided by it.
 
     Args:
         n_clusters: K per group, at least 1. A group with fewer rows gets one cluster per row; the centroids left over
@@ -122,7 +123,7 @@ class BatchedKMeans(Parameters):
             offsets: (G+1,) integers; group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1``. Default: one group.
             init: overrides the constructor's for this fit.
             check: refuse NaN, Inf and malformed offsets, and scale groups of very large or very small rows, which
-                synchronises once. False trusts the caller: no row is scaled, so rows outside 1e-12 ... 1e18 are
+                synchronises once. False trusts the caller: no row is scaled, so rows outside 1e-12 ... 1e14 are
                 clustered wrongly.
             chunk_rows: most rows streamed at a time, a whole number, at least 1. Default: all rows are used at once.
             device: the device that computes with streamed rows. Default: that of ``x``.
@@ -278,11 +279,12 @@ class BatchedKMeans(Parameters):
         self._fitted = (x, offsets.to(x.device), found.labels, found.centroids)
         self._scaling = None if scaling is None else scaling.to(x.device)
         self._back = back
-        self.labels_ = back(found.labels)
-        self.cluster_centers_ = back(found.centroids)
-        self.counts_ = back(found.counts)
+        shown = tuple(map(back, found))
+        if isinstance(shown[0], np.ndarray):
+            # A pool moves pickled tensors to shared memory, which would leave arrays that view them behind.
+            shown = tuple(array.copy() for array in shown)
+        self.labels_, self.cluster_centers_, self.counts_, self.n_iter_ = shown
         self.__dict__.pop("inertia_", None)
-        self.n_iter_ = back(found.n_iter)
 
 
 def _distances(x: Tensor, offsets: Tensor, centroids: Tensor, scaling: Scaling | None) -> Tensor:

@@ -8,6 +8,7 @@ depends on its own rows alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,12 +25,13 @@ class Range(NamedTuple):
     low: int
     """A longest row of 2^low keeps differences in its last digit, whose squares do not underflow."""
     target: int
-    """Where a scaled group is put, so that rows far smaller than the longest one keep their digits."""
+    """Where a scaled group is put: as high as 12 |x|^2, which no intermediate result exceeds, fits, so that rows far
+    smaller than the longest one keep their digits."""
     high: int
-    """12 |x|^2, which no intermediate result exceeds, must not overflow."""
+    """Below it even the sum of the squares of 2^28 rows does not overflow."""
 
 
-RANGES = {torch.float32: Range(-39, 60, 61), torch.float64: Range(-458, 508, 509)}
+RANGES = {torch.float32: Range(-39, 60, 48), torch.float64: Range(-458, 508, 480)}
 """By the dtype in which distances are computed."""
 
 
@@ -87,23 +89,28 @@ def find_scaling(
     dtype = ops.result_dtype(x)
     limits = RANGES[dtype]
     offsets = offsets.to(x.device)
-    chunks = [x] if chunk_rows is None else x.split(chunk_rows)
-    norms = torch.cat([torch.linalg.vector_norm(chunk, dim=1, dtype=dtype) for chunk in chunks])
-    longest = _group_max(norms, offsets)
-    beside = None if centroids is None else _largest_of_live(centroids).to(x.device, dtype)
-    if beside is not None:
-        longest = torch.maximum(longest, beside)
-    # NaN compares as False, so that rows that hold one are looked at too.
-    unusual = ~((longest >= 2.0**limits.low) & (longest < 2.0**limits.high)) & (offsets.diff() > 0)
-    if not (unusual.any() | ~(norms < 2.0**limits.high).all()):
+    longest = _group_max(_of_chunks(_lengths, x, dtype, chunk_rows), offsets)
+    if centroids is not None:
+        # A dead centroid of infinities only leads to the second look.
+        lengths = _lengths(centroids.to(x.device, dtype), dtype).nan_to_num(nan=0.0, posinf=torch.inf)
+        longest = torch.maximum(longest, lengths.amax(dim=1))
+    longest = torch.where(offsets.diff() > 0, longest, 1.0)
+    # A NaN is both the least and the largest, and compares as False.
+    least, most = torch.stack(torch.aminmax(longest)).tolist()
+    if least >= 2.0**limits.low and most < 2.0**limits.high:
         return None
     check_finite(x, chunk_rows=chunk_rows)
-    largest = _group_max(torch.cat([chunk.abs().amax(dim=1).to(dtype) for chunk in chunks]), offsets)
-    if beside is not None:
-        largest = torch.maximum(largest, beside)
+    largest = _group_max(_of_chunks(_magnitudes, x, dtype, chunk_rows), offsets)
+    if centroids is not None:
+        live = centroids.isfinite().all(dim=2)
+        beside = _magnitudes(centroids, dtype).where(live, 0.0).amax(dim=1)
+        largest = torch.maximum(largest, beside.to(x.device))
     _, exponent = torch.frexp(largest)
     root_of_features = math.ceil(math.log2(x.shape[1]) / 2)
-    scaled = unusual & (largest > 0)
+    # Infinite lengths are of numbers that are too large for their squares, or of dead centroids, which do not count.
+    longest = torch.where(longest.isinf(), largest, longest)
+    ordinary = (longest >= 2.0**limits.low) & (longest < 2.0**limits.high)
+    scaled = ~ordinary & (largest > 0)
     exponents = torch.where(scaled, limits.target - root_of_features - exponent.long(), 0)
     return Scaling(exponents.to(offsets.device)) if scaled.any() else None
 
@@ -112,10 +119,22 @@ def _group_max(values: Tensor, offsets: Tensor) -> Tensor:
     return torch.segment_reduce(values, "max", offsets=offsets, initial=0.0, unsafe=True)
 
 
-def _largest_of_live(centroids: Tensor) -> Tensor:
-    """(G,) largest magnitude in the finite centroids of every group."""
-    live = centroids.isfinite().all(dim=2)
-    return centroids.abs().amax(dim=2).where(live, 0.0).amax(dim=1)
+def _of_chunks(
+    measure: Callable[[Tensor, torch.dtype], Tensor], x: Tensor, dtype: torch.dtype, chunk_rows: int | None
+) -> Tensor:
+    """(N,) measures of rows, of ``chunk_rows`` rows at a time."""
+    if chunk_rows is None:
+        return measure(x, dtype)
+    return torch.cat([measure(chunk, dtype) for chunk in x.split(chunk_rows)])
+
+
+def _lengths(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=-1, dtype=dtype)
+
+
+def _magnitudes(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Largest absolute value of every row, which squares do not take out of any format."""
+    return rows.abs().amax(dim=-1).to(dtype)
 
 
 def _times_power(values: Tensor, exponents: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ metric         value                                                   derivativ
 ``cos``        sum over rows of 1 - p/q, p = <x,y>, q = |x||y| + 1e-6  -x/q + p |x| y / (|y| q^2)
 ``global_*``   ``mse`` or ``cos`` of one concatenated vector
 =============  ======================================================  ==========================================
+
+A sum beyond float32 is infinite. A cosine is computed for gradients of any finite size on a CPU, where norms are formed
+in double if their squares leave float32; the CUDA kernels need rows of a length below 1e18.
 """
 
 from __future__ import annotations
