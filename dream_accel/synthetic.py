@@ -169,18 +169,19 @@ def _enlarge(images: Tensor, height: int, width: int) -> Tensor:
     n, channels, rows, columns = images.shape
     dtype = torch.promote_types(images.dtype, torch.float32)
     with torch.autocast(images.device.type, enabled=False):
-        wide = F.linear(images.to(dtype).view(-1, columns), _weights(columns, width, images.device, dtype))
+        wide = F.linear(images.to(dtype).view(-1, columns), _weights(columns, width, images, dtype))
         wide = wide.view(-1, rows, width)
-        large = torch.bmm(_weights(rows, height, images.device, dtype).expand(len(wide), -1, -1), wide)
+        large = torch.bmm(_weights(rows, height, images, dtype).expand(len(wide), -1, -1), wide)
     return large.view(n, channels, height, width).to(images.dtype)
 
 
-def _weights(small: int, large: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _weights(small: int, large: int, images: Tensor, dtype: torch.dtype) -> Tensor:
     """(large, small) weights of linear interpolation between pixel centres, as ``align_corners=False`` has them."""
-    if device.type == "cuda":
-        # Computed there, since a copy would wait, and not kept, since the graph that records it owns it.
-        return _hats(small, large, device).to(dtype)
-    return _weights_on_cpu(small, large, dtype).to(device)
+    if images.device.type == "cuda" or type(images) is not Tensor:
+        # Computed there, since a copy would wait, and not kept, since the graph that records it owns it. A tracer's
+        # stand-in for a tensor must not be kept either, nor meet a tensor that was.
+        return _hats(small, large, images.device).to(dtype)
+    return _weights_on_cpu(small, large, dtype).to(images.device)
 
 
 @functools.cache

@@ -288,15 +288,15 @@ class TestDistill:
     @pytest.mark.parametrize(("strategy", "refreshes"), [("dream", [0, 2, 4]), ("random", [0, 1, 2, 3, 4])])
     def test_every_outer_iteration_has_its_own_network_and_picks_renewed_at_the_interval(self, strategy, refreshes):
         distiller = assemble(toy_recipe(strategy=strategy, inner_steps=5, interval=2), toy_split())
-        refresh, networks, picks, steps = distiller.sampler.refresh, [], [], []
+        refresh, networks, picks, steps = distiller.sampler._refresh, [], [], []
 
-        def watch(network):
-            refresh(network)
+        def watch(network, drawn):
+            refresh(network, drawn)
             networks.append([parameter.clone() for parameter in network.parameters()])
             picks.append(distiller.sampler.indices)
             steps.append(distiller.sampler._step)
 
-        distiller.sampler.refresh = watch
+        distiller.sampler._refresh = watch
         for iteration in range(2):
             distiller.outer_iteration(iteration)
         assert steps == refreshes * 2

@@ -246,7 +246,7 @@ class TestSizes:
         assert n_classes > MAX_ROWS or picture.height > 20 * n_classes
 
     def test_large_images_are_averaged_before_they_are_joined(self, monkeypatch):
-        monkeypatch.setattr("dream_accel.report.page._MOST_VALUES", 1000)
+        monkeypatch.setattr("dream_accel.report.figures._MOST_VALUES", 1000)
         images = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, 256, 300)
         png = render_grid(images, torch.arange(3), ["a", "b", "c"])
         whole = np.asarray(Image.open(io.BytesIO(png)).convert("L"))

@@ -36,7 +36,7 @@ import json, platform, torch
 import dream_accel as da
 from dream_accel import compat
 from dream_accel.backends import _native
-from dream_accel.cli.doctor import main as doctor
+from dream_accel.cli.doctor import diagnose as doctor
 
 images, labels = torch.rand(60, 1, 8, 8), torch.arange(3).repeat_interleave(20)
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import DreamAccelError, DreamAccelWarning
 from ..runtime.devices import is_capturing, reason_of
-from ..runtime.files import cache_folder, write_bytes
+from ..runtime.files import UnwritableError, cache_folder, write_bytes
 from . import _native, _nvrtc
 
 # NVRTC takes generic lambdas for host functions unless it is told that there are none.
@@ -169,7 +169,7 @@ def _keep(path: Path, code: bytes) -> None:
     """Write the cache. One that cannot be written is done without."""
     try:
         write_bytes(path, code)
-    except OSError as error:
+    except (OSError, UnwritableError) as error:
         warnings.warn(f"the compiled CUDA kernels cannot be kept ({error})", DreamAccelWarning, 2)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DreamAccelError
+from ..runtime.folders import LOCK_FILE
 from .class_names import in_order
 from .decode import image_files, is_image
 
-_RESULTS = frozenset(("distilled.safetensors", "checkpoint.safetensors", "selected.csv"))
+_RESULTS = frozenset(("distilled.safetensors", "checkpoint.safetensors", "selected.csv", LOCK_FILE))
 """Files by which a folder is known as one that this program wrote."""
 _RUNS = "runs"
 """The folder in which runs get theirs by default."""

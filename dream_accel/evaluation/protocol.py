@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import DataSplit, ImageSet, Normalization
-from ..data.class_names import places
+from ..data import ImageSet, Normalization
 from ..engine.splits import load_split
 from ..errors import DreamAccelError, DreamAccelWarning
 from ..networks import make_network
@@ -29,6 +28,7 @@ from ..runtime.devices import find_device, memory_needed
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
+from .class_order import in_data_order
 
 LR_DECAY = 0.2
 """Factor of the learning rate at 2/3 and at 5/6 of the epochs."""
@@ -186,7 +186,7 @@ def evaluate(
     settings = Protocol.of(result.recipe, split.test.shape)
     settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
     images, labels = result.synthetic.decode()
-    labels = _relabelled(labels, _places(result, split))
+    labels = in_data_order(labels, result, split)
     if split.test.n_classes == 1:
         warnings.warn(
             f"{split.name} has one class only, so that every network is right about every image", DreamAccelWarning, 2
@@ -201,22 +201,6 @@ def evaluate(
         on_epoch=on_epoch,
         on_network=on_network,
     )
-
-
-def _places(result: Result, split: DataSplit) -> tuple[int, ...]:
-    """The class of the data set that each class of a result is."""
-    # Labels of a run are those of its data; the classes of a folder of images have no order but that of their names.
-    ordered = not (result.source or "").startswith("folder:")
-    whose = "the distilled set" if result.source is None else f"the distilled set ({result.source})"
-    return places(result.class_names, split.test.class_names, whose, split.name, ordered=ordered)
-
-
-def _relabelled(labels: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Labels (n,), or (n, C) distributions, in the order of the data set's classes."""
-    if order == tuple(range(len(order))):
-        return labels
-    index = torch.tensor(order, device=labels.device)
-    return index[labels] if labels.dim() == 1 else torch.empty_like(labels).index_copy_(1, index, labels)
 
 
 @default_modes()

@@ -33,7 +33,7 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
 
     Raises:
         UnwritableError: ``path`` is a folder, a device or anything else that is not a regular file.
-        OSError: the folder cannot be made or written, or the disk is full.
+        OSError: the folder cannot be created or written, or the disk is full.
     """
     path = regular_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def take_folder(path: AnyPath) -> Iterator[Path]:
         the folder.
 
     Raises:
-        UnwritableError: the folder cannot be made or written to.
+        UnwritableError: the folder cannot be created or written to.
         DreamAccelError: another run holds the folder.
     """
     folder = Path(path)
@@ -57,7 +57,7 @@ def take_file(path: AnyPath) -> Iterator[Path]:
         the file.
 
     Raises:
-        UnwritableError: the parent folder cannot be made or written to.
+        UnwritableError: the parent folder cannot be created or written to.
         DreamAccelError: something that is not a regular file is there, or another run holds the file.
     """
     file = regular_file(path)
@@ -83,7 +83,7 @@ def take_new_folder(parent: AnyPath, name: str) -> Iterator[Path]:
         the folder.
 
     Raises:
-        UnwritableError: it cannot be made or written to.
+        UnwritableError: it cannot be created or written to.
     """
     made = _make(Path(parent))
     for number in count(1):
@@ -94,7 +94,7 @@ def take_new_folder(parent: AnyPath, name: str) -> Iterator[Path]:
             continue
         except OSError as error:
             _remove_empty(made)
-            raise _unwritable(folder, error, "made") from None
+            raise _unwritable(folder, error, "created") from None
         break
     try:
         with take_folder(folder):
@@ -113,7 +113,7 @@ def _make(folder: Path) -> list[Path]:
             missing.append(place)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error, "made") from None
+        raise _unwritable(folder, error, "created") from None
     return missing[::-1]
 
 
