@@ -447,6 +447,18 @@ def test_any_number_of_layers(metric, n, emulation):
     assert_close(found, real, synthetic, metric, False)
 
 
+@pytest.mark.parametrize("scales", [(1e20, 1e20), (1e-20, 1e20), (3e37, 1e-6), (1e35, 1e36)], ids=str)
+@pytest.mark.parametrize("metric", ["cos", "global_cos"])
+def test_cosines_of_values_whose_squares_no_float_holds(metric, scales):
+    parameters = [(2, 1500), (3, 7), (2, 6, 5, 40)]
+    real, synthetic = ([t * scale for t in gradients(True, seed, parameters)] for seed, scale in enumerate(scales))
+    found = run(real, synthetic, metric)
+    exact = reference.gradient_distance([x.double() for x in real], [y.double() for y in synthetic], metric, True, True)
+    torch.testing.assert_close(found[0].double(), exact[0], rtol=1e-5, atol=1e-5)
+    for got, expected in zip(found[2], exact[2], strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-6 / scales[1])
+
+
 def test_a_long_row_is_summed_accurately():
     real, synthetic = gradients(False, 0, [(1, 400_000)]), gradients(False, 1, [(1, 400_000)])
     assert_close(run(real, synthetic, "cos", False), real, synthetic, "cos", False)
