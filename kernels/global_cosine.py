@@ -56,11 +56,11 @@ def _product_kernel(
     xx = tl.sum(x * x, axis=0).to(tl.float64)
     yy = tl.sum(y * y, axis=0).to(tl.float64)
     if not (in_float_range(xx) & in_float_range(yy)):
-        x = x.to(tl.float64)
-        y = y.to(tl.float64)
-        xy = tl.sum(x * y, axis=0)
-        xx = tl.sum(x * x, axis=0)
-        yy = tl.sum(y * y, axis=0)
+        wide_x = x.to(tl.float64)
+        wide_y = y.to(tl.float64)
+        xy = tl.sum(wide_x * wide_y, axis=0)
+        xx = tl.sum(wide_x * wide_x, axis=0)
+        yy = tl.sum(wide_y * wide_y, axis=0)
     partial = Partials_ptr + group * 3 * n_partials + first_partial + block
     tl.store(partial, xy)
     tl.store(partial + n_partials, xx)
@@ -105,9 +105,9 @@ def _global_cosine_kernel(
         x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
         x_scale = value_scale(along_x)
         y_scale = value_scale(along_y)
-        along_x = (along_x / x_scale).to(tl.float32)
-        along_y = (along_y / y_scale).to(tl.float32)
-        slope = along_x * (x * x_scale.to(tl.float32)) + along_y * (y * y_scale.to(tl.float32))
+        x_slope = (along_x / x_scale).to(tl.float32) * (x * x_scale.to(tl.float32))
+        y_slope = (along_y / y_scale).to(tl.float32) * (y * y_scale.to(tl.float32))
+        slope = x_slope + y_slope
         store_grad(table, column, group, position, inside, slope, Y_TYPE, MEAN, ALIGNED, COLUMNS)
 
 

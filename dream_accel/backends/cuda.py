@@ -54,7 +54,8 @@ def refuses_device(device: torch.device) -> str | None:
     """Why tensors on this device cannot be served, or None. Loads the kernels where they can."""
     if device.type != "cuda":
         return f"the tensors are on {device} and it runs on CUDA devices"
-    return _cuda_image.load(torch.cuda.current_device() if device.index is None else device.index)
+    with torch.cuda.device(device):
+        return _cuda_image.load(torch.cuda.current_device())
 
 
 def queue_of(tensor: Tensor) -> Queue:
@@ -63,8 +64,9 @@ def queue_of(tensor: Tensor) -> Queue:
 
 
 def is_capturing(tensor: Tensor) -> bool:
-    """Whether launches for this tensor are captured in a CUDA graph."""
-    return torch.cuda.is_current_stream_capturing()
+    """Whether launches for this tensor are captured in a CUDA graph; PyTorch tells it of the current device alone."""
+    with torch.cuda.device(tensor.device):
+        return torch.cuda.is_current_stream_capturing()
 
 
 def kmeans_assign(
