@@ -14,7 +14,11 @@ from .prepare import centre_centroids, round_operand, tile_map
 from .tiles import AssignTile
 
 DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "bf16": "tf32"}
-"""``input_precision`` of ``tl.dot`` by precision; it matters for float32 operands only."""
+"""``input_precision`` of ``tl.dot`` by precision; it matters for float32 operands only.
+
+Tensor cores may truncate their running sums. With ``tf32x3`` Triton starts every ``tl.dot`` from zero and adds its
+result to the accumulator in fp32, so such a sum is over one tile of features; with the others it is over all of them.
+"""
 
 
 @triton.jit

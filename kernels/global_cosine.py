@@ -20,6 +20,20 @@ SUM_BLOCK = 1024
 
 
 @triton.jit
+def in_float_range(squares):
+    """Whether fp32 holds a sum of squares as well as fp64: none of its terms that matter is infinite or subnormal."""
+    return (squares > 8.077935669463161e-28) & (squares < 1.7014118346046923e38)
+
+
+@triton.jit
+def value_scale(factor):
+    """A power of two by which values are multiplied, and their factor divided, so that fp32 holds both."""
+    size = tl.abs(factor)
+    small = (size < 1.1754943508222875e-38) & (size > 0)  # 2^-126
+    return tl.where(small, tl.where(size < 6.525304467998525e-55, 7.52316384526264e-37, 5.421010862427522e-20), 1.0)
+
+
+@triton.jit
 def _product_kernel(
     Partials_ptr,  # OUT (G, 3, n_partials) float64: <x,y>, <x,x>, <y,y>
     n_partials,
@@ -38,10 +52,19 @@ def _product_kernel(
     column, position = chunk_of(table, block, COLUMNS, BLOCK)
     inside = position < class_size(table, column, ALIGNED, COLUMNS)
     x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
+    xy = tl.sum(x * y, axis=0).to(tl.float64)
+    xx = tl.sum(x * x, axis=0).to(tl.float64)
+    yy = tl.sum(y * y, axis=0).to(tl.float64)
+    if not (in_float_range(xx) & in_float_range(yy)):
+        wide_x = x.to(tl.float64)
+        wide_y = y.to(tl.float64)
+        xy = tl.sum(wide_x * wide_y, axis=0)
+        xx = tl.sum(wide_x * wide_x, axis=0)
+        yy = tl.sum(wide_y * wide_y, axis=0)
     partial = Partials_ptr + group * 3 * n_partials + first_partial + block
-    tl.store(partial, tl.sum(x * y, axis=0).to(tl.float64))
-    tl.store(partial + n_partials, tl.sum(x * x, axis=0).to(tl.float64))
-    tl.store(partial + 2 * n_partials, tl.sum(y * y, axis=0).to(tl.float64))
+    tl.store(partial, xy)
+    tl.store(partial + n_partials, xx)
+    tl.store(partial + 2 * n_partials, yy)
 
 
 @triton.jit
@@ -80,7 +103,11 @@ def _global_cosine_kernel(
         column, position = chunk_of(table, block, COLUMNS, BLOCK)
         inside = position < class_size(table, column, ALIGNED, COLUMNS)
         x, y = load_pair(table, column, group, position, inside, X_TYPE, Y_TYPE, MEAN, ALIGNED, COLUMNS)
-        slope = along_x.to(tl.float32) * x + along_y.to(tl.float32) * y
+        x_scale = value_scale(along_x)
+        y_scale = value_scale(along_y)
+        x_slope = (along_x / x_scale).to(tl.float32) * (x * x_scale.to(tl.float32))
+        y_slope = (along_y / y_scale).to(tl.float32) * (y * y_scale.to(tl.float32))
+        slope = x_slope + y_slope
         store_grad(table, column, group, position, inside, slope, Y_TYPE, MEAN, ALIGNED, COLUMNS)
 
 

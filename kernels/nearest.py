@@ -32,5 +32,5 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     distance = own_distance(x, offsets, centroids, labels)
     members = member_lists(offsets, labels, n_clusters)
     slots = free_slots(members, n)
-    fill_slots(slots, offsets, labels, distance, members)
+    fill_slots(slots, offsets, distance, members)
     return slots.rows

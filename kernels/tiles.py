@@ -18,8 +18,12 @@ MEMBER_ROWS = 256
 """Rows per tile of the counting sort."""
 MEMBER_SCAN = 4096
 """Histogram entries that one program of the scan holds."""
+SELECT_MEMBERS = 512
+"""Members of a cluster read at a time, to choose among them."""
+SELECT_ROWS = 4096
+"""Rows of a group read at a time, to choose among them."""
 RANK_ROWS = 128
-"""Rows ranked by one program."""
+"""Chosen rows ranked at a time."""
 RANK_OTHERS = 32
 """Rows each of them is compared with at a time."""
 SLOTS = 1024

@@ -125,7 +125,7 @@ def kmeans_update(
         if distance is None:
             assert previous is not None, "distances are computed to previous"
             distance = own_distance(x, offsets, previous, labels, needed=slots.n_free)
-        moved = fill_slots(slots, offsets, labels, distance, members, relocate=True)
+        moved = fill_slots(slots, offsets, distance, members, relocate=True)
     tile = tiles.gather_tile(n_features)
     with on_device_of(x):
         _kmeans_update_kernel[(n_groups * n_clusters, triton.cdiv(n_features, tile.features))](

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from support.refusals import refused
 
-from dream_accel.backends import _cuda_image, _native, _nvrtc
+from dream_accel.backends import _cuda_image, _native, _nvrtc, cuda
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -250,3 +251,32 @@ class TestLoading:
             assert _cuda_image.load(0) is None
         assert any("cannot be kept" in str(warning.message) for warning in caught)
         assert module.loaded == {0: b"by NVRTC"}
+
+
+class TestSecondDevice:
+    """The current device is 0, the tensors are on 1."""
+
+    @pytest.fixture(autouse=True)
+    def devices(self, monkeypatch):
+        current = [0]
+
+        @contextlib.contextmanager
+        def device(chosen):
+            current.append(chosen.index)
+            yield
+            current.pop()
+
+        monkeypatch.setattr(torch.cuda, "device", device)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: current[-1] == 1)
+
+    def test_capture_is_asked_of_the_device_of_the_tensors(self):
+        first, second = (SimpleNamespace(device=torch.device("cuda", i)) for i in (0, 1))
+        assert not cuda.is_capturing(first)
+        assert cuda.is_capturing(second)
+
+    def test_kernels_are_loaded_on_the_device_of_the_tensors(self, monkeypatch):
+        loaded = []
+        monkeypatch.setattr(_cuda_image, "load", lambda index: loaded.append((index, torch.cuda.current_device())))
+        cuda.refuses_device(torch.device("cuda", 1))
+        assert loaded == [(1, 1)]

@@ -199,6 +199,32 @@ class TestKMeans:
         args = (x, offsets, labels, K, None, previous, active, "farthest")
         assert_same(cuda.kmeans_update(*args), reference.kmeans_update(*args))
 
+    @pytest.mark.parametrize("operator", ["update", "nearest"])
+    def test_passes_over_the_rows_do_not_grow_with_the_empty_clusters(self, operator, emulation):
+        """Every pass ends at a barrier, and one warp alone has the rows."""
+        x, n_rows = torch.rand(300, 1), 300
+        offsets, labels = offsets_of([n_rows]), torch.zeros(n_rows, dtype=torch.int32)
+
+        def waits(K):
+            before = emulation.waits()
+            if operator == "update":
+                cuda.kmeans_update(x, offsets, labels, K, x[:, 0].contiguous(), None, None, "farthest")
+            else:
+                cuda.nearest_members(x, offsets, torch.zeros(1, K, 1), labels, 1)
+            return emulation.waits() - before
+
+        few, many = waits(5), waits(200)
+        assert many < 8 * few  # 40 times as many clusters: what was taken is sorted
+
+    def test_rows_of_large_clusters_move_as_the_reference_moves_them(self):
+        x, offsets, previous = problem([3000, 1500], 1, 6)
+        labels = (torch.arange(4500) % 400 == 0).int() * 3
+        for distance in (torch.rand(4500), torch.randint(1, 4, (4500,)).float()):
+            args = (x, offsets, labels, 6, distance, previous, None, "farthest")
+            found, expected = cuda.kmeans_update(*args), reference.kmeans_update(*args)
+            assert torch.equal(found[1], expected[1])
+            torch.testing.assert_close(found[0], expected[0], rtol=2e-7, atol=1e-12)
+
     def test_empty_cluster_without_previous_is_dead(self):
         x, offsets, _ = problem([4], 5, 3)
         labels = torch.zeros(4, dtype=torch.int32)
@@ -419,6 +445,18 @@ def test_any_number_of_layers(metric, n, emulation):
     found = run(real, synthetic, metric, False)
     assert emulation.launches() - before == -(-n // 448) * (2 if metric == "global_cos" else 1)
     assert_close(found, real, synthetic, metric, False)
+
+
+@pytest.mark.parametrize("scales", [(1e20, 1e20), (1e-20, 1e20), (3e37, 1e-6), (1e35, 1e36)], ids=str)
+@pytest.mark.parametrize("metric", ["cos", "global_cos"])
+def test_cosines_of_values_whose_squares_no_float_holds(metric, scales):
+    parameters = [(2, 1500), (3, 7), (2, 6, 5, 40)]
+    real, synthetic = ([t * scale for t in gradients(True, seed, parameters)] for seed, scale in enumerate(scales))
+    found = run(real, synthetic, metric)
+    exact = reference.gradient_distance([x.double() for x in real], [y.double() for y in synthetic], metric, True, True)
+    torch.testing.assert_close(found[0].double(), exact[0], rtol=1e-5, atol=1e-5)
+    for got, expected in zip(found[2], exact[2], strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-6 / scales[1])
 
 
 def test_a_long_row_is_summed_accurately():

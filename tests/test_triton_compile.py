@@ -1,5 +1,6 @@
 """Every Triton kernel compiles for the GPUs it is written for, without one, and its launch never asks the device."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -38,7 +39,16 @@ def one_of_each():
     return {launch.kernel: launch for launch in load("report").launches(90)}
 
 
-@pytest.mark.parametrize("kernel", ["_kmeans_assign_kernel", "_kmeans_update_kernel", "_row_cosine_kernel"])
+LARGEST = (
+    "_kmeans_assign_kernel",
+    "_kmeans_update_kernel",
+    "_row_cosine_kernel",
+    "_product_kernel",
+    "_fill_slots_kernel",
+)
+
+
+@pytest.mark.parametrize("kernel", LARGEST)
 def test_a_launch_of_the_largest_kernels_neither_spills_nor_outgrows_shared_memory(one_of_each, kernel):
     report = load("report")
     assert report.problem(one_of_each[kernel], report.compile_launch(one_of_each[kernel])) is None
@@ -197,6 +207,32 @@ def test_one_compiled_kernel_serves_a_group_alone_and_in_any_batch(operation, n_
 def test_host_functions_allocate_and_launch_and_nothing_else(operation):
     _, operators = _launches(operation, [16, 3], 16, slices=False)
     assert operators == {"empty"}
+
+
+def test_every_launch_is_made_on_the_device_of_its_tensors(monkeypatch):
+    """Triton launches on the current device, and every host function makes that of its tensors current."""
+    report, real = load("report"), load("launch").on_device_of
+    package = report.__name__.rpartition(".")[0]
+    entered, outside = [], []
+
+    @contextlib.contextmanager
+    def on_device_of(tensor):
+        entered.append(tensor)
+        yield
+        entered.pop()
+
+    def note(kernel, *args, **options):
+        if not entered:
+            outside.append(kernel.fn.__name__)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith(package) and getattr(module, "on_device_of", None) is real:
+            monkeypatch.setattr(module, "on_device_of", on_device_of)
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", note)
+    for _, call in report._cases():
+        call()
+    assert not outside
+    assert not entered
 
 
 @pytest.mark.slow

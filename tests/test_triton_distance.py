@@ -104,6 +104,17 @@ def test_nan_reaches_the_distance_of_its_class_alone(metric):
     assert per_layer.isnan().tolist() == [[False], [True]]
 
 
+@pytest.mark.parametrize("scales", [(1e20, 1e20), (1e-20, 1e20), (3e37, 1e-6), (1e35, 1e36)], ids=str)
+@pytest.mark.parametrize("metric", ["cos", "global_cos"])
+def test_cosines_of_values_whose_squares_no_float_holds(metric, scales):
+    real, synthetic = ([t * scale for t in side] for side, scale in zip(lists(lead=(2,)), scales, strict=True))
+    found = torch.ops.dream_accel.gradient_distance(real, synthetic, metric, True, True)
+    exact = reference.gradient_distance([x.double() for x in real], [y.double() for y in synthetic], metric, True, True)
+    torch.testing.assert_close(found[0].double(), exact[0], rtol=1e-5, atol=1e-5)
+    for got, expected in zip(found[2], exact[2], strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-6 / scales[1])
+
+
 def test_nothing_to_do():
     real, synthetic = lists([(3, 0), (0, 4)], (2,))
     for metric in ops.METRICS:

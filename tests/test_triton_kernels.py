@@ -1,7 +1,7 @@
 """Triton kernels against the reference: on a GPU where there is one, else in Triton's interpreter.
 
-Triton chooses the interpreter when a kernel is defined, so without a GPU one test runs this file and
-test_triton_distance in a process of their own, in two parts.
+Triton chooses the interpreter when a kernel is defined, so without a GPU one test runs this file, test_triton_distance
+and test_triton_slots in a process of their own, in two parts.
 """
 
 import importlib
@@ -41,14 +41,14 @@ SHAPES = {
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
 
-QUICK = "dead or members_match_reference and ragged or farthest_rows or refuses or scaled or nan or nothing"
+QUICK = "dead or members_match_reference and ragged or farthest_rows or refuses or scaled or nan or nothing or square"
 
 
 @pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this process can run the kernels itself")
 @pytest.mark.parametrize("chosen", [QUICK, pytest.param(f"not ({QUICK})", marks=pytest.mark.slow)], ids=["few", "rest"])
 def test_every_kernel_in_the_interpreter(chosen):
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-k", chosen, __file__]
-    command += [str(Path(__file__).with_name("test_triton_distance.py"))]
+    command += [str(Path(__file__).with_name(f"test_triton_{what}.py")) for what in ("distance", "slots")]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t WAVE_FLOATS = 8 << 20;  // of prepared centroids: 32 MB
 constexpr int64_t ALIGN_FLOATS = 16;
-constexpr int64_t POINTER_FLOATS = sizeof(float*) / sizeof(float);
+constexpr int64_t POINTER_BYTES = sizeof(const float*), POINTER_FLOATS = POINTER_BYTES / sizeof(float);
 constexpr int64_t MAX_TILE_ROWS = 1024;
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }

@@ -19,6 +19,7 @@
     SOURCE(layer_reader, "layer_reader.cuh")           \
     SOURCE(nearest_members, "nearest_members.cuh")     \
     SOURCE(row_distance, "row_distance.cuh")           \
+    SOURCE(select, "select.cuh")                       \
     SOURCE(dtype, "../dtype.h")                        \
     SOURCE(metrics, "../metrics.h")
 

@@ -164,7 +164,11 @@ __device__ __forceinline__ void difference(const DistanceArguments<N>& a) {
     if (is_last_block(a.sums.tickets + place.group, a.sums.n_blocks)) finish_layers(a.layers, a.sums, place.group);
 }
 
-// Sums over n elements, for every thread of the block. Floats are added up for CHUNK elements at most.
+// Whether floats hold a sum of squares as well as doubles do: none of its terms that matter is infinite or subnormal.
+__device__ __forceinline__ bool in_float_range(double squares) { return squares > 0x1p-90 && squares < 0x1p127; }
+
+// Sums over n elements, for every thread of the block. Floats are added up for CHUNK elements at most; where their
+// range does not do, doubles, in another pass through the cache.
 template <class X, class Y, class Target>
 __device__ __forceinline__ Products<double> block_products(const X& x, const Y& y, Target nowhere, long long n) {
     nowhere.at = nullptr;
@@ -181,15 +185,36 @@ __device__ __forceinline__ Products<double> block_products(const X& x, const Y& 
         }
         add(total, Products<double>{sums.xy, sums.xx, sums.yy});
     }
+    total = block_sum(total);
+    if (in_float_range(total.xx) && in_float_range(total.yy)) return total;
+    total = {};
+#pragma unroll 1
+    for (long long i = 4 * threadIdx.x; i < n; i += 4 * DISTANCE_THREADS) {
+        visit_four(x, y, nowhere, i, n, [&](float a, float b) {
+            accumulate(total, static_cast<double>(a), static_cast<double>(b));
+            return 0.0f;
+        });
+    }
     return block_sum(total);
+}
+
+// A power of two by which values are multiplied, and their factor in a derivative divided, so that floats hold both.
+__device__ __forceinline__ float value_scale(double factor) {
+    const double size = fabs(factor);
+    return size == 0.0 || !(size < 0x1p-126) ? 1.0f : size < 0x1p-180 ? 0x1p-120f : 0x1p-64f;
 }
 
 template <class X, class Y, class Target>
 __device__ __forceinline__ void cosine_gradient(
     const X& x, const Y& y, const Target& target, long long n, const Cosine<double>& result) {
-    const float along_x = static_cast<float>(result.along_x), along_y = static_cast<float>(result.along_y);
-    if (target.at)
-        for_each_pair(x, y, target, n, [&](float a, float b) { return cosine_slope(a, b, along_x, along_y); });
+    const float x_scale = value_scale(result.along_x), y_scale = value_scale(result.along_y);
+    const float along_x = static_cast<float>(result.along_x / x_scale);
+    const float along_y = static_cast<float>(result.along_y / y_scale);
+    if (target.at) {
+        for_each_pair(x, y, target, n, [&](float a, float b) {
+            return cosine_slope(a * x_scale, b * y_scale, along_x, along_y);
+        });
+    }
 }
 
 // One row by `lanes` neighbouring lanes; its distance, for each of them. All in double: rows of one element, those of

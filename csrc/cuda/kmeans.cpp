@@ -21,7 +21,7 @@ int member_warps(int64_t N, int64_t G, int64_t K) {
 
 void list_members(const MembersArguments& arguments, const Queue& queue) {
     const int warps = member_warps(arguments.rows.N, arguments.rows.G, arguments.K);
-    const unsigned shared = static_cast<unsigned>(sizeof(int) * warps * arguments.K);
+    const unsigned shared = static_cast<unsigned>(sizeof(int) * std::max(warps * arguments.K, DIGITS));
     launch<kernel::list_members>(queue, arguments.rows.G, arguments, static_cast<unsigned>(warps * WARP), shared);
 }
 

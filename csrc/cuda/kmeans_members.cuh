@@ -5,9 +5,12 @@
 #include "device.cuh"
 #include "kmeans_arguments.h"
 #include "row_distance.cuh"
+#include "select.cuh"
 
 namespace dream_accel {
 namespace cuda {
+
+constexpr int MEMBERS_OF_WARP = 1024;  // clusters with more are read by the whole block
 
 struct Span {
     int begin, end;
@@ -78,38 +81,44 @@ __device__ inline int count_empty(const int* starts, int K) {
 // that are not the member nearest their centroid. Returns how many moved, to every thread.
 __device__ inline int move_to_empty_clusters(
     const int* labels, const float* distance, int n, int K, int n_empty, const int* members, const int* starts,
-    int* moved_labels, unsigned long long* keys) {
+    int* moved_labels, unsigned long long* keys, int* histogram) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const bool movable = labels[i] >= 0 && labels[i] < K && distance[i] > 0.0f;
         keys[i] = movable ? farthest_key(distance[i], i) : NO_KEY;
         moved_labels[i] = labels[i];
     }
     __syncthreads();
-    for (int k = warp(); k < K; k += blockDim.x / WARP) {
+    const auto nearest_of = [=](int k, int first, int step) {
         unsigned long long nearest = NO_KEY;
-        for (int m = starts[k] + lane(); m < starts[k + 1]; m += WARP) {
+        for (int m = starts[k] + first; m < starts[k + 1]; m += step) {
             const unsigned long long key = order_key(distance[members[m]], members[m]);
             nearest = key < nearest ? key : nearest;
         }
-        nearest = warp_min(nearest);
+        return nearest;
+    };
+    // A warp per cluster, and the whole block for each of the few that are large.
+    const auto is_large = [=](int k) { return starts[k + 1] - starts[k] > MEMBERS_OF_WARP; };
+    for (int k = warp(); k < K; k += blockDim.x / WARP) {
+        if (is_large(k)) continue;
+        const unsigned long long nearest = warp_min(nearest_of(k, lane(), WARP));
         if (lane() == 0 && nearest != NO_KEY) keys[row_of(nearest)] = NO_KEY;
+    }
+    for (int k = 0; k < K; ++k) {
+        if (!is_large(k)) continue;
+        const unsigned long long nearest = block_min(nearest_of(k, threadIdx.x, blockDim.x));
+        if (threadIdx.x == 0) keys[row_of(nearest)] = NO_KEY;
     }
     __syncthreads();
 
-    int n_moved = 0;
-    unsigned long long at_least = 0;
-    for (int k = 0; k < K && n_moved < n_empty; ++k) {
-        if (starts[k] != starts[k + 1]) continue;
-        unsigned long long next = NO_KEY;
-        for (int i = threadIdx.x; i < n; i += blockDim.x) {
-            const unsigned long long key = keys[i];
-            if (key >= at_least && key < next) next = key;
-        }
-        next = block_min(next);
-        if (next == NO_KEY) break;
-        if (threadIdx.x == 0) moved_labels[row_of(next)] = k;
-        at_least = next + 1;
-        ++n_moved;
+    const int n_moved = take_smallest(keys, n, n_empty, histogram);
+    int e = 0;
+    for (int k0 = 0; k0 < K && e < n_moved; k0 += blockDim.x) {
+        const int k = k0 + threadIdx.x;
+        const bool empty = k < K && starts[k] == starts[k + 1];
+        int total = 0;
+        const int rank = e + block_exclusive_scan(empty, total);
+        if (empty && rank < n_moved) moved_labels[row_of(keys[rank])] = k;
+        e += total;
     }
     __syncthreads();
     return n_moved;
@@ -139,8 +148,8 @@ __device__ inline void list_members(const MembersArguments& a) {
         distance = a.own_distance + first;
     }
     int* moved_labels = a.moved_labels + first;
-    const int n_moved =
-        move_to_empty_clusters(labels, distance, n, a.K, n_empty, members, starts, moved_labels, a.keys + first);
+    const int n_moved = move_to_empty_clusters(
+        labels, distance, n, a.K, n_empty, members, starts, moved_labels, a.keys + first, counters);
     if (n_moved > 0) sort_by_label(moved_labels, n, a.K, counters, members, starts);
 }
 

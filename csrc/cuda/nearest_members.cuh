@@ -4,6 +4,7 @@
 #include "device.cuh"
 #include "kmeans_arguments.h"
 #include "row_distance.cuh"
+#include "select.cuh"
 
 namespace dream_accel {
 namespace cuda {
@@ -45,19 +46,24 @@ __device__ inline void pick_nearest(const PickArguments& a) {
     }
     __syncthreads();
 
+    __shared__ int histogram[DIGITS];
     const long long n_slots = static_cast<long long>(a.K) * a.n;
-    unsigned long long at_least = 0;
-    for (long long s = 0; s < n_slots; ++s) {
-        if (picks[s] >= 0) continue;
-        unsigned long long next = NO_KEY;
-        for (int i = threadIdx.x; i < n_rows; i += blockDim.x) {
-            const unsigned long long key = keys[i];
-            if (key >= at_least && key < next) next = key;
-        }
-        next = block_min(next);
-        if (next == NO_KEY) break;
-        if (threadIdx.x == 0) picks[s] = first + row_of(next);
-        at_least = next + 1;
+    long long n_free = 0;
+    for (long long s0 = 0; s0 < n_slots; s0 += blockDim.x) {
+        const long long s = s0 + threadIdx.x;
+        int total = 0;
+        block_exclusive_scan(s < n_slots && picks[s] < 0, total);
+        n_free += total;
+    }
+    const int n_picked = take_smallest(keys, n_rows, static_cast<int>(n_free < n_rows ? n_free : n_rows), histogram);
+    int e = 0;
+    for (long long s0 = 0; s0 < n_slots && e < n_picked; s0 += blockDim.x) {
+        const long long s = s0 + threadIdx.x;
+        const bool is_free = s < n_slots && picks[s] < 0;
+        int total = 0;
+        const int rank = e + block_exclusive_scan(is_free, total);
+        if (is_free && rank < n_picked) picks[s] = first + row_of(keys[rank]);
+        e += total;
     }
 }
 

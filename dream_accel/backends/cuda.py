@@ -55,7 +55,8 @@ def refuses_device(device: torch.device) -> str | None:
     """Why tensors on this device cannot be served, or None. Loads the kernels where they can."""
     if device.type != "cuda":
         return f"the tensors are on {device} and it runs on CUDA devices"
-    return _cuda_image.load(torch.cuda.current_device() if device.index is None else device.index)
+    with torch.cuda.device(device):
+        return _cuda_image.load(torch.cuda.current_device())
 
 
 def queue_of(tensor: Tensor) -> Queue:

@@ -60,6 +60,7 @@ struct Launch {
 Order order = Order::forward;
 unsigned seed = 0;
 long long n_launches = 0;
+long long n_waits = 0;
 std::string failure;
 
 std::vector<Fiber> fibers;
@@ -90,6 +91,7 @@ void run_fiber() {
 }
 
 void wait(Waits what) {
+    ++n_waits;
     running->waits = what;
     change(running->context, scheduler);
 }
@@ -269,6 +271,8 @@ void emulate(int new_order, unsigned new_seed) {
 }
 
 long long emulated_launches() { return n_launches; }
+
+long long emulated_waits() { return n_waits; }
 
 // Runs one of MISTAKES in a block of two warps; what stopped it, or nothing.
 const char* emulate_mistake(int which, int* written) {

@@ -49,6 +49,7 @@ class Emulation:
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
         self._library.emulated_launches.restype = ctypes.c_longlong
+        self._library.emulated_waits.restype = ctypes.c_longlong
         self._library.emulate_mistake.restype = ctypes.c_char_p
 
     def order(self, name: str, seed: int = 0) -> None:
@@ -64,6 +65,10 @@ class Emulation:
     def launches(self) -> int:
         """Launches so far."""
         return self._library.emulated_launches()
+
+    def waits(self) -> int:
+        """How often a thread waited for others, at a barrier or in a shuffle, so far."""
+        return self._library.emulated_waits()
 
 
 @contextlib.contextmanager
