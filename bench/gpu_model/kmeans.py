@@ -18,7 +18,9 @@ ROUNDING = {"tf32": 3, "bf16": 2, "fp32": 5}
 SPLITTING = 4
 """Instructions per centroid value of an fp32 product, which is three of tf32."""
 COMPARING = 4
-"""Instructions per pair of rows that are compared."""
+"""Instructions per pair of rows that are compared, or per row that a selection looks at."""
+SELECTING = 4
+"""Histograms of eight bits each that find the last of several rows to be picked."""
 UPDATE_REGISTERS = 80
 """Of the kernel of the means on sm_90: ``python -m dream_accel.kernels.report 90``."""
 
@@ -154,9 +156,8 @@ def update(
         Kernel("_free_slots_kernel", l2=s.groups * s.clusters * (LONG + INT), programs=s.groups, waits=2),
         tile_map(s, tiles.sweep_tile(s.features).rows),
         Kernel("_own_distance_kernel", programs=s.tiles(tiles.sweep_tile(s.features).rows), waits=2),
-        tile_map(s, tiles.RANK_ROWS),
-        Kernel("_nearest_slots_kernel", programs=s.tiles(tiles.RANK_ROWS), waits=2),
-        Kernel("_fill_slots_kernel", programs=s.tiles(tiles.RANK_ROWS), waits=2),
+        Kernel("_nearest_slots_kernel", programs=s.groups * (s.clusters + 1), waits=2),
+        Kernel("_fill_slots_kernel", programs=s.groups, threads=512, waits=2),
     ]
     slices = math.ceil(s.features / tile.features)
     programs = s.groups * s.clusters * slices
@@ -178,8 +179,9 @@ def update(
 def nearest(s: Rows, device: Device, n: int) -> list[Kernel]:
     """The members nearest each centroid."""
     sweep = tiles.sweep_tile(s.features)
-    n_tiles = s.tiles(tiles.RANK_ROWS)
-    compared = n_tiles * tiles.RANK_ROWS * (tiles.RANK_ROWS + s.rows / (s.groups * s.clusters)) * COMPARING
+    # One pass over the members of every cluster where one is picked; four histograms and a pass where several are.
+    passes = 1 if n == 1 else SELECTING
+    blocks = math.ceil(s.rows / (s.groups * s.clusters) / tiles.SELECT_MEMBERS)
     return [
         tile_map(s, sweep.rows),
         Kernel(
@@ -192,13 +194,12 @@ def nearest(s: Rows, device: Device, n: int) -> list[Kernel]:
         ),
         *member_lists(s),
         Kernel("_free_slots_kernel", l2=s.groups * s.clusters * n * (LONG + INT), programs=s.groups, waits=2),
-        tile_map(s, tiles.RANK_ROWS),
         Kernel(
             "_nearest_slots_kernel",
-            l2=s.rows * (3 * INT + LONG),
-            fp32=2.0 * compared,
-            programs=n_tiles,
-            waits=6 + 2 * tiles.RANK_ROWS / tiles.RANK_OTHERS,
+            l2=s.rows * (passes + 1) * (INT + FLOAT) + s.groups * s.clusters * n * LONG,
+            fp32=(passes + 1) * s.rows * COMPARING,
+            programs=s.groups * (s.clusters + 1),
+            waits=4 + 2 * (passes + 1) * blocks,
         ),
-        Kernel("_fill_slots_kernel", programs=n_tiles, waits=2),
+        Kernel("_fill_slots_kernel", programs=s.groups, threads=512, waits=2),
     ]
