@@ -180,13 +180,13 @@ class TestTrainer:
 class Seen(GradientMatching):
     """Keeps the images it is given, (real, synthetic) per call."""
 
-    def target(self, network, real, gradients):
-        self.__dict__.setdefault("sides", []).append([real[0]])
-        return super().target(network, real, gradients)
+    def target(self, network, real, classes, gradients):
+        self.__dict__.setdefault("sides", []).append([real])
+        return super().target(network, real, classes, gradients)
 
-    def match(self, network, target, synthetic, gradients):
-        self.sides[-1].append(synthetic[0])
-        return super().match(network, target, synthetic, gradients)
+    def match(self, network, target, synthetic, classes, gradients):
+        self.sides[-1].append(synthetic)
+        return super().match(network, target, synthetic, classes, gradients)
 
 
 class TestMatchingStep:

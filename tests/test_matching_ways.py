@@ -23,6 +23,7 @@ from dream_accel.runtime.recording import Recording
 
 SHAPE = (2, 9, 8)
 NAMES = tuple(CLASS_GRADIENTS)
+CLASSES = range(3)
 
 
 def network(**settings) -> nn.Module:
@@ -30,7 +31,8 @@ def network(**settings) -> nn.Module:
 
 
 def images(n: int = 5, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(3, n, *SHAPE, generator=torch.Generator().manual_seed(n), dtype=dtype)
+    """``n`` images of each of the three classes, one class after another."""
+    return torch.randn(3 * n, *SHAPE, generator=torch.Generator().manual_seed(n), dtype=dtype)
 
 
 @pytest.mark.usefixtures("reference")
@@ -45,8 +47,8 @@ class TestClassGradients:
             for parameter in net.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
         parameters = GradientMatching(layers=layers).parameters(net)
-        found = CLASS_GRADIENTS[way](net, parameters, images(), False)
-        for one, other in zip(found, by_loop(net, parameters, images(), False), strict=True):
+        found = CLASS_GRADIENTS[way](net, parameters, images(), CLASSES)
+        for one, other in zip(found, by_loop(net, parameters, images(), CLASSES), strict=True):
             torch.testing.assert_close(one, other)
             assert not one.requires_grad
 
@@ -58,7 +60,8 @@ class TestClassGradients:
         for name in ("loop", way):
             pixels = images(4).requires_grad_()
             gradients = CLASS_GRADIENTS[name]
-            match = objective.match(net, objective.target(net, images(), gradients), pixels * 1.5, gradients)
+            target = objective.target(net, images(), CLASSES, gradients)
+            match = objective.match(net, target, pixels * 1.5, CLASSES, gradients)
             derivatives.append((match.distance, match.pixel_gradient(pixels)))
             assert all(parameter.grad is None for parameter in net.parameters())
         torch.testing.assert_close(*derivatives)
@@ -69,9 +72,9 @@ class TestClassGradients:
         net = network()
         parameters = GradientMatching(layers="weights").parameters(net)
         real = images(dtype=torch.float32)
-        exact = by_loop(net, parameters, real, False)
+        exact = by_loop(net, parameters, real, CLASSES)
         with torch.backends.mkldnn.flags(enabled=False), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            rounded = CLASS_GRADIENTS[way](net, parameters, real, True)
+            rounded = CLASS_GRADIENTS[way](net, parameters, real, CLASSES, True)
         for one, other in zip(rounded, exact, strict=True):
             assert one.dtype == torch.float32
             assert 0 < (one - other).norm() < 0.05 * other.norm()

@@ -1,7 +1,5 @@
 """The derivative carried to the pixels, against autograd through the plain formulas."""
 
-import functools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,8 +39,8 @@ def batches():
 
 def compare(objective, network, real, synthetic) -> Match:
     """The objective on images (n, ...) of one class, of label ``LABEL``."""
-    gradients = functools.partial(by_loop, first=LABEL)
-    match = objective.match(network, objective.target(network, real[None], gradients), synthetic[None], gradients)
+    classes = range(LABEL, LABEL + 1)
+    match = objective.match(network, objective.target(network, real, classes, by_loop), synthetic, classes, by_loop)
     assert match.distance.shape == (1,)
     return match._replace(distance=match.distance[0])
 

@@ -15,12 +15,12 @@ weight gradients must be kept apart by class. The fastest implementation depends
 
 All of them take and return the same::
 
-    (network, parameters, images, create_graph, first) -> gradients
+    (network, parameters, images, classes, create_graph) -> gradients
 
     parameters    the L parameters to differentiate by, by name
-    images        (C, n, ...) images of C neighbouring classes, as the network takes them
+    images        (C * n, ...) images of C neighbouring classes, one class after another, as the network takes them
+    classes       the labels of the C classes
     create_graph  keep the autograd graph, so that the gradients can be differentiated
-    first         label of the first class; the labels of the others follow it
     gradients     L tensors (C, *parameter): gradients of the mean cross-entropy of each class
 """
 
@@ -35,12 +35,14 @@ from torch.nn.grad import conv2d_weight
 
 
 def by_loop(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients by one forward and backward pass per class."""
     wanted = list(parameters.values())
     per_class = []
-    for c, own in enumerate(images, first):
+    # A class alone is not split off: a view between would have PyTorch add up its derivatives in another order.
+    parts = images.chunk(len(classes)) if len(classes) > 1 else (images,)
+    for c, own in zip(classes, parts, strict=True):
         labels = torch.full((len(own),), c, dtype=torch.int64, device=own.device)
         loss = F.cross_entropy(network(own), labels)
         per_class.append(torch.autograd.grad(loss, wanted, create_graph=create_graph))
@@ -49,7 +51,7 @@ def by_loop(
 
 
 def by_vmap(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients of all classes at once by ``torch.func.vmap``."""
     fixed = {
@@ -63,14 +65,15 @@ def by_vmap(
         return F.cross_entropy(logits, label.expand(len(own)))
 
     matched = {name: tensor.detach() for name, tensor in parameters.items()}
-    labels = torch.arange(first, first + len(images), device=images.device)
+    labels = torch.arange(classes.start, classes.stop, device=images.device)
+    by_class = images.unflatten(0, (len(classes), -1))
     with torch.set_grad_enabled(create_graph):
-        gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(matched, images, labels)
+        gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(matched, by_class, labels)
     return [gradients[name] for name in parameters]
 
 
 def by_capture(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, create_graph: bool = False, first: int = 0
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients from the input of each matched layer and the gradient of its output."""
     owners = _owners(network, parameters)
@@ -82,12 +85,12 @@ def by_capture(
 
     handles = [layer.register_forward_hook(keep) for layer in {layer for layer, _ in owners}]
     try:
-        logits = network(images.flatten(0, 1))
+        logits = network(images)
     finally:
         for handle in handles:
             handle.remove()
-    n_classes, n = images.shape[:2]
-    labels = torch.arange(first, first + n_classes, device=images.device).repeat_interleave(n)
+    n_classes, n = len(classes), len(images) // len(classes)
+    labels = torch.arange(classes.start, classes.stop, device=images.device).repeat_interleave(n)
     loss = F.cross_entropy(logits, labels, reduction="sum") / n
     gradients = torch.autograd.grad(loss, list(out.values()), create_graph=create_graph)
     of_output = dict(zip(out, gradients, strict=True))

@@ -27,14 +27,16 @@ class FeatureMatching:
     metric: str = "mse"
     weight: float = 1.0
 
-    def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients) -> Target:
+    def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients) -> Target:
         """Compute the features of the real images, one tensor (C, n, *feature); ``gradients`` is not used."""
         with torch.no_grad():
-            return [_features(network, real)]
+            return [_features(network, real, classes)]
 
-    def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients) -> Match:
+    def match(
+        self, network: nn.Module, target: Target, synthetic: Tensor, classes: range, gradients: ClassGradients
+    ) -> Match:
         """Compute the distance between the mean features of the synthetic images and those of the target."""
-        features = _features(network, synthetic)
+        features = _features(network, synthetic, classes)
         distance, upstream = feature_distance(target, [features], self.metric, per_class=True, return_grads=True)
         return Match(self.weight * distance, [features], [self.weight * upstream[0]])
 
@@ -43,6 +45,6 @@ class FeatureMatching:
         return {}
 
 
-def _features(network: nn.Module, images: Tensor) -> Tensor:
-    """Features (C, n, *feature) of images (C, n, channels, H, W), computed in one forward pass."""
-    return embedder_of(network)(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+def _features(network: nn.Module, images: Tensor, classes: range) -> Tensor:
+    """Features (C, n, *feature) of images (C * n, channels, H, W), computed in one forward pass."""
+    return embedder_of(network)(images).unflatten(0, (len(classes), -1))

@@ -25,13 +25,15 @@ class GradientMatching:
     metric: str = "mse"
     layers: str | tuple[str, ...] = "conv"
 
-    def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients) -> Target:
+    def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients) -> Target:
         """Compute the gradients of the real images of every class, L tensors (C, *parameter)."""
-        return gradients(network, self.parameters(network), real, False)
+        return gradients(network, self.parameters(network), real, classes, False)
 
-    def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients) -> Match:
+    def match(
+        self, network: nn.Module, target: Target, synthetic: Tensor, classes: range, gradients: ClassGradients
+    ) -> Match:
         """Compute the distance between the gradients of the synthetic images and those of the target."""
-        g_synthetic = gradients(network, self.parameters(network), synthetic, True)
+        g_synthetic = gradients(network, self.parameters(network), synthetic, classes, True)
         distance, upstream = gradient_distance(
             target, g_synthetic, self.metric, "all", per_class=True, return_grads=True
         )

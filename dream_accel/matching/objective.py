@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-ClassGradients = Callable[[nn.Module, Mapping[str, Tensor], Tensor, bool], list[Tensor]]
-"""``(network, parameters by name, images (C, n, ...), create_graph)`` to the gradients of every class, one tensor
-(C, *parameter) per parameter; the implementations are in :mod:`dream_accel.matching.class_gradients`."""
+ClassGradients = Callable[[nn.Module, Mapping[str, Tensor], Tensor, range, bool], list[Tensor]]
+"""``(network, parameters by name, images (C * n, ...), labels of the C classes, create_graph)`` to the gradients of
+every class, one tensor (C, *parameter) per parameter; the implementations are in
+:mod:`dream_accel.matching.class_gradients`."""
 
 Target = Sequence[Any]
 """Tensors computed from the real images, without autograd history; nested if objectives are nested."""
@@ -49,12 +50,13 @@ class Objective(Protocol):
     compared with many synthetic sets.
     """
 
-    def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients, /) -> Target:
+    def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients, /) -> Target:
         """Compute from the real images what the synthetic images are compared with.
 
         Args:
             network: the network through which both sides are compared.
-            real: (C, n, channels, H, W) real images, normalised.
+            real: (C * n, channels, H, W) real images, normalised, one class after another.
+            classes: the labels of the C classes.
             gradients: computes the parameter gradients of every class, for objectives that compare them.
 
         Returns:
@@ -62,13 +64,16 @@ class Objective(Protocol):
         """
         ...
 
-    def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients, /) -> Match:
+    def match(
+        self, network: nn.Module, target: Target, synthetic: Tensor, classes: range, gradients: ClassGradients, /
+    ) -> Match:
         """Compare synthetic images with a target.
 
         Args:
             network: the network that the target was computed with.
             target: the value of :meth:`target` for the same classes.
-            synthetic: (C, m, channels, H, W) synthetic images, normalised, with autograd history.
+            synthetic: (C * m, channels, H, W) synthetic images, normalised, with autograd history.
+            classes: as in :meth:`target`.
             gradients: as in :meth:`target`.
 
         Returns:
@@ -91,13 +96,18 @@ class Sum:
 
     terms: Sequence[Objective]
 
-    def target(self, network: nn.Module, real: Tensor, gradients: ClassGradients) -> Target:
+    def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients) -> Target:
         """Compute the target of every term, in order."""
-        return [term.target(network, real, gradients) for term in self.terms]
+        return [term.target(network, real, classes, gradients) for term in self.terms]
 
-    def match(self, network: nn.Module, target: Target, synthetic: Tensor, gradients: ClassGradients) -> Match:
+    def match(
+        self, network: nn.Module, target: Target, synthetic: Tensor, classes: range, gradients: ClassGradients
+    ) -> Match:
         """Compare the synthetic images with the target of every term and add the distances of each class."""
-        matches = [term.match(network, own, synthetic, gradients) for term, own in zip(self.terms, target, strict=True)]
+        matches = [
+            term.match(network, own, synthetic, classes, gradients)
+            for term, own in zip(self.terms, target, strict=True)
+        ]
         return Match(
             torch.stack([match.distance for match in matches]).sum(dim=0),
             [output for match in matches for output in match.outputs],

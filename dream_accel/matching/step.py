@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -115,14 +114,13 @@ class MatchingStep:
             before = torch.arange(len(classes), device=pixels.device).unsqueeze(1) * (len(synthetic) // len(classes))
             synthetic = synthetic[(torch.stack(subsets) + before).flatten()]
         draw = torch.cat(augmentations)
-        sides = [
+        real, synthetic = (
             self._prepared(self.augment.apply(side, draw.repeat_interleave(len(side) // len(classes), dim=0)))
             for side in (to_float(images[indices[own].flatten()]), synthetic)
-        ]
-        real, synthetic = (side.unflatten(0, (len(classes), -1)) for side in sides)
-        gradients = functools.partial(CLASS_GRADIENTS[self.class_gradients], first=classes.start)
-        target = self.objective.target(network, real, gradients)
-        match = self.objective.match(network, target, synthetic, gradients)
+        )
+        gradients = CLASS_GRADIENTS[self.class_gradients]
+        target = self.objective.target(network, real, classes, gradients)
+        match = self.objective.match(network, target, synthetic, classes, gradients)
         return match.distance, match.pixel_gradient(of_classes)
 
     def _subset(self, decoded: int, draws: torch.Generator) -> Tensor | None:
