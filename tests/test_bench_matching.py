@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dream_accel.bench import accuracy, curve, matching_problem, outer, present, publish, step
-from dream_accel.bench.published import Published
 from support.refusals import refused
 
 from dream_accel import cli, recipe
+from dream_accel.bench import accuracy, curve, matching_problem, outer, present, publish, step
+from dream_accel.bench.published import Published
 from dream_accel.data import load_dataset
 
 ROOT = Path(__file__).parents[1]

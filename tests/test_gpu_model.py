@@ -8,10 +8,9 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="the tile sizes come with the kernels")
+from dream_accel import DreamAccelError
 from dream_accel.bench.gpu_model import changes, devices, kmeans, known_device, launches, predict, step, tables, traced
 from dream_accel.bench.gpu_model.work import Kernel, seconds, total
-
-from dream_accel import DreamAccelError
 from dream_accel.recipes import recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "gpu-model.md"

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dream_accel.bench.published import Published
 from support.fake_graphs import FakeGraphs
 from support.refusals import refused
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
 from dream_accel import augment
+from dream_accel.bench.published import Published
 from dream_accel.engine.assembly import assemble
 from dream_accel.matching import step as matching
 from dream_accel.matching.class_gradients import CLASS_GRADIENTS, by_loop, refusal

@@ -79,8 +79,9 @@ def test_free_slots_take_the_rows_of_the_reference(kernels, kind, n):
 @pytest.mark.parametrize("work", ["update", "nearest"])
 def test_work_grows_with_the_rows_and_not_with_their_square(kernels, work):
     """One cluster with all rows and one without any."""
-    from dream_accel.kernels import tiles
     from triton.runtime.interpreter import InterpreterBuilder
+
+    from dream_accel.kernels import tiles
 
     def computed(n_rows):
         """Values that binary operators compute."""
