@@ -52,6 +52,31 @@ def test_images_and_labels_are_flat_and_pair_up(tmp_path):
     assert torch.equal(result.images[3], result.synthetic.images[1, 1])
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_dataset_of_the_decoded_images_is_ready_for_a_loader(normalized):
+    result = a_result()
+    images, labels = result.synthetic.decode()
+    expected = (images - 0.25) / 0.5 if normalized else images
+    dataset = result.dataset(normalized=normalized)
+    assert len(dataset) == 3 * 2 * 4
+    image, label = dataset[5]
+    assert torch.equal(image, expected[5])
+    assert label == labels[5]
+    batch, targets = next(iter(torch.utils.data.DataLoader(dataset, batch_size=24)))
+    assert torch.equal(batch, expected)
+    assert torch.equal(targets, labels)
+
+
+def test_soft_labels_are_those_of_the_dataset():
+    soft = torch.eye(3).repeat(2, 1).view(3, 2, 3)
+    result = a_result(synthetic=SyntheticSet(torch.rand(3, 2, 1, 8, 8), 1, {}, soft))
+    assert torch.equal(result.dataset()[3][1], soft.flatten(0, 1)[3])
+
+
+def test_a_dataset_cannot_be_normalised_without_constants():
+    assert "leave normalized out" in refused(a_result(normalization=None).dataset, normalized=True)
+
+
 def test_the_tensor_file_alone_is_enough(tmp_path):
     result = a_result()
     file = result.save(tmp_path / "run") / "distilled.safetensors"
