@@ -15,8 +15,6 @@ import triton.language as tl
 
 MAX_TENSORS = 32
 """Most tensors in one launch: the arguments of a kernel take at most 4 KB."""
-MAX_SIZE = 2**31 - 1
-"""Most elements in one class of a tensor: they are counted in 32 bits, addresses in 64."""
 
 
 class Batch(NamedTuple):

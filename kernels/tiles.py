@@ -121,6 +121,6 @@ def gather_tile(n_features: int) -> SweepTile:
     return SweepTile(rows=2048 // features, features=features, warps=4)
 
 
-def block_of(size: int, at_most: int, at_least: int = 16) -> int:
-    """The power of two that covers ``size``, within limits."""
-    return max(at_least, min(at_most, 1 << max(size - 1, 0).bit_length()))
+def block_of(size: int, at_most: int) -> int:
+    """The power of two that covers ``size``, from 16 to ``at_most``."""
+    return max(16, min(at_most, 1 << max(size - 1, 0).bit_length()))

@@ -1,4 +1,4 @@
-"""Which real images a matching step sees: every strategy, refresh and seeds, the calls users make, and refusals."""
+"""The real images of a matching step: every strategy, refresh and seeds, the calls users make, and refusals."""
 
 import warnings
 
@@ -398,9 +398,6 @@ def nan_at(images: Tensor) -> Tensor:
     images = images.clone()
     images[7, 0, 1, 1] = torch.nan
     return images
-
-
-ONE_EACH = torch.tensor([0, 1, 2])
 
 
 class TestRefusals:

@@ -100,7 +100,7 @@ def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, mo
     ]
 
 
-def refresh(problem: Problem, device: Device, moving: int = MOVING) -> Work:
+def refresh(problem: Problem, device: Device) -> Work:
     """Embedding of every image, the fit, the picks."""
     chunk = images_at_a_time(torch.device("cuda"))
     whole, rest = divmod(problem.images, chunk)
@@ -111,7 +111,7 @@ def refresh(problem: Problem, device: Device, moving: int = MOVING) -> Work:
         own = op.arguments
         if op.name == "kmeans_iterate":
             s = _rows_of(own)
-            work += fit(s, device, PRECISION, own["empty"], own["max_iter"], moving)
+            work += fit(s, device, PRECISION, own["empty"], own["max_iter"], MOVING)
         elif op.name == "nearest_members":
             work.append((1, kmeans.nearest(_rows_of(own), device, own["n"])))
         else:

@@ -216,14 +216,14 @@ def _relocate(
         if len(empty) == 0:
             continue
         far = torch.argsort(distance[rows], descending=True, stable=True)
-        anchors = _anchors(own, distance[rows], n_clusters)
+        anchors = _anchors(own, distance[rows])
         movable = valid[rows] & (distance[rows] > 0) & ~anchors
         moved = far[movable[far]][: len(empty)]
         cluster[moved + rows.start] = group * n_clusters + empty[: len(moved)]
     return cluster
 
 
-def _anchors(own: Tensor, distance: Tensor, n_clusters: int) -> Tensor:
+def _anchors(own: Tensor, distance: Tensor) -> Tensor:
     """True for the member nearest each cluster's centroid, which stays so that the cluster is not left empty."""
     near = torch.argsort(distance, stable=True)
     near = near[torch.argsort(own[near], stable=True)]
