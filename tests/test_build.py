@@ -1,4 +1,4 @@
-"""What setup.py decides to build, what it says, and how the result is found."""
+"""Builds: the decision of setup.py, the line it prints, and the search for the compiled module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the CUDA kernels come from: nvcc, NVRTC, the cache; and that they compile for every architecture."""
+"""Sources of the CUDA kernels: nvcc, NVRTC, the cache; they compile for every architecture."""
 
 from __future__ import annotations
 

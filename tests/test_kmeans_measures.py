@@ -1,4 +1,4 @@
-"""What K-Means promises of its results, for every backend and every instruction set that runs here."""
+"""The promises of K-Means on its results, for every backend and every instruction set that runs here."""
 
 import pytest
 import torch

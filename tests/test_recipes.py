@@ -1,4 +1,4 @@
-"""What the methods prescribe, and what a recipe refuses."""
+"""The settings of the methods, and the refusals of a recipe."""
 
 from dataclasses import FrozenInstanceError, fields, replace
 

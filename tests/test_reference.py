@@ -1,4 +1,4 @@
-"""What the operators mean: every backend, the reference first, against plain NumPy in float64."""
+"""The meaning of the operators: every backend, the reference first, against plain NumPy in float64."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What a person looks at: the grid, the curves, the page, the progress bar."""
+"""The report of a run: the grid, the curves, the page, the progress bar."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What the tests judge by can fail: wrong labels and distances, and calls that wait for the device, are found."""
+"""Judges and guards can fail: wrong labels and distances, and calls that wait for the device, are found."""
 
 import pytest
 import torch
