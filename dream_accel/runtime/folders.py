@@ -9,6 +9,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
@@ -180,21 +181,38 @@ def _give_way_or_take_over(lock: Path, what: str) -> None:
             f"{what} is being written by process {pid} on host {host}: wait for it, or name another place "
             f"(if that process has ended, remove {lock})"
         )
-    # Renaming is atomic: of two processes that take over at once, one gets the file, and sees whether it read that one.
-    aside = lock.with_name(f"{lock.name}.{secrets.token_hex(4)}")
+    if _remove_stale(lock, found, what):
+        warnings.warn(
+            f"{what} was locked by process {pid}, which has ended: its lock is taken over",
+            DreamAccelWarning,
+            stacklevel=2,
+        )
+
+
+def _remove_stale(lock: Path, found: str, what: str) -> bool:
+    """Remove a lock whose holder has ended; False if it is a new one by now.
+
+    Only who has created the claim, a second name of the lock that follows from its content, removes the lock, and it
+    removes the claim afterwards. A claim that holds anything but the content found is the name of a new lock, which
+    stays where it is throughout.
+    """
+    claim = lock.with_name(f"{lock.name}.{sha256(found.encode()).hexdigest()[:8]}")
     try:
-        lock.rename(aside)
+        os.link(lock, claim)
     except FileNotFoundError:
-        return
-    if aside.read_text(encoding="utf-8") != found:
-        with suppress(OSError):
-            os.link(aside, lock)
-        aside.unlink()
-        return
-    aside.unlink()
-    warnings.warn(
-        f"{what} was locked by process {pid}, which has ended: its lock is taken over", DreamAccelWarning, stacklevel=2
-    )
+        return False
+    except OSError:
+        raise DreamAccelError(
+            f"{what} is locked by a process that has ended, and another takes it over now: wait, or remove "
+            f"{lock} and {claim} if nothing writes there"
+        ) from None
+    try:
+        stale = claim.read_text(encoding="utf-8") == found
+        if stale:
+            lock.unlink()
+        return stale
+    finally:
+        claim.unlink()
 
 
 def _this_process() -> dict[str, str | int]:
