@@ -222,5 +222,7 @@ def test_the_page_has_every_table_and_those_of_kmeans_are_current():
 @pytest.mark.slow
 def test_the_page_is_current():
     page = PAGE.read_text()
+    if tables.COUNTED_WITH not in page:
+        pytest.skip("the page counts launches of another PyTorch")
     assert tables.renewed(page) == page, "renew: python -m dream_accel.bench.gpu_model --page docs/gpu-model.md"
     assert all(make() in tables.table() for make in tables.SECTIONS.values())

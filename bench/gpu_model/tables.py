@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 
 from ..kmeans_problems import SHAPES, Shape
@@ -18,6 +20,9 @@ from .work import Prediction, seconds
 _SECTION = re.compile(r"(<!-- gpu-model: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEAST_US = 1.0
 """Kernels that take less are left out of the table of kernels."""
+_PYTORCH = ".".join(torch.__version__.split(".")[:2])
+COUNTED_WITH = f"Launches are counted with PyTorch {_PYTORCH}; other versions launch a few more or less."
+"""Said below the table of the step, whose launches are those of PyTorch's operators."""
 
 
 def table() -> str:
@@ -79,7 +84,7 @@ def _step() -> str:
             name = f"{kind}, {way}" if way else kind
             n = f"{launches(kind, 'H100 SXM', **chosen):,}" if graph else ""
             rows.append([name, "graph" if graph else "eager", n, *map(_cell, found)])
-    return _markdown(["part", "", "launches", *DEVICES], rows)
+    return _markdown(["part", "", "launches", *DEVICES], rows) + f"\n{COUNTED_WITH}\n"
 
 
 def _changes() -> str:
