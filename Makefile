@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Processes that share the tests.
+WORKERS ?= 2
 
 # Reinstalled when what is compiled or declared changes; Python files are used in place.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -12,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/dream-accel distill --out runs/demo --overwrite
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest --cov=dream_accel --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --cov=dream_accel --cov-report=term --cov-fail-under=90
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
