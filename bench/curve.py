@@ -180,7 +180,7 @@ def _speedups(curves: dict[str, list[Level]]) -> list[str]:
 
 
 def _saving(unit: str, random: float, arm: float) -> str:
-    """How many times fewer (or more) than random sampling an arm took; measured seconds are at least a millisecond."""
+    """Times fewer (or more) than random sampling that an arm took; measured seconds are at least a millisecond."""
     ratio = random / max(arm, 1e-3)
     if 0.95 < ratio < 1.05:
         return f"as many {unit}"

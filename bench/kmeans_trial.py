@@ -25,11 +25,11 @@ LIMIT = 60.0
 STARTING = 120.0
 """Seconds the process has to start."""
 TOLERANCE = 0.01
-"""How far above our total inertia a peer may end: reduced precision alone takes some to 0.5 % after 20 iterations."""
+"""Excess over our total inertia allowed to a peer: reduced precision alone takes some to 0.5 % after 20 iterations."""
 
 
 class Tried(NamedTuple):
-    """What came of a trial: total inertia and iterations, or the reason why there are none."""
+    """Outcome of a trial: total inertia and iterations, or the reason why there are none."""
 
     inertia: float = 0.0
     iterations: float = 0.0

@@ -14,7 +14,7 @@ class Device:
 
     name: str
     driver_name: str
-    """What ``torch.cuda.get_device_name`` returns."""
+    """Name that ``torch.cuda.get_device_name`` returns."""
     architecture: int
     """As :mod:`dream_accel.kernels.tiles` numbers them."""
     memory: float
@@ -72,7 +72,7 @@ class Constant(NamedTuple):
     field: str
     meaning: str
     unit: float
-    """What the value is divided by to be shown."""
+    """Divisor of the value where it is shown."""
     source: str
 
 

@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
 
     ms: float
     bound: str
-    """What takes most of it: ``"memory"``, ``"compute"`` or ``"launches"``."""
+    """Part that takes most of the time: ``"memory"``, ``"compute"`` or ``"launches"``."""
 
 
 def seconds(kernel: Kernel, device: Device) -> tuple[float, float]:

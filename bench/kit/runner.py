@@ -30,7 +30,7 @@ KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a step, or that it runs."""
+    """Outcome of a step, or that it runs."""
 
     part: int
     name: str

@@ -70,7 +70,7 @@ def _ran(outcomes: dict[int, list[Outcome]]) -> str:
 
 
 def _said(folders: Sequence[Path], outcomes: dict[int, list[Outcome]]) -> str:
-    """What steps found, by the lines that say so, and the tests by their counts."""
+    """Findings of steps, by the lines that say so, and of tests, by their counts."""
     found = []
     for part, own in outcomes.items():
         for outcome in own:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from . import _native
-from .pairs import DTYPES, METRICS, Pairs, Scaling
+from .pairs import DTYPES, METRIC_CODES, Pairs, Scaling
 
 NAME = "cpu"
 
@@ -202,7 +202,7 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
 
 def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
     outputs = (pairs.distance.data_ptr(), pairs.per_layer.data_ptr())
-    _call("gradient_distance", pairs.table, pairs.n_groups, METRICS[metric], *outputs)
+    _call("gradient_distance", pairs.table, pairs.n_groups, METRIC_CODES[metric], *outputs)
     return pairs.distance, pairs.per_layer, pairs.grads
 
 

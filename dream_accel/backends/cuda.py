@@ -17,7 +17,7 @@ from ..errors import DreamAccelError
 from ..runtime import devices
 from . import GRAM_OPERATORS, KMEANS_OPERATORS, _cuda_image, _native
 from .iteration import iterate
-from .pairs import DTYPES, METRICS, Pairs, Scaling
+from .pairs import DTYPES, METRIC_CODES, Pairs, Scaling
 
 NAME = "cuda"
 
@@ -179,7 +179,7 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
 
 
 def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
-    size = _call("cuda_gradient_workspace", pairs.table, pairs.n_groups, METRICS[metric])
+    size = _call("cuda_gradient_workspace", pairs.table, pairs.n_groups, METRIC_CODES[metric])
     workspace = _workspace(pairs.distance, size)
     queue = queue_of(pairs.distance)
     tickets = _tickets(pairs.distance, pairs.n_groups, queue)
@@ -187,7 +187,7 @@ def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
         "cuda_gradient_distance",
         pairs.table,
         pairs.n_groups,
-        METRICS[metric],
+        METRIC_CODES[metric],
         pairs.distance.data_ptr(),
         pairs.per_layer.data_ptr(),
         tickets.data_ptr(),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """``Dtype`` of csrc/dtype.h."""
-METRICS = {"mse": 0, "l1": 1, "l1_mean": 2, "cos": 3, "global_mse": 4, "global_cos": 5}
+METRIC_CODES = {"mse": 0, "l1": 1, "l1_mean": 2, "cos": 3, "global_mse": 4, "global_cos": 5}
 """``Metric`` of csrc/metrics.h."""
 
 _ROW_MAJOR, _CHANNELS_LAST = "row major", "channels last"

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends.pairs import derivative_like
+from ..backends.pairs import METRIC_CODES, derivative_like
 from ..errors import DreamAccelError
 from .checks import check_choice
 from .registration import operator
 from .scale_gradients import scale_gradients
 
-METRICS = ("mse", "l1", "l1_mean", "cos", "global_mse", "global_cos")
+METRICS = tuple(METRIC_CODES)
 
 Lists = Sequence[Tensor]
 Result = tuple[Tensor, Tensor, list[Tensor]]
