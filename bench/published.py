@@ -55,7 +55,13 @@ class Published:
         self.labels = split.train.labels.tolist()
         self.rows_of_class = [[i for i, label in enumerate(self.labels) if label == c] for c in range(self.n_classes)]
         self.network = make_network(
-            recipe.network, split.train.shape, self.n_classes, recipe.width, recipe.depth_for(split.train.shape), 0
+            recipe.network,
+            split.train.shape,
+            self.n_classes,
+            recipe.width,
+            recipe.depth_for(split.train.shape),
+            0,
+            **recipe.layer_kinds,
         ).to(self.device)
         self.pixels = pixels.clone().requires_grad_()
         self.pixel_optimizer = torch.optim.SGD(

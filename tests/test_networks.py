@@ -7,7 +7,7 @@ import torch
 from support.refusals import refused
 from torch import nn
 
-from dream_accel.networks import ConvNet, initialization, initialize, make_network
+from dream_accel.networks import NETWORKS, ConvNet, initialization, initialize, make_network
 
 
 @pytest.fixture(autouse=True)
@@ -146,4 +146,5 @@ class TestInitialize:
 
 
 def test_unknown_network_is_refused_with_the_list():
-    assert refused(make_network, "resnet", (3, 8, 8), 10, 8, 2, 0) == "unknown network 'resnet': choose one of convnet"
+    message = refused(make_network, "resnet", (3, 8, 8), 10, 8, 2, 0)
+    assert message == f"unknown network 'resnet': choose one of {', '.join(NETWORKS)}, package.module:factory"

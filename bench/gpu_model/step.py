@@ -147,7 +147,8 @@ def _parts(problem: Problem) -> tuple[Any, Compute, Any]:
     compute = Compute(torch.device("cpu"), one, problem.recipe.bf16, problem.recipe.channels_last, False)
     chosen, shape = problem.recipe, problem.image
     # Not assembly.build_network: tensors without values cannot be moved to a device.
-    network = make_network(chosen.network, shape, problem.classes, chosen.width, chosen.depth_for(shape), 0)
+    depth = chosen.depth_for(shape)
+    network = make_network(chosen.network, shape, problem.classes, chosen.width, depth, 0, **chosen.layer_kinds)
     return split, compute, network
 
 

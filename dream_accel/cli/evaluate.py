@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from .options import (
     Mean,
     Quick,
     Std,
+    named_network,
     normalization_of,
     option,
 )
@@ -37,8 +38,20 @@ def evaluate(
     epochs: Annotated[
         int | None, option(help="Epochs over the synthetic set.", panel=EVALUATION, default=THE_RUNS)
     ] = None,
-    width: Annotated[int | None, option(help="Channels of every block.", panel=EVALUATION, default=THE_RUNS)] = None,
-    depth: Annotated[int | None, option(help="Blocks of the network.", panel=EVALUATION, default=THE_RUNS)] = None,
+    network: Annotated[
+        str | None,
+        option(help="Network, or several joined by commas, as in distill.", panel=EVALUATION, default=THE_RUNS),
+    ] = None,
+    width: Annotated[
+        int | None,
+        option(help="Channels of every ConvNet block; 128: as published.", panel=EVALUATION, default=THE_RUNS),
+    ] = None,
+    depth: Annotated[int | None, option(help="Blocks of the ConvNet.", panel=EVALUATION, default=THE_RUNS)] = None,
+    norm: Annotated[str | None, option(help="Norm of the network.", panel=EVALUATION, default=THE_RUNS)] = None,
+    activation: Annotated[
+        str | None, option(help="Activation of the network.", panel=EVALUATION, default=THE_RUNS)
+    ] = None,
+    pooling: Annotated[str | None, option(help="Pooling of the ConvNet.", panel=EVALUATION, default=THE_RUNS)] = None,
     seed: Annotated[
         int | None, option(help="Seed of networks and batches.", panel=EVALUATION, default=THE_RUNS)
     ] = None,
@@ -54,8 +67,7 @@ def evaluate(
 ) -> None:
     """Train networks on a distilled set, test them on the real test set, print mean ± std of the last epoch."""
     from ..engine.splits import load_split
-    from ..evaluation import Evaluation, Protocol
-    from ..evaluation import evaluate as measure
+    from ..evaluation import Row, evaluate_networks
     from ..formats import load
     from ..runtime.devices import find_device
     from ..runtime.files import UnwritableError
@@ -68,7 +80,8 @@ def evaluate(
         epochs = QUICK["eval_epochs"] if epochs is None else epochs
     # A run of this program keeps its accuracies; folders of other programs are left unchanged.
     folder = None if result.source is not None else run if run.is_dir() else run.parent
-    tested: list[float] = []
+    names = [name.strip() for name in named_network(result.recipe, network).split(",")]
+    rows: list[Row] = []
     interrupted = False
     with ExitStack() as taken:
         try:
@@ -78,34 +91,23 @@ def evaluate(
             print(f"note: the accuracy is printed, and kept elsewhere: {error}", file=sys.stderr)
         where = find_device(device)
         split = load_split(result.recipe, where, data_dir, download)
-        protocol = {"networks": networks, "epochs": epochs, "seed": seed, "width": width, "depth": depth}
-        total = (networks or result.recipe.eval_networks) * (epochs or result.recipe.eval_epochs)
+        output = None if folder is None else Output(folder)
+        settings = {"networks": networks, "epochs": epochs, "seed": seed, "width": width, "depth": depth}
+        layers = {"norm": norm, "activation": activation, "pooling": pooling}
         try:
-            with watch("evaluating", total) as tick:
-                evaluation = measure(
-                    result,
-                    split,
-                    device=where,
-                    on_epoch=tick,
-                    on_network=tested.append,
-                    **protocol,  # type: ignore[arg-type]
-                )
+            for row in evaluate_networks(result, split, names, watch, **settings, **layers):
+                rows.append(row)
+                print_accuracy(row.evaluation, row.name if len(names) > 1 else None)
+                if output is not None:
+                    line = {"name": run.name, **as_dict(row.evaluation)}
+                    output.write("the accuracy is", partial(write_evaluations, lines=[line]))
         except KeyboardInterrupt:
-            if not tested:
+            if not rows:
                 raise
             interrupted = True
-            given = {name: value for name, value in protocol.items() if value is not None}
-            settings = replace(Protocol.of(result.recipe, split.test.shape), **given)  # type: ignore[arg-type]
-            evaluation = Evaluation(tuple(tested), settings)
-        print_accuracy(evaluation)
-        status = 0
-        if folder is not None:
-            output = Output(folder)
-            line = {"name": run.name, **as_dict(evaluation)}
-            output.write("the accuracy is", lambda place: write_evaluations(place, [line]))
-            status = output.status
     if interrupted:
-        print(f"interrupted: {len(tested)} of {settings.networks} networks were tested", file=sys.stderr)
-        status = INTERRUPTED
-    if status:
-        raise typer.Exit(status)
+        left = [name for name in names if name not in {row.name for row in rows if row.evaluation.complete}]
+        print(f"interrupted: not measured to the end: {', '.join(left)}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if output is not None and output.status:
+        raise typer.Exit(output.status)

@@ -13,6 +13,7 @@ import typer
 
 from ..data import Normalization
 from ..errors import DreamAccelError
+from ..networks import NETWORK_SETTINGS, is_import_path, settings_read
 from ..recipes import RECIPES, Recipe, defaults, recipe, setting_help
 
 DATA, NETWORKS, EVALUATION, OUTPUT = "Data", "Networks", "Evaluation", "Output"
@@ -72,6 +73,22 @@ Std = Annotated[
     option(help="Per-channel standard deviation, given beside the mean.", panel=DATA, default="DC's constants"),
 ]
 
+
+def named_network(recipe: Recipe, given: str | None) -> str:
+    """The network of a stored run, or the one named on the command line.
+
+    Raises:
+        DreamAccelError: the run names an import path and the command line does not: files of a run may come from
+            anywhere, and importing runs code.
+    """
+    if given is None and is_import_path(recipe.network):
+        raise DreamAccelError(
+            f"the run's network is {recipe.network!r}, which is imported only where the command names it: add "
+            f"--network {recipe.network}, if you trust it"
+        )
+    return recipe.network if given is None else given
+
+
 QUICK: dict[str, Any] = {
     "limit_train": 200,
     "clusters": 8,
@@ -124,6 +141,9 @@ def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] |
     if quick:
         known = RECIPES[name].USES if name in RECIPES else ()
         little = {key: value for key, value in (small or QUICK).items() if key in known}
+        prescribed = defaults(name, dataset) if name in RECIPES else {}
+        read = settings_read(given.get("network", prescribed.get("network", Recipe.network)))
+        little = {key: value for key, value in little.items() if key in read or key not in NETWORK_SETTINGS}
         if given.get("batch"):
             little.pop("clusters", None)
         given = {**little, **given}

@@ -170,11 +170,15 @@ class Table:
         print(f"  {row.name:<{self._width}}  {shown_accuracy(row.evaluation)}{seconds}", flush=True)
 
 
-def print_accuracy(evaluation: Any) -> None:
-    """Print the accuracy of one evaluation."""
+def print_accuracy(evaluation: Any, name: str | None = None) -> None:
+    """Print the accuracy of one evaluation, after the name of its network where there are several."""
     protocol, tested = evaluation.protocol, len(evaluation.accuracies)
     networks = counted(tested, "network") if evaluation.complete else f"{tested} of {protocol.networks} networks"
-    print(f"test accuracy {evaluation} % (mean ± std of {networks}, {counted(protocol.epochs, 'epoch')})", flush=True)
+    named = "" if name is None else f"{name}: "
+    print(
+        f"{named}test accuracy {evaluation} % (mean ± std of {networks}, {counted(protocol.epochs, 'epoch')})",
+        flush=True,
+    )
 
 
 def as_dict(evaluation: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from ..engine.checkpoint import CHECKPOINT_FILE, StoredRun
 from ..errors import DreamAccelError
 from ..recipes import Recipe
+from .options import named_network
 from .output import continuing
 
 
@@ -64,6 +65,8 @@ def recipe_to_continue(stored: StoredRun, settings: dict[str, Any]) -> Recipe:
     """The settings of the stored run with those given on the command line; which may differ is checked with the data.
 
     Raises:
-        DreamAccelError: a setting has a value that is not allowed.
+        DreamAccelError: a setting has a value that is not allowed, or the run's network is an import path that is not
+            named.
     """
+    named_network(stored.recipe, settings.get("network"))
     return replace(stored.recipe, **settings)

@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
 from .schedules import SCHEDULES
+from .statistics import RealStatistics
 from .synthetic_training import SyntheticTraining
 
 
@@ -57,14 +58,16 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
     method = RECIPES[recipe.recipe]
     objective = method.objective(recipe)
     network = build_network(recipe, split, compute)
+    statistics = RealStatistics(network, split, compute, recipe.seed)
     sampler = build_sampler(recipe, split, compute, network)
-    pixels = build_pixels(recipe, split, compute, network, state)
+    pixels = build_pixels(recipe, split, compute, network, statistics, state)
     recipe = decide_class_gradients(recipe, split, compute, objective, network, sampler, pixels, state)
     return Distiller(
         recipe,
         split,
         compute,
         network=network,
+        statistics=statistics,
         trainer=build_trainer(recipe, compute, network),
         synthetic_training=build_synthetic_training(recipe, compute, network, pixels),
         sampler=sampler,
@@ -77,7 +80,8 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
 def build_network(recipe: Recipe, split: DataSplit, compute: Compute) -> nn.Module:
     """Build the network, which every outer iteration initialises again."""
     shape, n_classes = split.train.shape, split.train.n_classes
-    return compute.placed(make_network(recipe.network, shape, n_classes, recipe.width, recipe.depth_for(shape), 0))
+    depth = recipe.depth_for(shape)
+    return compute.placed(make_network(recipe.network, shape, n_classes, recipe.width, depth, 0, **recipe.layer_kinds))
 
 
 def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Trainer:
@@ -150,11 +154,16 @@ def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: n
 
 
 def build_pixels(
-    recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module, state: Checkpoint | None
+    recipe: Recipe,
+    split: DataSplit,
+    compute: Compute,
+    network: nn.Module,
+    statistics: RealStatistics,
+    state: Checkpoint | None,
 ) -> PixelSGD:
     """Build the synthetic images and their optimiser, from the checkpoint or else from the recipe's initial images."""
     if state is None:
-        start, velocity = _initial_images(recipe, split, compute, network), None
+        start, velocity = _initial_images(recipe, split, compute, network, statistics), None
     else:
         start, velocity = (kept.to(compute.device, copy=True) for kept in (state.pixels, state.velocity))
     lr = pixel_rate(recipe, split, compute.device)
@@ -226,8 +235,12 @@ def decide_class_gradients(
     return replace(recipe, class_gradients=name)
 
 
-def _initial_images(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> Tensor:
+def _initial_images(
+    recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module, statistics: RealStatistics
+) -> Tensor:
     initialize(network, derive_seed(recipe.seed, "network", "init"))
+    statistics.restart("init")
+    statistics.set()
     return initial_images(
         recipe.init,
         split.train.images,

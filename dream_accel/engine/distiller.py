@@ -20,6 +20,7 @@ from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
 from .checkpoint import Checkpoint
 from .compute import Compute
+from .statistics import RealStatistics
 from .synthetic_training import SyntheticTraining
 
 STEPS_AT_ONCE = 16
@@ -60,6 +61,7 @@ class Distiller:
         split: the data set, on the device where the run computes.
         compute: device, numeric format, memory format and recording.
         network: the network, initialised again at every outer iteration.
+        statistics: sets the statistics of its batch norms from real images.
         trainer: trains that network on real images.
         synthetic_training: trains it on the synthetic set.
         sampler: chooses the real images.
@@ -75,6 +77,7 @@ class Distiller:
         compute: Compute,
         *,
         network: nn.Module,
+        statistics: RealStatistics,
         trainer: Trainer,
         synthetic_training: SyntheticTraining,
         sampler: RepresentativeSampler,
@@ -86,6 +89,7 @@ class Distiller:
         self.split = split
         self.device = compute.device
         self.network = network
+        self.statistics = statistics
         self.trainer = trainer
         self.synthetic_training = synthetic_training
         self.sampler = sampler
@@ -144,8 +148,14 @@ class Distiller:
         self.matching.restart(seed, iteration)
 
     def initialize_network(self, *keys: object) -> None:
-        """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step."""
+        """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step.
+
+        Its batch norms take the statistics of real images, as they do after every training: running averages of
+        augmented batches lag behind the weights.
+        """
         initialize(self.network, derive_seed(self.recipe.seed, "network", "outer", self._iteration, *keys))
+        self.statistics.restart("outer", self._iteration, *keys)
+        self.statistics.set()
 
     def match(self) -> Tensor:
         """Do one matching step for all classes with the sampler's images, and update the pixels.
@@ -162,10 +172,14 @@ class Distiller:
         train = self.split.train
         for rows in self._rows.batches(count, STEPS_AT_ONCE * self.recipe.network_batch):
             self._update(rows, images=train.images, labels=train.labels)
+        if count > 0:
+            self.statistics.set()
 
     def train_on_synthetic(self, epochs: int) -> None:
         """Train the network for ``epochs`` on the synthetic set as it is."""
         self.synthetic_training.train(self.pixels.pixels, epochs)
+        if epochs > 0:
+            self.statistics.set()
 
     def check(self) -> None:
         """Refuse features and pixels that became NaN or Inf.

@@ -15,7 +15,9 @@ from torch import Tensor
 from ..data import ImageSet
 from ..data.stratified import stratified_rows
 from ..networks import make_network
+from ..networks.batchnorm import rows_of_all_classes, set_statistics
 from ..networks.features import embed_rows
+from ..random import generator
 from ..recipes.settings import Recipe
 from ..runtime.devices import find_device
 from ..runtime.files import write_text
@@ -95,8 +97,17 @@ def select_real(
     searched = stratified_rows(split.train, recipe.limit_train or len(split.train), recipe.seed)
     train = split.train.take(searched)
     network = make_network(
-        recipe.network, train.shape, train.n_classes, recipe.width, recipe.depth_for(train.shape), recipe.seed, "select"
+        recipe.network,
+        train.shape,
+        train.n_classes,
+        recipe.width,
+        recipe.depth_for(train.shape),
+        recipe.seed,
+        "select",
+        **recipe.layer_kinds,
     ).to(train.device)
+    real = rows_of_all_classes(*train.by_class(), generator(recipe.seed, "statistics", "select", device=train.device))
+    set_statistics(network, split.normalization(train.batch(real)))
     features = embed_rows(train.images, torch.arange(len(train), device=train.device), network, split.normalization)
     picks = select(
         features, train.labels, recipe.ipc, recipe.strategy, seed=recipe.seed, max_iter=recipe.kmeans_iterations

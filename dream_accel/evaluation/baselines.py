@@ -13,7 +13,8 @@ from ..engine.loop import distill
 from ..errors import DivergenceError, DreamAccelWarning, choices, counted
 from ..recipes.settings import Recipe
 from ..results import Result
-from .protocol import Evaluation, Protocol, evaluate
+from .protocol import evaluate
+from .settings import Evaluation, Protocol
 
 BASELINES = ("none", "real", "all")
 """``none``: no baseline. ``real``: real images, random and selected by K-Means. ``all``: also distillation with random

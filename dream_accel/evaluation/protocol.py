@@ -5,10 +5,9 @@ The test set is read only after the last epoch; it selects neither an epoch nor 
 
 from __future__ import annotations
 
-import statistics
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from ..networks import make_network
 from ..networks.features import images_at_a_time
 from ..networks.training import Rows, Trainer
 from ..random import generator
-from ..recipes.settings import Recipe
 from ..results import Result
 from ..runtime.determinism import repeatable
 from ..runtime.devices import find_device, memory_needed
@@ -29,99 +27,10 @@ from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
 from .class_order import in_data_order
+from .settings import Evaluation, Protocol
 
 LR_DECAY = 0.2
 """Factor of the learning rate at 2/3 and at 5/6 of the epochs."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The settings of an evaluation.
-
-    Networks are trained by SGD; the learning rate is multiplied by 0.2 at 2/3 and at 5/6 of the epochs.
-
-    Attributes:
-        network: a key of :data:`dream_accel.networks.NETWORKS`.
-        width: channels of every block.
-        depth: blocks of the network.
-        networks: number of networks trained from scratch.
-        epochs: epochs over the synthetic set.
-        batch: batch size, images.
-        lr: initial learning rate.
-        momentum: momentum of SGD.
-        weight_decay: weight decay of SGD.
-        augment: names for :class:`dream_accel.augment.Augmentation`, applied to every training image.
-        cutmix: probability of CutMix per batch.
-        seed: seed of every random draw.
-    """
-
-    network: str = "convnet"
-    width: int = 128
-    depth: int = 3
-    networks: int = 3
-    epochs: int = 1000
-    batch: int = 64
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: str = "color_crop_flip_scale_rotate"
-    cutmix: float = 0.5
-    seed: int = 0
-
-    @classmethod
-    def of(cls, recipe: Recipe, shape: tuple[int, int, int]) -> Protocol:
-        """Take the protocol from a recipe.
-
-        Args:
-            recipe: the settings of a run.
-            shape: (channels, height, width) of the images, pixels.
-        """
-        return cls(
-            network=recipe.network,
-            width=recipe.width,
-            depth=recipe.depth_for(shape),
-            networks=recipe.eval_networks,
-            epochs=recipe.eval_epochs,
-            batch=recipe.eval_batch,
-            lr=recipe.network_lr,
-            momentum=recipe.network_momentum,
-            weight_decay=recipe.weight_decay,
-            augment=recipe.train_augment,
-            cutmix=recipe.cutmix,
-            seed=recipe.seed,
-        )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The test accuracies of the networks trained on a set.
-
-    Attributes:
-        accuracies: accuracy of every network after the last epoch, percent. After an interruption, those of the
-            networks that were tested.
-        protocol: the settings they were measured with.
-    """
-
-    accuracies: tuple[float, ...]
-    protocol: Protocol
-
-    @property
-    def complete(self) -> bool:
-        """Whether every network of the protocol was tested."""
-        return len(self.accuracies) == self.protocol.networks
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy over networks, percent."""
-        return statistics.fmean(self.accuracies)
-
-    @property
-    def std(self) -> float:
-        """Population standard deviation over networks, percentage points."""
-        return statistics.pstdev(self.accuracies)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.std:.1f}"
 
 
 @default_modes()
@@ -161,7 +70,7 @@ def evaluate(
 
     Raises:
         DreamAccelError: the data set cannot be loaded, does not fit the images or has other classes, a protocol field
-            is unknown, or a count is below 1.
+            is unknown or not read by the network, or a count is below 1.
     """
     where = find_device(device)
     # The evaluation does not read the training set, so there is no need to subsample it.
@@ -177,14 +86,7 @@ def evaluate(
             "evaluate on the data set it was made from"
         )
     overrides = {"networks": networks, "epochs": epochs, "seed": seed, **protocol}
-    unknown = set(overrides) - set(Protocol.__dataclass_fields__)
-    if unknown:
-        raise DreamAccelError(
-            f"the protocol has no setting {sorted(unknown)[0]!r}: "
-            f"settings are {', '.join(Protocol.__dataclass_fields__)}"
-        )
-    settings = Protocol.of(result.recipe, split.test.shape)
-    settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
+    settings = Protocol.of(result.recipe, split.test.shape, **overrides)
     images, labels = result.synthetic.decode()
     labels = in_data_order(labels, result, split)
     if split.test.n_classes == 1:
@@ -231,9 +133,7 @@ def evaluate_images(
     Raises:
         DreamAccelError: a count of the protocol is below 1.
     """
-    for name in ("networks", "epochs", "batch", "width", "depth"):
-        if getattr(protocol, name) < 1:
-            raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")
+    protocol.check()
     accuracies = []
     smaller = "free it, lower eval_batch or width, or evaluate on another device"
     with retained_heap(), repeatable(images.device), memory_needed(images.device, smaller):
@@ -256,7 +156,14 @@ def _train(
 ) -> nn.Module:
     keys = ("evaluate", number)
     network = make_network(
-        protocol.network, test.shape, test.n_classes, protocol.width, protocol.depth, protocol.seed, *keys
+        protocol.network,
+        test.shape,
+        test.n_classes,
+        protocol.width,
+        protocol.depth,
+        protocol.seed,
+        *keys,
+        **protocol.layer_kinds,
     ).to(images.device)
     trainer = Trainer(
         network,

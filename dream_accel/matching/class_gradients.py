@@ -33,6 +33,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from ..errors import DreamAccelError
+from ..networks.batchnorm import batch_norms
+
 
 def by_loop(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
@@ -79,9 +82,12 @@ def by_capture(
     owners = _owners(network, parameters)
     into: dict[nn.Module, Tensor] = {}
     out: dict[nn.Module, Tensor] = {}
+    version: dict[nn.Module, int] = {}
 
     def keep(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        into[layer], out[layer] = args[0], output
+        if layer in out:
+            raise _uncaptured(layer, "runs twice in a forward pass")
+        into[layer], out[layer], version[layer] = args[0], output, output._version
 
     handles = [layer.register_forward_hook(keep) for layer in {layer for layer, _ in owners}]
     try:
@@ -89,6 +95,10 @@ def by_capture(
     finally:
         for handle in handles:
             handle.remove()
+    for layer, output in out.items():
+        # The gradient would be that of what the output has become.
+        if output._version != version[layer]:
+            raise _uncaptured(layer, "has its output changed in place")
     n_classes, n = len(classes), len(images) // len(classes)
     labels = torch.arange(classes.start, classes.stop, device=images.device).repeat_interleave(n)
     loss = F.cross_entropy(logits, labels, reduction="sum") / n
@@ -111,7 +121,7 @@ CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vma
 
 
 def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
-    """Explain why an implementation cannot serve a network.
+    """Explain why an implementation cannot serve a network whose batch norms are frozen, as in the matching step.
 
     Args:
         name: a key of :data:`CLASS_GRADIENTS`.
@@ -123,9 +133,10 @@ def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> 
     """
     if name == "loop":
         return None
-    mixing = next((m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-    if mixing is not None:
-        return f"its {type(mixing).__name__} would mix the classes, or update statistics inside vmap"
+    frozen = set(batch_norms(network))
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module not in frozen:
+            return f"its {type(module).__name__} has no running statistics and would mix the classes"
     if name == "vmap":
         return None
     for layer, name in _owners(network, parameters):
@@ -134,6 +145,12 @@ def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> 
         if isinstance(getattr(layer, "padding", 0), str):
             return "a convolution names its padding in words"
     return None
+
+
+def _uncaptured(layer: nn.Module, reason: str) -> DreamAccelError:
+    return DreamAccelError(
+        f"class_gradients 'capture' cannot serve this network: a {type(layer).__name__} {reason}; use loop or vmap"
+    )
 
 
 def _owners(network: nn.Module, parameters: Mapping[str, Tensor]) -> list[tuple[nn.Module, str]]:
@@ -167,6 +184,13 @@ def _norm_weight(layer: nn.GroupNorm, inputs: Tensor, gradients: Tensor) -> Tens
     return _channel_sum(layer, inputs, gradients * normed)
 
 
+def _batch_norm_weight(layer: nn.BatchNorm2d, inputs: Tensor, gradients: Tensor) -> Tensor:
+    """The weight's gradient where the layer normalises by its running statistics."""
+    images = inputs.flatten(0, 1)
+    normed = F.batch_norm(images, layer.running_mean, layer.running_var, eps=layer.eps).view_as(inputs)
+    return _channel_sum(layer, inputs, gradients * normed)
+
+
 def _channel_sum(layer: nn.Module, inputs: Tensor, gradients: Tensor) -> Tensor:
     return gradients.sum(dim=[d for d in range(gradients.dim()) if d not in (0, 2)])
 
@@ -178,6 +202,8 @@ _FORMULAS: dict[tuple[type, str], Callable[..., Tensor]] = {
     (nn.Linear, "bias"): _channel_sum,
     (nn.GroupNorm, "weight"): _norm_weight,
     (nn.GroupNorm, "bias"): _channel_sum,
+    (nn.BatchNorm2d, "weight"): _batch_norm_weight,
+    (nn.BatchNorm2d, "bias"): _channel_sum,
 }
 """``(layer, inputs (C, n, ...), gradients of outputs (C, n, ...))`` to the gradient (C, *parameter), for each kind of
 layer and name of its parameter."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..errors import DreamAccelError
 from ..ops import gradient_distance, select_layers
 from .objective import ClassGradients, Match, Target
 
@@ -40,6 +41,15 @@ class GradientMatching:
         return Match(distance, g_synthetic, upstream)
 
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
-        """Return the parameters whose gradients are compared, by name."""
-        named = dict(network.named_parameters())
-        return {list(named)[i]: list(named.values())[i] for i in select_layers(named, self.layers)}
+        """Return the parameters whose gradients are compared, by name.
+
+        Raises:
+            DreamAccelError: the network has none.
+        """
+        named: dict[str, Tensor] = dict(network.named_parameters())
+        chosen = {list(named)[i]: list(named.values())[i] for i in select_layers(named, self.layers)}
+        if not chosen:
+            raise DreamAccelError(
+                f"layers is {self.layers!r}, and {type(network).__name__} has no such parameters: use layers weights"
+            )
+        return chosen

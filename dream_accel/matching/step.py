@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..augment import Augmentation
 from ..data.convert import to_float
+from ..networks.batchnorm import frozen_statistics
 from ..random import derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS
@@ -76,7 +77,7 @@ class MatchingStep:
         """Compute the distance and the pixel gradient of every class.
 
         Args:
-            network: the network through which both sides are compared.
+            network: the network through which both sides are compared; its batch norms use their running statistics.
             images: (N, channels, H, W) real images, uint8, or floating point in [0, 1].
             indices: (C, n) int64, the rows of ``images`` that every class is matched with.
             pixels: (C, IPC, channels, H, W) synthetic images in [0, 1].
@@ -89,7 +90,8 @@ class MatchingStep:
         draws = [(self._subset(decoded, own), self.augment.draw(1, own)) for own in self.generators]
         at_once = self._classes_at_once(n + min(decoded, self.max_synthetic))
         groups = [range(first, min(first + at_once, n_classes)) for first in range(0, n_classes, at_once)]
-        matches = [self._match(network, images, indices, pixels, draws, classes) for classes in groups]
+        with frozen_statistics(network):
+            matches = [self._match(network, images, indices, pixels, draws, classes) for classes in groups]
         distances, gradients = zip(*matches, strict=True)
         return torch.cat(distances), torch.cat(gradients)
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DreamAccelError
+from .layers import activation_layer, extra_padding, norm_layer, pooling_layer
 
 
 class ConvNet(nn.Module):
-    """``depth`` blocks of 3x3 convolution, instance norm, ReLU and 2x2 average pooling, then one linear layer.
+    """``depth`` blocks of 3x3 convolution, norm, activation and 2x2 pooling, then one linear layer.
 
     Instance norm is ``GroupNorm(width, width)`` with affine parameters. 28x28 images are padded to 32x32 by the first
     convolution, as in the published code.
@@ -18,29 +19,41 @@ class ConvNet(nn.Module):
         shape: (channels, height, width) of the images.
         n_classes: outputs.
         width: channels of every block.
-        depth: number of blocks; each halves the image.
+        depth: number of blocks; each halves the image, unless ``pooling`` is ``"none"``.
+        norm: a key of :data:`dream_accel.networks.layers.NORMS`.
+        activation: a key of :data:`dream_accel.networks.layers.ACTIVATIONS`.
+        pooling: a key of :data:`dream_accel.networks.layers.POOLINGS`.
 
     Raises:
-        DreamAccelError: the image has no pixel left before the last block.
+        DreamAccelError: the image has no pixel left before the last block, or a layer has no such name.
     """
 
-    def __init__(self, shape: tuple[int, int, int], n_classes: int, width: int = 128, depth: int = 3) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        n_classes: int,
+        width: int = 128,
+        depth: int = 3,
+        norm: str = "instance",
+        activation: str = "relu",
+        pooling: str = "avg",
+    ) -> None:
         super().__init__()
         channels, height, image_width = shape
-        first_padding = 3 if (height, image_width) == (28, 28) else 1
-        grown = 2 * (first_padding - 1)
-        rows, columns = (height + grown) >> depth, (image_width + grown) >> depth
+        extra = extra_padding(shape)
+        halvings = 0 if pooling == "none" else depth
+        rows, columns = (height + 2 * extra) >> halvings, (image_width + 2 * extra) >> halvings
         if min(rows, columns) < 1:
-            most = (min(height, image_width) + grown).bit_length() - 1
+            most = (min(height, image_width) + 2 * extra).bit_length() - 1
             remedy = f"use depth {most} or less" if most else "give images of 2x2 pixels or more, or scale them by size"
             raise DreamAccelError(f"{height}x{image_width} images vanish after {depth} halvings: {remedy}")
         blocks: list[nn.Module] = []
         for block in range(depth):
             blocks += [
-                nn.Conv2d(channels, width, kernel_size=3, padding=1 if block else first_padding),
-                nn.GroupNorm(width, width),
-                nn.ReLU(),
-                nn.AvgPool2d(2),
+                nn.Conv2d(channels, width, kernel_size=3, padding=1 if block else 1 + extra),
+                norm_layer(norm, width),
+                activation_layer(activation),
+                pooling_layer(pooling),
             ]
             channels = width
         self.features = nn.Sequential(*blocks)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..augment import Augmentation, cutmix
 from ..data import to_float
 from ..random import derive_seed
+from .batchnorm import several_values
 
 
 class Rows:
@@ -104,13 +105,17 @@ class Trainer:
 
         Returns:
             the loss (), detached.
+
+        Raises:
+            DreamAccelError: a batch of one image leaves a batch norm one value per channel.
         """
         images = self.augment(images, self.draws)
         images, partners, weight = cutmix(images, labels, self.cutmix_probability, self.draws)
         images = self.normalize(images)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.network(images)
+        with several_values():
+            logits = self.network(images)
         loss = weight * F.cross_entropy(logits, labels) + (1 - weight) * F.cross_entropy(logits, partners)
         gradients = torch.autograd.grad(loss, self._parameters)
         with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
+from ..networks import check_settings
 from . import dc, dm, dream, dream_plus, dsa, idc, idc_i
 from .settings import SETTINGS, Recipe
 
@@ -54,8 +55,8 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
         the recipe.
 
     Raises:
-        DreamAccelError: the recipe or a setting is unknown, the method does not use a setting, or a value is out of
-            range.
+        DreamAccelError: the recipe or a setting is unknown, the method or its network does not use a setting, or a
+            value is out of range.
     """
     if name not in RECIPES:
         raise choices("recipe", name, RECIPES)
@@ -64,7 +65,9 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
     prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"))
-    return Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    made = Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    check_settings(made.network, overrides)
+    return made
 
 
 def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None = None) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from ..augment import AUGMENTATIONS, Augmentation
 from ..errors import DreamAccelError, choices
 from ..matching.class_gradients import CLASS_GRADIENTS
 from ..matching.pixels import LR_RULES, SWEEPS
-from ..networks import NETWORKS
+from ..networks import NETWORKS, is_import_path
+from ..networks.layers import ACTIVATIONS, NORMS, POOLINGS
 from ..ops import LAYER_RULES, METRICS
 from ..sampling.strategies import STRATEGIES
 from ..synthetic import INITS
@@ -32,6 +33,7 @@ def _setting(
     most: float | None = None,
     names: Collection[str] | None = None,
     kind: str = "",
+    import_path: bool = False,
 ) -> Any:
     """Make a field of :class:`Recipe`.
 
@@ -42,8 +44,10 @@ def _setting(
         least, most: bounds of a number, inclusive.
         names: the allowed names, usually a registry.
         kind: the word for such a name in a refusal; default: ``help``.
+        import_path: whether ``package.module:factory`` is allowed beside the names; it is imported when it is used.
     """
     metadata = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
+    metadata["import_path"] = import_path
     return field(default=default, metadata=metadata)
 
 
@@ -113,9 +117,21 @@ class Recipe:
     )
     base_size: int = _setting(32, "pixels", "image side at which pixel_lr is not scaled, pixels", least=1)
 
-    network: str = _setting("convnet", "networks", "network", names=NETWORKS, kind="network")
-    width: int = _setting(128, "networks", "channels of every block", least=1)
-    depth: int = _setting(0, "networks", "blocks of the network (0: by image size, 3 for 32 pixels)", least=0)
+    network: str = _setting(
+        "convnet",
+        "networks",
+        "network, your own as package.module:factory, or one by name",
+        names=NETWORKS,
+        kind="network",
+        import_path=True,
+    )
+    width: int = _setting(
+        128, "networks", "channels of every ConvNet block; 128: the published channels of another network", least=1
+    )
+    depth: int = _setting(0, "networks", "blocks of the ConvNet (0: by image size, 3 for 32 pixels)", least=0)
+    norm: str = _setting("instance", "networks", "norm of the network", names=NORMS, kind="norm")
+    activation: str = _setting("relu", "networks", "activation of the network", names=ACTIVATIONS, kind="activation")
+    pooling: str = _setting("avg", "networks", "pooling of the ConvNet", names=POOLINGS, kind="pooling")
     network_lr: float = _setting(0.01, "networks", "network learning rate (SGD)", least=0)
     network_momentum: float = _setting(0.9, "networks", "network momentum", least=0, most=1)
     weight_decay: float = _setting(5e-4, "networks", "network weight decay", least=0)
@@ -172,6 +188,11 @@ class Recipe:
         """N, the number of sub-clusters per class: ``batch / per_cluster``, or ``clusters`` if ``batch`` is 0."""
         return self.batch // self.per_cluster if self.batch else self.clusters
 
+    @property
+    def layer_kinds(self) -> dict[str, str]:
+        """Norm, activation and pooling, as :func:`dream_accel.networks.make_network` takes them."""
+        return {"norm": self.norm, "activation": self.activation, "pooling": self.pooling}
+
     def depth_for(self, shape: tuple[int, int, int]) -> int:
         """The number of blocks of the network for images of a shape.
 
@@ -222,8 +243,11 @@ def _plain(setting: Field[Any], value: Any) -> Any:
 
 def _check(setting: Field[Any], value: Any) -> None:
     about = setting.metadata
+    if about["import_path"] and is_import_path(value):
+        return
     if about["names"] is not None and value not in about["names"]:
-        raise choices(about["kind"], value, about["names"])
+        paths = ["package.module:factory"] if about["import_path"] else []
+        raise choices(about["kind"], value, [*about["names"], *paths])
     if about["least"] is not None and not value >= about["least"]:
         raise DreamAccelError(f"{setting.name} is {value}: it must be at least {about['least']}")
     if isinstance(value, float) and math.isinf(value):
