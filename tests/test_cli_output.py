@@ -170,11 +170,9 @@ class TestFullDisk:
             def isatty(self):
                 return False
 
-        import dream_accel.evaluation
-
         capture = Capture()
         monkeypatch.setattr("dream_accel.runtime.folders.os.open", read_only)
-        monkeypatch.setattr(dream_accel.evaluation, "evaluate", watch)
+        monkeypatch.setattr("dream_accel.evaluation.architectures.evaluate", watch)
         monkeypatch.setattr(sys, "stderr", capture)
         with full(finished):
             found = run("evaluate", finished, "--quick")

@@ -124,13 +124,4 @@ def check_settings(name: str, given: Collection[str]) -> None:
             )
 
 
-__all__ = [
-    "NETWORKS",
-    "NETWORK_SETTINGS",
-    "ConvNet",
-    "check_settings",
-    "initialize",
-    "is_import_path",
-    "make_network",
-    "settings_read",
-]
+__all__ = ["NETWORKS", "ConvNet", "initialize", "make_network"]
