@@ -83,6 +83,30 @@ def dropout(shape, n_classes):
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), Sizes(shape, n_classes).classifier)
 
 
+def functional_dropout(shape, n_classes):
+    net = Sizes(shape, n_classes)
+    classify = net.forward
+    net.forward = lambda images: nn.functional.dropout(classify(images), 0.1, net.training)
+    return net
+
+
+def parameterless(shape, n_classes):
+    net = Sizes(shape, n_classes)
+    del net.classifier
+    net.classifier = lambda features: features[:, :n_classes]
+    return net
+
+
+def unused(shape, n_classes):
+    net = Sizes(shape, n_classes)
+    net.auxiliary = nn.Linear(2, 2)
+    return net
+
+
+def frozen(shape, n_classes):
+    return Sizes(shape, n_classes).requires_grad_(False)
+
+
 def unfrozen(shape, n_classes):
     return nn.Sequential(nn.BatchNorm2d(shape[0], track_running_stats=False), Sizes(shape, n_classes))
 
@@ -188,7 +212,11 @@ class TestRefusals:
             ("featureless", " has no recognisable features: give it a method embed(images), or a last nn.Linear"),
             ("flat_features", " gives features (128,) for 2 images: they must be (2, ...)"),
             ("own_parameter", " has a Sizes with the parameter scale, which no seed redraws: use convolutions"),
-            ("dropout", " has a Dropout, whose draws no seed of a run names: set its p to 0"),
+            ("dropout", " draws random numbers in a forward pass, as dropout does, which no seed of a run names"),
+            ("functional_dropout", " draws random numbers in a forward pass, as dropout does"),
+            ("parameterless", " has no parameters: a run needs some to train"),
+            ("unused", " has the parameter auxiliary.weight, by which its logits have no gradient"),
+            ("frozen", " has the parameter classifier.weight, by which its logits have no gradient"),
             ("unfrozen", " has a BatchNorm2d without running statistics, which matching cannot freeze"),
         ],
     )

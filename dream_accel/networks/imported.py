@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from ..errors import DreamAccelError
 from .batchnorm import batch_norms
@@ -54,7 +53,7 @@ def make_imported(path: str, shape: tuple[int, int, int], n_classes: int) -> nn.
             f"network {path!r} returns a {type(network).__name__}: the factory must return a torch.nn.Module"
         )
     _check_layers(path, network)
-    _check_outputs(path, network.cpu().eval(), shape, n_classes)
+    _check_outputs(path, network.cpu(), shape, n_classes)
     return network.train()
 
 
@@ -90,10 +89,6 @@ def _check_layers(path: str, network: nn.Module) -> None:
         )
     frozen = set(batch_norms(network))
     for module in network.modules():
-        if isinstance(module, _DropoutNd) and module.p > 0:
-            raise DreamAccelError(
-                f"network {path!r} has a {type(module).__name__}, whose draws no seed of a run names: set its p to 0"
-            )
         if isinstance(module, _BatchNorm) and module not in frozen:
             raise DreamAccelError(
                 f"network {path!r} has a {type(module).__name__} without running statistics, which matching cannot "
@@ -101,12 +96,16 @@ def _check_layers(path: str, network: nn.Module) -> None:
             )
 
 
-@torch.no_grad()
+@torch.enable_grad()
 def _check_outputs(path: str, network: nn.Module, shape: tuple[int, int, int], n_classes: int) -> None:
+    """Refuse a network by what it does with two images."""
     two = torch.zeros(2, *shape)
     size = "x".join(map(str, shape))
     try:
-        logits = network(two)
+        before = torch.get_rng_state()
+        network.train()(two)
+        drawn = not torch.equal(torch.get_rng_state(), before)
+        logits = network.eval()(two)
     except Exception as error:
         raise DreamAccelError(
             f"network {path!r} refuses images of {size} ({_told(error)}): make it for that size, or scale the images "
@@ -117,6 +116,12 @@ def _check_outputs(path: str, network: nn.Module, shape: tuple[int, int, int], n
             f"network {path!r} gives {_shown(logits)} for 2 images of {n_classes} classes: it must give (2, "
             f"{n_classes}) logits"
         )
+    if drawn:
+        raise DreamAccelError(
+            f"network {path!r} draws random numbers in a forward pass, as dropout does, which no seed of a run names: "
+            "set their probability to 0"
+        )
+    _check_gradients(path, network, logits)
     try:
         features = embedder_of(network)(two)
     except DreamAccelError:
@@ -126,6 +131,22 @@ def _check_outputs(path: str, network: nn.Module, shape: tuple[int, int, int], n
         ) from None
     if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != 2:
         raise DreamAccelError(f"network {path!r} gives features {_shown(features)} for 2 images: they must be (2, ...)")
+
+
+def _check_gradients(path: str, network: nn.Module, logits: Tensor) -> None:
+    """Refuse parameters that training and matching cannot differentiate by."""
+    named = list(network.named_parameters())
+    if not named:
+        raise DreamAccelError(f"network {path!r} has no parameters: a run needs some to train")
+    still = [name for name, parameter in named if not parameter.requires_grad]
+    if not still:
+        gradients = torch.autograd.grad(logits.sum(), [parameter for _, parameter in named], allow_unused=True)
+        still = [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+    if still:
+        raise DreamAccelError(
+            f"network {path!r} has the parameter {still[0]}, by which its logits have no gradient: let every parameter "
+            "require gradients and take part in forward"
+        )
 
 
 def _told(error: Exception) -> str:
