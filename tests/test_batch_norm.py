@@ -11,6 +11,7 @@ from torch import nn
 
 import dream_accel as da
 from dream_accel.engine.assembly import assemble
+from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.selection import select_real
 from dream_accel.matching.class_gradients import CLASS_GRADIENTS, by_loop, refusal
 from dream_accel.networks import make_network
@@ -50,6 +51,14 @@ def statistics(net: nn.Module) -> list[torch.Tensor]:
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(map(torch.equal, one, other))
+
+
+def of_rows(distiller: Distiller, rows: torch.Tensor) -> list[torch.Tensor]:
+    """Statistics of these real images in the network of a run, by a copy of it."""
+    copy = network()
+    copy.load_state_dict({**copy.state_dict(), **dict(distiller.network.named_parameters())})
+    set_statistics(copy, distiller.split.normalization(distiller.split.train.batch(rows)))
+    return statistics(copy)
 
 
 class TestStatistics:
@@ -106,15 +115,29 @@ class TestRun:
         distiller.restart(0)
         kept, net = statistics(distiller.network), distiller.network
         rows = rows_of_all_classes(*distiller.split.train.by_class(), generator(0, "statistics", "outer", 0))
-        fresh = network()
-        fresh.load_state_dict({**fresh.state_dict(), **dict(net.named_parameters())})
-        set_statistics(fresh, distiller.split.normalization(distiller.split.train.batch(rows)))
-        assert same(kept, statistics(fresh))
+        assert same(kept, of_rows(distiller, rows))
         distiller.sampler.update(net)
         distiller.match()
         assert same(statistics(net), kept)
-        distiller.train(8)
-        assert not same(statistics(net), kept)
+
+    @pytest.mark.parametrize("data", ["real", "synthetic"])
+    def test_statistics_are_of_the_next_real_images_after_every_training(self, data):
+        distiller = assemble(toy_recipe(**SETTINGS), toy_split())
+        distiller.restart(0)
+        draws = generator(0, "statistics", "outer", 0)
+        first, second = (rows_of_all_classes(*distiller.split.train.by_class(), draws) for _ in range(2))
+        before = statistics(distiller.network)
+        if data == "real":
+            distiller.train(0)
+        else:
+            distiller.train_on_synthetic(0)
+        assert same(statistics(distiller.network), before)
+        if data == "real":
+            distiller.train(8)
+        else:
+            distiller.train_on_synthetic(2)
+        assert same(statistics(distiller.network), of_rows(distiller, second))
+        assert not same(statistics(distiller.network), of_rows(distiller, first))
 
     def test_one_image_per_class_is_matched_by_the_statistics_of_real_ones(self):
         """By its own statistics every image of the class would have the same mean and deviation."""
