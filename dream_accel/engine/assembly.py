@@ -29,6 +29,7 @@ from ..synthetic import check_packing, initial_images
 from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
+from .pool import NetworkPool
 from .schedules import SCHEDULES
 from .synthetic_training import SyntheticTraining
 
@@ -70,6 +71,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         sampler=sampler,
         matching=build_matching(recipe, split, compute, objective),
         pixels=pixels,
+        pool=NetworkPool(network, sampler),
         schedule=SCHEDULES[method.SCHEDULE],
     )
 

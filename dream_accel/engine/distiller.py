@@ -20,6 +20,7 @@ from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
 from .checkpoint import Checkpoint
 from .compute import Compute
+from .pool import NetworkPool
 from .synthetic_training import SyntheticTraining
 
 STEPS_AT_ONCE = 16
@@ -65,6 +66,7 @@ class Distiller:
         sampler: chooses the real images.
         matching: computes distances and pixel gradients.
         pixels: the synthetic images and their optimiser.
+        pool: states of the network that a schedule keeps, with their picks.
         schedule: the order of the inner steps.
     """
 
@@ -80,6 +82,7 @@ class Distiller:
         sampler: RepresentativeSampler,
         matching: MatchingStep,
         pixels: PixelSGD,
+        pool: NetworkPool,
         schedule: Schedule,
     ) -> None:
         self.recipe = recipe
@@ -91,9 +94,10 @@ class Distiller:
         self.sampler = sampler
         self.matching = matching
         self.pixels = pixels
+        self.pool = pool
         self.schedule = schedule
         self._compute = compute
-        self._iteration = 0
+        self.iteration = 0
         self._rows = self._row_order(0)
         self._update = compute.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
         self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"), matching.generators)
@@ -133,19 +137,25 @@ class Distiller:
 
     def restart(self, iteration: int) -> None:
         """Initialise the network and the random streams of an outer iteration, and clamp the pixels to [0, 1]."""
-        seed = self.recipe.seed
-        self._iteration = iteration
+        self.iteration = iteration
         self.initialize_network()
-        self.trainer.restart(seed, "outer", iteration)
-        self.synthetic_training.restart(iteration)
+        self.trainer.restart(self.recipe.seed, "outer", iteration)
         self._rows = self._row_order(iteration)
+        self.synthetic_training.restart(iteration)
         self.pixels.clamp()
         self.sampler.restart(iteration)
-        self.matching.restart(seed, iteration)
+        self.matching.restart(self.recipe.seed, iteration)
+
+    def begin_trajectory(self, number: int) -> None:
+        """Initialise the network and the random streams of its training, independently of the outer iteration."""
+        seed = self.recipe.seed
+        initialize(self.network, derive_seed(seed, "network", "trajectory", number))
+        self.trainer.restart(seed, "trajectory", number)
+        self._rows = self._row_order("trajectory", number)
 
     def initialize_network(self, *keys: object) -> None:
         """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step."""
-        initialize(self.network, derive_seed(self.recipe.seed, "network", "outer", self._iteration, *keys))
+        initialize(self.network, derive_seed(self.recipe.seed, "network", "outer", self.iteration, *keys))
 
     def match(self) -> Tensor:
         """Do one matching step for all classes with the sampler's images, and update the pixels.
@@ -183,8 +193,8 @@ class Distiller:
         """Return the number of real images matched or trained on in one outer iteration."""
         return self.schedule.real_images(self)
 
-    def _row_order(self, iteration: int) -> Rows:
-        draws = generator(self.recipe.seed, "rows", iteration, device=self.device)
+    def _row_order(self, *keys: object) -> Rows:
+        draws = generator(self.recipe.seed, "rows", *keys, device=self.device)
         return Rows(len(self.split.train), draws)
 
     def _match_and_move(self, indices: Tensor, *, images: Tensor, pixels: Tensor, velocity: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..matching.features import FeatureMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import SHARED, Recipe
 
 NAME = "dm"
 
@@ -61,19 +61,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SETTINGS - {
-    "metric",
-    "layers",
-    "feature_weight",
-    "class_gradients",
-    "base_size",
-    "network_batch",
-    "network_images",
-    "pretrain_epochs",
-    "synthetic_epochs",
-    "synthetic_batch",
-    "synthetic_augment",
-}
+USES = SHARED | {"interval"}
 
 SCHEDULE = "fresh_networks"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..matching.gradients import GradientMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import SHARED, Recipe
 
 NAME = "dream"
 
@@ -81,12 +81,14 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
-USES = SETTINGS - {
-    "feature_weight",
-    "pretrain_epochs",
-    "synthetic_epochs",
-    "synthetic_batch",
-    "synthetic_augment",
+USES = SHARED | {
+    "interval",
+    "metric",
+    "layers",
+    "class_gradients",
+    "base_size",
+    "network_batch",
+    "network_images",
 }
 """The settings that the method reads."""
 

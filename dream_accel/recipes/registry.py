@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
-from . import dc, dm, dream, dream_plus, dsa, idc, idc_i
+from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i
 from .settings import SETTINGS, Recipe
 
 
@@ -36,7 +36,7 @@ class Method(Protocol):
         ...
 
 
-_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm)
+_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm, dm_plus)
 
 RECIPES: Mapping[str, Method] = {method.NAME: method for method in _METHODS}
 """Every method by name. To add a method, write its module and append it to ``_METHODS``."""

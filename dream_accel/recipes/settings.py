@@ -32,6 +32,7 @@ def _setting(
     most: float | None = None,
     names: Collection[str] | None = None,
     kind: str = "",
+    shared: bool = True,
 ) -> Any:
     """Make a field of :class:`Recipe`.
 
@@ -42,9 +43,10 @@ def _setting(
         least, most: bounds of a number, inclusive.
         names: the allowed names, usually a registry.
         kind: the word for such a name in a refusal; default: ``help``.
+        shared: whether every method reads the setting; one that is not is read by the methods that name it in ``USES``.
     """
-    metadata = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
-    return field(default=default, metadata=metadata)
+    about = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
+    return field(default=default, metadata={**about, "shared": shared})
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,27 @@ class Recipe:
     )
     clusters: int = _setting(128, "sampling", "sub-clusters per class (N), where batch is 0", least=1)
     per_cluster: int = _setting(1, "sampling", "real images per sub-cluster and step (n)", least=1)
-    interval: int = _setting(10, "sampling", "inner steps between two clusterings (I)", least=1)
+    interval: int = _setting(10, "sampling", "inner steps between two clusterings (I)", least=1, shared=False)
     kmeans_iterations: int = _setting(100, "sampling", "K-Means iterations at most", least=1)
     init: str = _setting("kmeans", "sampling", "initial synthetic images", names=INITS, kind="initialisation")
 
     iterations: int = _setting(2000, "matching", "outer iterations, each with a fresh network (T)", least=0)
     inner_steps: int = _setting(100, "matching", "matching steps per outer iteration (M)", least=1)
-    metric: str = _setting("mse", "matching", "distance of gradients", names=METRICS, kind="metric")
+    metric: str = _setting("mse", "matching", "distance of gradients", names=METRICS, kind="metric", shared=False)
     layers: str = _setting(
         "conv",
         "matching",
         "tensors matched, by their dimensions (weights: all but 1-d)",
         names=LAYER_RULES,
         kind="layer rule",
+        shared=False,
     )
-    feature_weight: float = _setting(0.0, "matching", "weight of the distance of mean features (DREAM+: 1)", least=0)
+    feature_weight: float = _setting(
+        0.0, "matching", "weight of the distance of mean features (DREAM+: 1)", least=0, shared=False
+    )
+    calibration_weight: float = _setting(
+        0.0, "matching", "weight of the cross-entropy of the synthetic images (DM+)", least=0, shared=False
+    )
     match_augment: str = _setting(
         "color_crop_cutout",
         "matching",
@@ -111,7 +119,7 @@ class Recipe:
     pixel_sweep: str = _setting(
         "per_class", "pixels", "pixel momentum, as published or joint", names=SWEEPS, kind="pixel sweep"
     )
-    base_size: int = _setting(32, "pixels", "image side at which pixel_lr is not scaled, pixels", least=1)
+    base_size: int = _setting(32, "pixels", "image side at which pixel_lr is not scaled, pixels", least=1, shared=False)
 
     network: str = _setting("convnet", "networks", "network", names=NETWORKS, kind="network")
     width: int = _setting(128, "networks", "channels of every block", least=1)
@@ -119,16 +127,27 @@ class Recipe:
     network_lr: float = _setting(0.01, "networks", "network learning rate (SGD)", least=0)
     network_momentum: float = _setting(0.9, "networks", "network momentum", least=0, most=1)
     weight_decay: float = _setting(5e-4, "networks", "network weight decay", least=0)
-    network_batch: int = _setting(128, "networks", "batch size of the network's own training, images", least=1)
-    network_images: int = _setting(500, "networks", "real images the network trains on after each step", least=0)
+    network_batch: int = _setting(
+        128, "networks", "batch size of the network's own training, images", least=1, shared=False
+    )
+    network_images: int = _setting(
+        500, "networks", "real images the network trains on after each step", least=0, shared=False
+    )
     pretrain_epochs: int = _setting(
-        0, "networks", "epochs each new network trains before the first match (DREAM+: 1)", least=0
+        0, "networks", "epochs each new network trains before the first match (DREAM+: 1)", least=0, shared=False
     )
+    trajectories: int = _setting(
+        5, "networks", "networks trained on real images for the pool (DM+)", least=1, shared=False
+    )
+    stages: int = _setting(10, "networks", "states of each of them that the pool keeps", least=1, shared=False)
+    stage_epochs: int = _setting(1, "networks", "epochs of training between two states", least=1, shared=False)
     synthetic_epochs: int = _setting(
-        0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0
+        0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0, shared=False
     )
-    synthetic_batch: int = _setting(256, "networks", "batch size of that training, images", least=1)
-    synthetic_augment: str = _setting("", "networks", "augmentation of that training, as match_augment (DSA)")
+    synthetic_batch: int = _setting(256, "networks", "batch size of that training, images", least=1, shared=False)
+    synthetic_augment: str = _setting(
+        "", "networks", "augmentation of that training, as match_augment (DSA)", shared=False
+    )
     train_augment: str = _setting(
         "color_crop_flip_scale_rotate", "networks", "augmentation of every training image, as match_augment"
     )
@@ -140,6 +159,7 @@ class Recipe:
         "per-class gradients (auto: measured on a GPU)",
         names=("auto", *CLASS_GRADIENTS),
         kind="implementation of class_gradients",
+        shared=False,
     )
     graphs: bool = _setting(True, "networks", "on a GPU, record the steps as CUDA graphs and replay them")
     bf16: bool = _setting(False, "networks", "networks compute in bfloat16 (autocast); fewer digits, other pixels")
@@ -200,6 +220,9 @@ class Recipe:
 
 SETTINGS = frozenset(setting.name for setting in fields(Recipe))
 """The name of every setting."""
+
+SHARED = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["shared"])
+"""The name of every setting that all methods read."""
 
 
 def _plain(setting: Field[Any], value: Any) -> Any:
