@@ -53,6 +53,10 @@ class CalibratedFeatureMatching:
         loss = -(log_probabilities * own).sum(dim=2).mean(dim=1)
         return loss, (log_probabilities.exp() - own) / m
 
+    def reduced(self, target: Target) -> Target:
+        """Return the mean features of every class, (C, 1, *feature)."""
+        return [features.mean(dim=1, keepdim=True) for features in target]
+
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
         """Return an empty dict, since no gradients are compared."""
         return {}
