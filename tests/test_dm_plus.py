@@ -71,19 +71,19 @@ def test_an_interrupted_trajectory_is_trained_again(monkeypatch):
     split, recipe = toy_split(per_class=20), da.recipe("dm+", "toy", **SMALL, iterations=2)
     expected = Run(recipe, split).complete().synthetic.images
     run = Run(recipe, split)
-    keep, kept = run._distiller.pool.keep, []
+    pool = run._distiller.pool
+    add = pool.add
 
-    def keep_twice_then_stop(*keys):
-        if len(kept) == 2:
-            kept.append(keys)
+    def add_one_then_stop(number):
+        if len(pool):
             raise KeyboardInterrupt
-        kept.append(keys)
-        keep(*keys)
+        add(number)
 
-    monkeypatch.setattr(run._distiller.pool, "keep", keep_twice_then_stop)
+    monkeypatch.setattr(pool, "add", add_one_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run.advance()
-    assert len(run._distiller.pool) == 2
+    monkeypatch.undo()
+    assert len(pool) == 1
     assert run.complete().synthetic.images.equal(expected)
 
 
@@ -112,8 +112,8 @@ def test_states_are_those_of_the_trajectory():
     run = assemble(recipe, split)
     run.outer_iteration(0)
     states = []
-    for entry in range(3):
-        run.pool.load(entry)
+    for stage in range(3):
+        run.pool.load(0, stage)
         states.append([p.clone() for p in run.network.parameters()])
     run.begin_trajectory(0)
     for state in states:
@@ -122,7 +122,7 @@ def test_states_are_those_of_the_trajectory():
     assert not states[0][0].equal(states[1][0])
 
 
-@pytest.mark.parametrize("setting", ["interval", "network_images", "metric", "pretrain_epochs"])
+@pytest.mark.parametrize("setting", ["network_images", "metric", "pretrain_epochs"])
 def test_a_setting_it_does_not_read_is_refused(setting):
     assert f"recipe 'dm+' does not use {setting}" in refused(da.recipe, "dm+", **{setting: 1})
 

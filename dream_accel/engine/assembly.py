@@ -30,7 +30,7 @@ from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
 from .pool import NetworkPool
-from .schedules import SCHEDULES
+from .schedules import schedule_of
 from .synthetic_training import SyntheticTraining
 
 
@@ -55,12 +55,12 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 
 
 def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None) -> Distiller:
-    method = RECIPES[recipe.recipe]
-    objective = method.objective(recipe)
+    objective = RECIPES[recipe.recipe].objective(recipe)
     network = build_network(recipe, split, compute)
     sampler = build_sampler(recipe, split, compute, network)
     pixels = build_pixels(recipe, split, compute, network, state)
     recipe = decide_class_gradients(recipe, split, compute, objective, network, sampler, pixels, state)
+    matching = build_matching(recipe, split, compute, objective)
     return Distiller(
         recipe,
         split,
@@ -69,10 +69,10 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         trainer=build_trainer(recipe, compute, network),
         synthetic_training=build_synthetic_training(recipe, compute, network, pixels),
         sampler=sampler,
-        matching=build_matching(recipe, split, compute, objective),
+        matching=matching,
         pixels=pixels,
-        pool=NetworkPool(network, sampler),
-        schedule=SCHEDULES[method.SCHEDULE],
+        pool=NetworkPool(recipe, split.train, network, sampler, matching, compute),
+        schedule=schedule_of(recipe),
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..data import DataSplit
 from ..errors import DreamAccelError
+from ..matching.objective import Target
 from ..matching.pixels import PixelSGD
 from ..matching.step import MatchingStep
 from ..networks import initialize
@@ -101,6 +102,7 @@ class Distiller:
         self._rows = self._row_order(0)
         self._update = compute.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
         self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"), matching.generators)
+        self._cached_step = compute.recorded(self._match_and_move_cached, ("pixels", "velocity"), matching.generators)
 
     def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
         """Copy everything that the next outer iteration depends on.
@@ -146,12 +148,11 @@ class Distiller:
         self.sampler.restart(iteration)
         self.matching.restart(self.recipe.seed, iteration)
 
-    def begin_trajectory(self, number: int) -> None:
-        """Initialise the network and the random streams of its training, independently of the outer iteration."""
-        seed = self.recipe.seed
-        initialize(self.network, derive_seed(seed, "network", "trajectory", number))
-        self.trainer.restart(seed, "trajectory", number)
-        self._rows = self._row_order("trajectory", number)
+    def begin_trajectory(self, *keys: object) -> None:
+        """Initialise the network and the random streams of its training, named by ``keys`` and by no iteration."""
+        initialize(self.network, derive_seed(self.recipe.seed, "network", "trajectory", *keys))
+        self.trainer.restart(self.recipe.seed, "trajectory", *keys)
+        self._rows = self._row_order("trajectory", *keys)
 
     def initialize_network(self, *keys: object) -> None:
         """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step."""
@@ -166,6 +167,18 @@ class Distiller:
         indices = self.sampler.indices
         assert indices is not None
         return self._step(indices, images=self.sampler.images, pixels=self.pixels.pixels, velocity=self.pixels.velocity)
+
+    def match_target(self, target: Target, augmentations: Tensor) -> Tensor:
+        """Do one matching step with a real side computed before through the network as it is, and update the pixels.
+
+        Args:
+            target: as :meth:`dream_accel.matching.step.MatchingStep.target` returns it.
+            augmentations: those of the target.
+
+        Returns:
+            () the distance summed over classes.
+        """
+        return self._cached_step(target, augmentations, pixels=self.pixels.pixels, velocity=self.pixels.velocity)
 
     def train(self, count: int) -> None:
         """Train the network on the next ``count`` real images, in batches of ``network_batch``."""
@@ -201,6 +214,14 @@ class Distiller:
         with self._compute.autocast():
             distances, gradient = self.matching(self.network, images, indices, pixels)
         # This writes ``pixels`` and ``velocity``: the arguments are the optimiser's own tensors.
+        self.pixels.step(gradient)
+        return distances.sum()
+
+    def _match_and_move_cached(
+        self, target: Target, augmentations: Tensor, *, pixels: Tensor, velocity: Tensor
+    ) -> Tensor:
+        with self._compute.autocast():
+            distances, gradient = self.matching.match(self.network, target, augmentations, pixels)
         self.pixels.step(gradient)
         return distances.sum()
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..networks.training import Rows
-from ..random import generator
+from ..recipes import RECIPES, Recipe
 from .distiller import Distiller, Schedule
+from .pooled import Epochs, Fresh, PooledSteps, Updates
 
 
 class TrainedOnReal:
@@ -74,41 +74,6 @@ class FreshNetworks:
         return _matched(distiller)
 
 
-class TrainedPool:
-    """Matching steps on states of networks that were trained on real images once, at their first use (DM+)."""
-
-    def run(self, distiller: Distiller, on_step: Callable[[], None]) -> Tensor:
-        """Match ``inner_steps`` times, each on the next state in a random order of all those of the pool.
-
-        Iteration t uses the states of the first t + 1 trajectories, up to ``trajectories``, and trains those that the
-        pool does not have yet: one for each of the first iterations, or all of them after a run was resumed.
-        """
-        recipe, pool = distiller.recipe, distiller.pool
-        known = min(distiller.iteration + 1, recipe.trajectories)
-        for number in range(len(pool) // recipe.stages, known):
-            self._train(distiller, number)
-        distiller.restart(distiller.iteration)
-        order = Rows(known * recipe.stages, generator(recipe.seed, "pool", distiller.iteration))
-        total = torch.zeros((), device=distiller.device)
-        for entry in order.take(recipe.inner_steps).tolist():
-            pool.load(entry)
-            total += distiller.match()
-            on_step()
-        return total / recipe.inner_steps
-
-    def _train(self, distiller: Distiller, number: int) -> None:
-        recipe = distiller.recipe
-        distiller.pool.truncate(number * recipe.stages)  # a trajectory that was interrupted is trained again
-        distiller.begin_trajectory(number)
-        for stage in range(recipe.stages):
-            distiller.train(recipe.stage_epochs * len(distiller.split.train))
-            distiller.pool.keep("trajectory", number, stage)
-
-    def real_images(self, distiller: Distiller) -> int:
-        """Count the real batches of every step; the training of the trajectories is not of one iteration."""
-        return _matched(distiller)
-
-
 def _matched(distiller: Distiller) -> int:
     return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.sampler.n_classes
 
@@ -117,6 +82,18 @@ SCHEDULES: dict[str, Schedule] = {
     "trained_on_real": TrainedOnReal(),
     "trained_on_synthetic": TrainedOnSynthetic(),
     "fresh_networks": FreshNetworks(),
-    "trained_pool": TrainedPool(),
+    "trained_pool": PooledSteps(Epochs()),
 }
 """Every schedule by the name that recipes use."""
+
+CACHED: dict[str, Schedule] = {
+    "trained_on_real": PooledSteps(Updates()),
+    "fresh_networks": PooledSteps(Fresh()),
+    "trained_pool": PooledSteps(Epochs()),
+}
+"""The schedule that replaces each of these where the real side of the steps is cached."""
+
+
+def schedule_of(recipe: Recipe) -> Schedule:
+    """Return the schedule of a run."""
+    return (CACHED if recipe.real == "cached" else SCHEDULES)[RECIPES[recipe.recipe].SCHEDULE]

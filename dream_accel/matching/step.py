@@ -110,6 +110,24 @@ class MatchingStep:
         ]
         return map_tensors(lambda *parts: torch.cat(parts), *targets)
 
+    def target_of_class(
+        self, network: nn.Module, images: Tensor, rows: Tensor, augmentations: Tensor, c: int
+    ) -> Target:
+        """Compute the target of one class from any number of its images.
+
+        Args:
+            network: the network through which both sides are compared.
+            images: as in a call.
+            rows: (n,) int64, images of class ``c``.
+            augmentations: (C, k), of which that of class ``c`` is used.
+            c: the class.
+
+        Returns:
+            the target of the class, detached, as small as the objective can make it.
+        """
+        own = slice(c, c + 1)
+        return self.objective.reduced(self._target(network, images, rows.unsqueeze(0), augmentations[own], own))
+
     def match(self, network: nn.Module, target: Target, augmentations: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what a call does, from a target computed before with the same network and augmentations.
 

@@ -75,6 +75,9 @@ USES = SHARED | {
     "synthetic_augment",
 }
 
+WITHOUT: dict[str, str] = {"real": "its networks learn from the synthetic set, so nothing of them can be computed once"}
+"""Why a setting of other methods makes no sense here."""
+
 SCHEDULE = "trained_on_synthetic"
 
 

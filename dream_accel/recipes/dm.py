@@ -16,7 +16,7 @@ from typing import Any
 
 from ..matching.features import FeatureMatching
 from ..matching.objective import Objective
-from .settings import SHARED, Recipe
+from .settings import POOL, SHARED, Recipe
 
 NAME = "dm"
 
@@ -61,7 +61,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SHARED | {"interval"}
+USES = SHARED | POOL | {"interval"}
 
 SCHEDULE = "fresh_networks"
 

@@ -20,7 +20,7 @@ from ..matching.calibrated_features import CalibratedFeatureMatching
 from ..matching.objective import Objective
 from . import dm
 from .dm import BY_IPC, PACKED
-from .settings import SHARED, Recipe
+from .settings import POOL, SHARED, Recipe
 
 __all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "strategy": "dream",
     "init": "kmeans",
     "batch": 128,
+    "interval": 1,
     "trajectories": 5,
     "stages": 10,
     "stage_epochs": 1,
@@ -45,7 +46,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 }
 """The settings that differ between data sets."""
 
-USES = SHARED | {"network_batch", "trajectories", "stages", "stage_epochs", "calibration_weight"}
+USES = SHARED | POOL | {"interval", "network_batch", "stage_epochs", "calibration_weight"}
 
 SCHEDULE = "trained_pool"
 

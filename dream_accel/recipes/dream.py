@@ -17,7 +17,7 @@ from typing import Any
 
 from ..matching.gradients import GradientMatching
 from ..matching.objective import Objective
-from .settings import SHARED, Recipe
+from .settings import POOL, SHARED, Recipe
 
 NAME = "dream"
 
@@ -81,15 +81,9 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
-USES = SHARED | {
-    "interval",
-    "metric",
-    "layers",
-    "class_gradients",
-    "base_size",
-    "network_batch",
-    "network_images",
-}
+USES = (
+    SHARED | POOL | {"interval", "metric", "layers", "class_gradients", "base_size", "network_batch", "network_images"}
+)
 """The settings that the method reads."""
 
 SCHEDULE = "trained_on_real"

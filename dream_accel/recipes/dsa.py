@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import dc
-from .dc import BY_IPC, PACKED, SCHEDULE, USES, objective
+from .dc import BY_IPC, PACKED, SCHEDULE, USES, WITHOUT, objective
 
-__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "WITHOUT", "objective"]
 
 NAME = "dsa"
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
 from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i
-from .settings import SETTINGS, Recipe
+from .settings import CACHE, POOL, SETTINGS, Recipe
 
 
 class Method(Protocol):
@@ -28,6 +28,7 @@ class Method(Protocol):
     """Further settings, by data set, applied if the multi-formation factor is above 1."""
     USES: frozenset[str]
     """The settings that the method reads; any other one the caller gives is refused by name."""
+    # WITHOUT: dict[str, str], optional: the reason why a setting is not used, by its name.
     SCHEDULE: str
     """The name of its schedule in :data:`dream_accel.engine.schedules.SCHEDULES`."""
 
@@ -64,7 +65,9 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
     prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"))
-    return Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    made = Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    _check_pool(made, overrides)
+    return made
 
 
 def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None = None) -> dict[str, Any]:
@@ -98,6 +101,16 @@ def setting_help(name: str) -> str:
     return about["help"] if names is None else f"{about['help']}: {', '.join(names)}"
 
 
+def _check_pool(made: Recipe, given: Mapping[str, Any]) -> None:
+    """Refuse settings of a pool of networks where the run has none, or caches nothing in it."""
+    if made.real == "cached":
+        return
+    unread = CACHE if "stage_epochs" in RECIPES[made.recipe].USES else POOL
+    for setting in sorted(unread - {"real"}):
+        if setting in given:
+            raise DreamAccelError(f"{setting} is given and real is 'live', which does not read it: add real='cached'")
+
+
 def _check_used(setting: str, name: str) -> None:
     if setting not in SETTINGS:
         close = difflib.get_close_matches(setting, sorted(SETTINGS), 1)
@@ -106,4 +119,8 @@ def _check_used(setting: str, name: str) -> None:
         raise DreamAccelError(f"a recipe has no setting {setting!r}: {hint}settings are {known}")
     if setting not in RECIPES[name].USES:
         users = [other for other, method in RECIPES.items() if setting in method.USES]
-        raise DreamAccelError(f"recipe {name!r} does not use {setting}: leave it out, or choose {' or '.join(users)}")
+        reason = getattr(RECIPES[name], "WITHOUT", {}).get(setting)
+        why = "" if reason is None else f" ({reason})"
+        raise DreamAccelError(
+            f"recipe {name!r} does not use {setting}{why}: leave it out, or choose {' or '.join(users)}"
+        )

@@ -19,7 +19,7 @@ from ..ops import LAYER_RULES, METRICS
 from ..sampling.strategies import STRATEGIES
 from ..synthetic import INITS
 
-PANELS = ("data", "sampling", "matching", "pixels", "networks", "evaluation")
+PANELS = ("data", "sampling", "matching", "pixels", "networks", "pool", "evaluation")
 """The groups of settings, in the order of the fields of :class:`Recipe`."""
 
 
@@ -136,11 +136,6 @@ class Recipe:
     pretrain_epochs: int = _setting(
         0, "networks", "epochs each new network trains before the first match (DREAM+: 1)", least=0, shared=False
     )
-    trajectories: int = _setting(
-        5, "networks", "networks trained on real images for the pool (DM+)", least=1, shared=False
-    )
-    stages: int = _setting(10, "networks", "states of each of them that the pool keeps", least=1, shared=False)
-    stage_epochs: int = _setting(1, "networks", "epochs of training between two states", least=1, shared=False)
     synthetic_epochs: int = _setting(
         0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0, shared=False
     )
@@ -164,6 +159,40 @@ class Recipe:
     graphs: bool = _setting(True, "networks", "on a GPU, record the steps as CUDA graphs and replay them")
     bf16: bool = _setting(False, "networks", "networks compute in bfloat16 (autocast); fewer digits, other pixels")
     channels_last: bool = _setting(False, "networks", "memory format of images and networks")
+
+    trajectories: int = _setting(
+        5, "pool", "training trajectories on real images, of which the pool keeps states", least=1, shared=False
+    )
+    stages: int = _setting(10, "pool", "states of each of them in the pool", least=1, shared=False)
+    stage_epochs: int = _setting(1, "pool", "epochs of training between two states (DM+)", least=1, shared=False)
+    real: str = _setting(
+        "live",
+        "pool",
+        "real side of a matching step: computed at each step, or once per network of the pool",
+        names=("live", "cached"),
+        kind="real side",
+        shared=False,
+    )
+    draws: int = _setting(2, "pool", "augmentation draws of every network of a cached pool", least=1, shared=False)
+    real_batch: str = _setting(
+        "picks",
+        "pool",
+        "real images of a cached step: the picks of the strategy, or every image of the class",
+        names=("picks", "class"),
+        kind="real batch",
+        shared=False,
+    )
+    renew: int = _setting(
+        0,
+        "pool",
+        "outer iterations after which the oldest trajectory gives way to a new one (0: never)",
+        least=0,
+        shared=False,
+    )
+    pool_dtype: str = _setting(
+        "fp32", "pool", "format of what is cached", names=("fp32", "bf16", "fp16"), kind="pool_dtype", shared=False
+    )
+    pool_memory: float = _setting(4.0, "pool", "memory of the pool at most, GB", least=0, shared=False)
 
     eval_epochs: int = _setting(1000, "evaluation", "epochs over the synthetic set", least=1)
     eval_batch: int = _setting(64, "evaluation", "batch size, images", least=1)
@@ -223,6 +252,12 @@ SETTINGS = frozenset(setting.name for setting in fields(Recipe))
 
 SHARED = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["shared"])
 """The name of every setting that all methods read."""
+
+CACHE = frozenset({"real", "real_batch", "draws", "pool_dtype"})
+"""The settings of a real side that is computed once."""
+
+POOL = CACHE | {"trajectories", "stages", "renew", "pool_memory"}
+"""The settings of a pool of networks, for methods whose networks do not depend on the synthetic set."""
 
 
 def _plain(setting: Field[Any], value: Any) -> Any:
