@@ -30,7 +30,7 @@ from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
 from .pool import NetworkPool
-from .schedules import schedule_of
+from .schedules import find_schedule
 from .synthetic_training import SyntheticTraining
 
 
@@ -55,7 +55,8 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 
 
 def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None) -> Distiller:
-    objective = RECIPES[recipe.recipe].objective(recipe)
+    method = RECIPES[recipe.recipe]
+    objective = method.objective(recipe)
     network = build_network(recipe, split, compute)
     sampler = build_sampler(recipe, split, compute, network)
     pixels = build_pixels(recipe, split, compute, network, state)
@@ -72,7 +73,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         matching=matching,
         pixels=pixels,
         pool=NetworkPool(recipe, split.train, network, sampler, matching, compute),
-        schedule=schedule_of(recipe),
+        schedule=find_schedule(method.SCHEDULE, recipe.real),
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..recipes import RECIPES, Recipe
 from .distiller import Distiller, Schedule
 from .pooled import Epochs, Fresh, PooledSteps, Updates
 
@@ -94,6 +93,6 @@ CACHED: dict[str, Schedule] = {
 """The schedule that replaces each of these where the real side of the steps is cached."""
 
 
-def schedule_of(recipe: Recipe) -> Schedule:
-    """Return the schedule of a run."""
-    return (CACHED if recipe.real == "cached" else SCHEDULES)[RECIPES[recipe.recipe].SCHEDULE]
+def find_schedule(name: str, real: str) -> Schedule:
+    """Return the schedule of that name, for a real side that is ``"live"`` or ``"cached"``."""
+    return (CACHED if real == "cached" else SCHEDULES)[name]
