@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -16,7 +16,7 @@ from ..matching.class_gradients import CLASS_GRADIENTS
 from ..matching.pixels import LR_RULES, SWEEPS
 from ..networks import NETWORKS
 from ..ops import LAYER_RULES, METRICS
-from ..sampling.strategies import STRATEGIES
+from ..sampling.strategies import STRATEGIES, unknown_strategy
 from ..synthetic import INITS
 
 PANELS = ("data", "sampling", "matching", "pixels", "networks", "evaluation")
@@ -32,6 +32,7 @@ def _setting(
     most: float | None = None,
     names: Collection[str] | None = None,
     kind: str = "",
+    unknown: Callable[[object], DreamAccelError] | None = None,
 ) -> Any:
     """Make a field of :class:`Recipe`.
 
@@ -42,8 +43,10 @@ def _setting(
         least, most: bounds of a number, inclusive.
         names: the allowed names, usually a registry.
         kind: the word for such a name in a refusal; default: ``help``.
+        unknown: makes the refusal of another name; default: it lists the allowed ones.
     """
     metadata = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
+    metadata["unknown"] = unknown
     return field(default=default, metadata=metadata)
 
 
@@ -69,7 +72,9 @@ class Recipe:
     )
     size: int = _setting(0, "data", "resize and centre-crop images to this side, pixels (0: as they are)", least=0)
 
-    strategy: str = _setting("dream", "sampling", "real images to match", names=STRATEGIES, kind="strategy")
+    strategy: str = _setting(
+        "dream", "sampling", "real images to match", names=STRATEGIES, kind="strategy", unknown=unknown_strategy
+    )
     batch: int = _setting(
         0, "sampling", "real images of a class per matching step (0: clusters times per_cluster)", least=0
     )
@@ -148,6 +153,9 @@ class Recipe:
     eval_epochs: int = _setting(1000, "evaluation", "epochs over the synthetic set", least=1)
     eval_batch: int = _setting(64, "evaluation", "batch size, images", least=1)
     eval_networks: int = _setting(3, "evaluation", "networks trained from scratch", least=1)
+    real_epochs: int = _setting(
+        50, "evaluation", "epochs over the whole training set, of the baselines that train on it", least=1
+    )
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -223,7 +231,7 @@ def _plain(setting: Field[Any], value: Any) -> Any:
 def _check(setting: Field[Any], value: Any) -> None:
     about = setting.metadata
     if about["names"] is not None and value not in about["names"]:
-        raise choices(about["kind"], value, about["names"])
+        raise about["unknown"](value) if about["unknown"] else choices(about["kind"], value, about["names"])
     if about["least"] is not None and not value >= about["least"]:
         raise DreamAccelError(f"{setting.name} is {value}: it must be at least {about['least']}")
     if isinstance(value, float) and math.isinf(value):
