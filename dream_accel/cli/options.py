@@ -150,7 +150,9 @@ def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
         for name, parameter in own.items()
         if name != "settings"
     }
-    parameters = [others.pop(setting.name, None) or _parameter(setting) for setting in fields(Recipe)]
+    parameters = [
+        others.pop(setting.name) if setting.name in others else _parameter(setting) for setting in fields(Recipe)
+    ]
     parameters += others.values()
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -45,9 +45,8 @@ def _setting(
         kind: the word for such a name in a refusal; default: ``help``.
         unknown: makes the refusal of another name; default: it lists the allowed ones.
     """
-    metadata = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
-    metadata["unknown"] = unknown
-    return field(default=default, metadata=metadata)
+    bounds = {"least": least, "most": most, "names": names, "kind": kind or help, "unknown": unknown}
+    return field(default=default, metadata={"panel": panel, "help": help, **bounds})
 
 
 @dataclass(frozen=True)

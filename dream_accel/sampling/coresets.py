@@ -53,9 +53,9 @@ def k_center(x: Tensor, offsets: Tensor, k: int) -> Tensor:
 
         p_{t+1} = argmax_x min_j | x - p_j |
 
-    whose largest distance is at most twice the smallest possible. Sources: Gonzalez, *Clustering to minimize the maximum
-    intercluster distance*, 1985; Sener and Savarese, *Active learning for convolutional neural networks: a core-set
-    approach*, ICLR 2018, arXiv 1708.00489.
+    The largest distance of a row to its nearest picked one is then at most twice the smallest possible. Sources:
+    Gonzalez, *Clustering to minimize the maximum intercluster distance*, 1985; Sener and Savarese, *Active learning for
+    convolutional neural networks: a core-set approach*, ICLR 2018, arXiv 1708.00489.
 
     Args:
         x: (N, D) floating point, finite, class after class.

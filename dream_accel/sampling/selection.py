@@ -145,9 +145,7 @@ def check_class_sizes(k: int, sizes: Sequence[int]) -> None:
         raise DreamAccelError(f"k is {k} and class {smallest} has {size} images: pick at most that many per class")
 
 
-def _by_class(
-    rows: Tensor, labels: Any, k: int, repeat: bool, pick: Callable[[Tensor, Tensor, int], Tensor]
-) -> Tensor:
+def _by_class(rows: Tensor, labels: Any, k: int, repeat: bool, pick: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
     """(C, k) rows by ``pick(order, offsets, k)``, whose picks are positions in the order by class."""
     order, offsets = class_order(rows, labels_beside(rows, labels))
     k = whole_number(k, "k", 1)
