@@ -22,8 +22,8 @@ from ..recipes.settings import Recipe
 from ..runtime.devices import find_device
 from ..runtime.files import write_text
 from ..runtime.modes import default_modes
-from ..sampling import select_by_score
-from ..sampling.selection import FORGETTING, SELECTION_NAMES, check_class_sizes, select_or_repeat
+from ..sampling import select, select_by_score
+from ..sampling.selection import FORGETTING, SELECTION_NAMES, check_class_sizes
 from .compute import Compute
 from .forgetting import check_forgetting, forgetting_scores
 from .splits import load_split
@@ -147,7 +147,7 @@ def select_rows(
         recipe.network, train.shape, train.n_classes, recipe.width, recipe.depth_for(train.shape), recipe.seed, "select"
     ).to(train.device)
     features = embed_rows(train.images, torch.arange(len(train), device=train.device), network, compute.normalization)
-    return select_or_repeat(
+    return select(
         features,
         train.labels,
         recipe.ipc,

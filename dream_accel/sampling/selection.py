@@ -35,7 +35,14 @@ SELECTION_NAMES = (*SELECTIONS, FORGETTING)
 
 @torch.inference_mode(False)
 def select(
-    features: Any, labels: Any, k: int, strategy: str = "dream", *, seed: int = 0, max_iter: int = 100
+    features: Any,
+    labels: Any,
+    k: int,
+    strategy: str = "dream",
+    *,
+    seed: int = 0,
+    max_iter: int = 100,
+    repeat: bool = False,
 ) -> Tensor:
     """Pick ``k`` images of every class.
 
@@ -49,21 +56,15 @@ def select(
             (:func:`dream_accel.sampling.coresets.k_center`).
         seed: of every random draw; ``central``, ``boundary``, ``herding`` and ``k-center`` draw nothing.
         max_iter: maximum number of K-Means iterations.
+        repeat: whether a class smaller than ``k`` repeats its picks in turn, instead of being refused.
 
     Returns:
-        (C, k) int64 row indices, distinct, on the features' device.
+        (C, k) int64 row indices on the features' device; distinct unless a class repeats.
 
     Raises:
         DreamAccelError: features or labels have a wrong shape or dtype, features hold NaN or Inf, the strategy is
             unknown, or a class is smaller than ``k``.
     """
-    return select_or_repeat(features, labels, k, strategy, seed=seed, max_iter=max_iter, repeat=False)
-
-
-def select_or_repeat(
-    features: Any, labels: Any, k: int, strategy: str, *, seed: int, max_iter: int, repeat: bool
-) -> Tensor:
-    """Pick images as :func:`select` does; with ``repeat``, a class smaller than ``k`` repeats its picks in turn."""
     picker = find_selection(strategy)
     x = to_tensor(features, "features").detach()
     if x.dim() < 2:
@@ -91,7 +92,7 @@ def select_by_score(scores: Any, labels: Any, k: int, *, seed: int = 0, repeat: 
         labels: (N,) integers 0..C-1, every class present.
         k: images per class; at most the size of the smallest class.
         seed: of the order of images with the same score.
-        repeat: whether a class smaller than ``k`` repeats its images in turn, instead of being refused.
+        repeat: as in :func:`select`.
 
     Returns:
         (C, k) int64 row indices, highest score first, on the scores' device; distinct unless a class repeats.
