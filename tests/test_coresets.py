@@ -269,6 +269,13 @@ class TestForgetting:
         assert learned[:2] == [False, False]
         assert max(forgotten) > 1
 
+    def test_counting_does_not_wait_for_the_device(self):
+        events = ForgettingEvents(5, torch.device("cpu"))
+        with no_host_round_trip() as seen:
+            events.observe(torch.tensor([3, 1]), torch.tensor([True, False]))
+            events.scores()
+        assert "index_put_" in seen
+
     def test_an_image_that_was_never_learned_counts_as_forgotten_most(self):
         events = ForgettingEvents(3, torch.device("cpu"))
         for right in ([True, False, True], [False, False, True], [True, False, True], [False, False, True]):
