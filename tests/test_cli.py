@@ -25,6 +25,7 @@ from dream_accel.engine.distiller import Distiller
 from dream_accel.errors import DreamAccelWarning
 from dream_accel.networks import NETWORKS
 from dream_accel.recipes import PANELS, RECIPES, Recipe
+from dream_accel.sampling.selection import SELECTION_NAMES
 from dream_accel.sampling.strategies import STRATEGIES
 from dream_accel.synthetic import INITS
 
@@ -163,6 +164,19 @@ class TestDistill:
         found = run("distill", "--dataset", small, *TINY, "--baselines", "real", "--out", "out")
         assert found.out.count(" ± ") == 3
         assert run("distill", "--dataset", small, *TINY, "--out", "two").out.count(" ± ") == 1
+
+    @pytest.mark.slow
+    def test_baselines_by_name(self, run, small):
+        flags = ("--baselines", "herding,forgetting,whole", "--real-epochs", 2, "--out", "out")
+        found = run("distill", "--dataset", small, *TINY, *flags)
+        assert found.code == 0
+        names = [json.loads(line)["name"] for line in Path("out/evaluations.jsonl").read_text().splitlines()]
+        assert names == [
+            "real images by herding",
+            "real images most often forgotten",
+            "whole training set, 2 epochs",
+            "distilled, DREAM",
+        ]
 
     def test_an_image_folder_can_be_distilled(self, run, tmp_path):
         for c, name in enumerate(("ant", "bee")):
@@ -336,6 +350,35 @@ class TestSelect:
         assert all(labels[int(row["index"])] == int(row["class"]) for row in rows)
         assert max(int(row["index"]) for row in rows) > 200
 
+    @pytest.mark.parametrize("strategy", SELECTION_NAMES)
+    def test_takes_every_rule(self, run, small, strategy):
+        words = ("--strategy", strategy, "--ipc", 3, "--width", 4, "--depth", 2, "--real-epochs", 2)
+        found = run("select", "--dataset", small, *words, "--out", "out")
+        assert found.code == 0
+        assert f"9 images of 3 classes chosen by {strategy}; written to out/" in found.out
+        with open("out/selected.csv", newline="") as file:
+            rows = [(int(row["class"]), int(row["index"])) for row in csv.DictReader(file)]
+        labels = load_dataset(small).train.labels
+        assert len(set(rows)) == 9
+        assert all(labels[index] == c for c, index in rows)
+
+    def test_the_rule_is_that_of_the_recipe_by_default(self, run, small):
+        words = ("select", "--dataset", small, "--ipc", 2, "--width", 4, "--depth", 2)
+        assert "chosen by random" in run(*words, "--recipe", "dm").out
+
+    def test_an_unknown_rule_lists_all_and_leaves_no_folder(self, run, small):
+        message = run("select", "--dataset", small, "--strategy", "best", "--out", "out").refusal
+        assert message == f"unknown strategy 'best': choose one of {', '.join(SELECTION_NAMES)}"
+        assert not Path("out").exists()
+
+    def test_forgetting_with_one_class_is_refused(self, run, tmp_path):
+        pixels, labels = pictures(20, 1, 0)
+        np.savez(tmp_path / "one.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+        words = ("--dataset", f"npz:{tmp_path}/one.npz", "--ipc", 2, "--width", 4, "--depth", 2)
+        said = "forgetting counts the mistakes of a network, and with one class it makes none"
+        assert run("select", *words, "--strategy", "forgetting").refusal.startswith(said)
+        assert run("distill", *words, "--baselines", "forgetting").refusal.startswith(said)
+
     def test_more_than_a_class_has_is_refused(self, run, small):
         message = run("select", "--dataset", small, "--ipc", 13, "--depth", 2, "--width", 4).refusal
         assert "pick at most that many per class" in message
@@ -436,7 +479,12 @@ class TestRefusals:
             (("--strategy", "all"), "unknown strategy 'all': choose one of dream, random, central, boundary"),
             (("--metric", "l2"), "unknown metric 'l2': choose one of mse, l1, l1_mean, cos, global_mse, global_cos"),
             (("--init", "zeros"), "unknown initialisation 'zeros': choose one of kmeans, random, mix, noise"),
-            (("--baselines", "most"), "unknown choice of baselines 'most': choose one of none, real, all"),
+            (
+                ("--strategy", "herding"),
+                "strategy 'herding' chooses a set once, by `dream-accel select` or --baselines",
+            ),
+            (("--baselines", "most"), "unknown choice of baselines 'most': choose one of none, real, all, or several"),
+            (("--baselines", "real,most"), "unknown choice of baselines 'most': choose one of none, real, all"),
             (("--ipc", 0), "ipc is 0: it must be at least 1"),
             (("--factor", 9), "factor is 9 for 8x8 images: it must be between 1 and the image side, 8"),
             (("--depth", 4), "8x8 images vanish after 4 halvings: use depth 3 or less"),

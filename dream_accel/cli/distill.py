@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DivergenceError, counted
+from ..evaluation.contestants import CONTESTANTS, chosen_baselines
 from .options import (
     EVALUATION,
     OUTPUT,
@@ -46,7 +47,7 @@ def distill(
         str | None,
         option(
             help="Also evaluate: none; real (random and K-Means-selected real images); all (and distillation with "
-            "random sampling).",
+            f"random sampling); or several, joined by commas: {', '.join(CONTESTANTS)}.",
             panel=EVALUATION,
             default="all for digits, else none",
         ),
@@ -76,8 +77,7 @@ def distill(
     from ..engine.checkpoint import CHECKPOINT_FILE, read_checkpoint
     from ..engine.loop import Run
     from ..engine.splits import load_split
-    from ..evaluation import row_names
-    from ..recipes import Recipe
+    from ..evaluation import check_baselines
     from ..report import described
     from ..runtime.devices import find_device
     from ..runtime.folders import take_folder
@@ -89,7 +89,7 @@ def distill(
     else:
         taken = take_folder(folder_to_continue(resume, out, overwrite, quick))
     if baselines is not None:
-        row_names(Recipe(), baselines)  # an unknown choice is refused before any work
+        chosen_baselines(baselines)  # an unknown choice is refused before any work
     with taken as folder:
         checkpoint = folder / CHECKPOINT_FILE
         if resume is not None:
@@ -100,6 +100,8 @@ def distill(
             data_dir = data_dir or stored.origin.data_dir
         where = find_device(device)
         split = load_split(chosen, where, data_dir, download)
+        baselines = baselines or ("all" if chosen.dataset == "digits" else "none")
+        check_baselines(baselines, split)
         run = Run(replace(chosen, dataset=split.name), split, None if resume is None else checkpoint, data_dir)
         if resume is None:
             _remove_earlier(folder)
@@ -109,9 +111,7 @@ def distill(
         if resume is not None:
             changes = [change for change in run.origin.changes if change not in stored.origin.changes]
             print(described(changes[-1]) if changes else f"continued after iteration {done}")
-        status = _run_and_measure(
-            run, split, Output(folder), baselines or ("all" if chosen.dataset == "digits" else "none"), evaluate
-        )
+        status = _run_and_measure(run, split, Output(folder), baselines, evaluate)
     if status:
         raise typer.Exit(status)
 

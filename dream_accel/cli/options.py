@@ -81,6 +81,7 @@ QUICK: dict[str, Any] = {
     "network_images": 64,
     "eval_epochs": 5,
     "eval_networks": 1,
+    "real_epochs": 2,
 }
 """The settings of ``--quick``, with which every part of a command runs on little data."""
 
@@ -133,20 +134,26 @@ def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] |
 def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command that takes ``settings`` with one option for every setting of a recipe.
 
-    The command receives the options that were given as the dict ``settings``, by the name of the setting.
+    The command receives the options that were given as the dict ``settings``, by the name of the setting. A parameter
+    of its own with the name of a setting replaces that option, and is not among the settings.
     """
     own = inspect.signature(command, eval_str=True).parameters
-    names = [setting.name for setting in fields(Recipe)]
+    names = [setting.name for setting in fields(Recipe) if setting.name not in own]
 
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
         settings = {name: options.pop(name) for name in names}
         command(settings={key: value for key, value in settings.items() if value is not None}, **options)
 
-    parameters = [_parameter(setting) for setting in fields(Recipe)]
-    parameters += [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "settings"
+    others = {
+        name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.items()
+        if name != "settings"
+    }
+    parameters = [
+        others.pop(setting.name) if setting.name in others else _parameter(setting) for setting in fields(Recipe)
     ]
+    parameters += others.values()
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapped

@@ -1,6 +1,18 @@
 """Evaluation of a distilled set: the accuracy on real images of networks trained on it from scratch."""
 
-from .baselines import BASELINES, Row, compare, row_names
+from .baselines import Row, check_baselines, compare, row_names
+from .contestants import CONTESTANTS, GROUPS
 from .protocol import Evaluation, Protocol, evaluate, evaluate_images
 
-__all__ = ["BASELINES", "Evaluation", "Protocol", "Row", "compare", "evaluate", "evaluate_images", "row_names"]
+__all__ = [
+    "CONTESTANTS",
+    "GROUPS",
+    "Evaluation",
+    "Protocol",
+    "Row",
+    "check_baselines",
+    "compare",
+    "evaluate",
+    "evaluate_images",
+    "row_names",
+]

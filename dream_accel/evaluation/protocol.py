@@ -33,6 +33,9 @@ from .class_order import in_data_order
 LR_DECAY = 0.2
 """Factor of the learning rate at 2/3 and at 5/6 of the epochs."""
 
+STEPS_AT_ONCE = 128
+"""Number of network steps that are recorded in one CUDA graph: an epoch over a distilled set, part of one over all."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -217,7 +220,7 @@ def evaluate_images(
     """Train networks on images and test them. All tensors must be on one device.
 
     Args:
-        images: (n, channels, H, W) float32 in [0, 1].
+        images: (n, channels, H, W) float32 in [0, 1], or uint8.
         labels: (n,) int64 classes, or (n, C) float32 distributions over classes.
         test: the test images.
         normalization: applied to images before they enter a network.
@@ -276,7 +279,8 @@ def _train(
     for epoch in range(protocol.epochs):
         if epoch in decays and epoch > 0:
             trainer.decay_lr(LR_DECAY)
-        train(rows.take(len(images)), images=images, labels=labels, batch=protocol.batch, lr=trainer.lr)
+        for some in rows.take(len(images)).split(STEPS_AT_ONCE * protocol.batch):
+            train(some, images=images, labels=labels, batch=protocol.batch, lr=trainer.lr)
         if on_epoch is not None:
             on_epoch()
     return network
