@@ -107,7 +107,7 @@ def run(
     deadline = time.perf_counter() + seconds
     points = read_curve(out) if out.exists() else []
     _check_same_plan(points, plan, out)
-    split = _with_holdout(load_split(plan.recipe, device, data_dir, download), plan.holdout)
+    split = with_holdout(load_split(plan.recipe, device, data_dir, download), plan.holdout)
     _warm_up(plan.recipe, split)
     done = {(point.arm, point.seed, point.iteration) for point in points}
     for seed in plan.seeds:
@@ -214,7 +214,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _with_holdout(split: DataSplit, n: int) -> DataSplit:
+def with_holdout(split: DataSplit, n: int) -> DataSplit:
     if n == 0:
         return split
     train, held_out = train_test_split(split.train, n)

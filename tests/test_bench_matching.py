@@ -139,7 +139,7 @@ class TestAccuracy:
 
     def test_held_out_images_take_the_place_of_the_test_set(self):
         split = load_dataset("digits")
-        found = accuracy._with_holdout(split, 100)
+        found = accuracy.with_holdout(split, 100)
         assert (len(found.train), len(found.test)) == (len(split.train) - 100, 100)
         both = torch.cat([found.train.images, found.test.images]).flatten(1)
         assert sorted(both.tolist()) == sorted(split.train.images.flatten(1).tolist())
