@@ -1,4 +1,4 @@
-"""Image files of every kind are read as people see them, and those that cannot be read are named, counted or skipped."""
+"""Image files of every kind are read as people see them; those that cannot be read are named, counted or skipped."""
 
 import warnings
 from pathlib import Path
@@ -72,7 +72,7 @@ KINDS = {
         "png",
         Image.fromarray(DEEP),
         {"transparency": int(DEEP[2, 5])},
-        np.where(DEEP == DEEP[2, 5], 255, HIGH),
+        np.where(DEEP[2, 5] == DEEP, 255, HIGH),
     ),
     "16 bits of a TIFF": ("tiff", Image.fromarray(DEEP), {}, HIGH),
     "16 bits of a PGM": ("pgm", Image.fromarray(DEEP), {}, HIGH),
@@ -336,3 +336,10 @@ class TestCommands:
         assert "--skip-unreadable" in refused(self.call, "evaluate", run)
         with pytest.warns(DreamAccelWarning, match="skipped 1 of 8"):
             self.call("evaluate", run, "--skip-unreadable")
+
+    @pytest.mark.parametrize(("size", "said"), [((), True), (("--size", "64"), False)])
+    def test_distil_says_that_settings_for_large_images_exist(self, tmp_path, size, said):
+        name = noise_folder(tmp_path / "set", {"a": 3, "b": 3}, 64)
+        words = ["distill", "--dataset", name, "--out", str(tmp_path / "run"), "--no-evaluate", *self.SMALL, *size]
+        done = CliRunner().invoke(cli.app, words, catch_exceptions=False)
+        assert ("--size 64 (size=64) chooses the settings of that size" in done.output) == said

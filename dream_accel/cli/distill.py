@@ -78,6 +78,7 @@ def distill(
     from ..engine.splits import load_split
     from ..evaluation import row_names
     from ..recipes import Recipe
+    from ..recipes.registry import size_remark
     from ..report import described
     from ..runtime.devices import find_device
     from ..runtime.folders import take_folder
@@ -105,6 +106,8 @@ def distill(
             _remove_earlier(folder)
             run.keep(checkpoint)
         print_data(split, where)
+        if remark := size_remark(run.recipe, split.train.shape):
+            print(remark)
         done = len(run.history)
         if resume is not None:
             changes = [change for change in run.origin.changes if change not in stored.origin.changes]

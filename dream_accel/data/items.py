@@ -43,8 +43,8 @@ def read_images(images: Iterable[Any], n: int) -> Tensor:
     channels.
 
     Args:
-        images: Pillow images of 8 or 16 bits per channel; or arrays and tensors (H, W), (H, W, C) or (C, H, W) of uint8, or
-            of floats in [0, 1], which become round(255 x).
+        images: Pillow images of 8 or 16 bits per channel; or arrays and tensors (H, W), (H, W, C) or (C, H, W) of
+            uint8, or of floats in [0, 1], which become round(255 x).
         n: how many there are.
 
     Returns:

@@ -10,10 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from . import dream
-from .dream import BY_DATASET, BY_IPC, PACKED, SCHEDULE, USES, objective
+from .dream import BY_IPC, BY_SIZE, PACKED, SCHEDULE, USES, objective
 
-__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "BY_SIZE", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
 NAME = "idc"
 
 DEFAULTS: dict[str, Any] = {**dream.DEFAULTS, "strategy": "random", "init": "random", "batch": 64, "interval": 1}
+
+BY_DATASET: dict[str, dict[str, Any]] = {
+    **dream.BY_DATASET,
+    "imagenet-100": {**dream.BY_DATASET["imagenet-100"], "batch": 128},
+}
+"""As DREAM's, which takes them from IDC, but for the real batch of 100 classes of ImageNet."""
