@@ -50,12 +50,10 @@ class Images(NamedTuple):
 
     Attributes:
         pixels: uint8 (n, C, H, W), of those that could be read.
-        places: (n,) the place of each in the list of files, ascending.
-        faults: the files that could not be read, by their place.
+        faults: the files that could not be read, by their place in the list.
     """
 
     pixels: np.ndarray
-    places: list[int]
     faults: dict[int, Fault]
 
 
@@ -112,8 +110,7 @@ def read_files(
     faults |= {place: fault for place, fault in zip(headers, results, strict=True) if fault is not None}
     if faults and (not skip_unreadable or not decoded.any()):
         raise refusal(files, faults, can_skip=skip_unreadable is False)
-    places = [place for place, whole in zip(headers, decoded, strict=True) if whole]
-    return Images(pixels if decoded.all() else pixels[decoded], places, faults)
+    return Images(pixels if decoded.all() else pixels[decoded], faults)
 
 
 def _in_threads(work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T | Fault]:
