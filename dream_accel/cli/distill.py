@@ -78,6 +78,7 @@ def distill(
     from ..engine.loop import Run
     from ..engine.splits import load_split
     from ..evaluation import check_baselines
+    from ..recipes.registry import size_remark
     from ..report import described
     from ..runtime.devices import find_device
     from ..runtime.folders import take_folder
@@ -107,6 +108,8 @@ def distill(
             _remove_earlier(folder)
             run.keep(checkpoint)
         print_data(split, where)
+        if remark := size_remark(run.recipe, split.train.shape):
+            print(remark)
         done = len(run.history)
         if resume is not None:
             changes = [change for change in run.origin.changes if change not in stored.origin.changes]

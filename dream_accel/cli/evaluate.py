@@ -22,6 +22,7 @@ from .options import (
     Factor,
     Mean,
     Quick,
+    SkipUnreadable,
     Std,
     normalization_of,
     option,
@@ -47,6 +48,7 @@ def evaluate(
     mean: Mean = None,
     std: Std = None,
     experiment: Experiment = 0,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     data_dir: DataDir = None,
     download: Download = False,
@@ -63,6 +65,8 @@ def evaluate(
     from .progress import watch
 
     result = load(run, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
+    if skip_unreadable:
+        result = replace(result, recipe=replace(result.recipe, skip_unreadable=True))
     if quick:
         networks = QUICK["eval_networks"] if networks is None else networks
         epochs = QUICK["eval_epochs"] if epochs is None else epochs

@@ -45,6 +45,15 @@ DataDir = Annotated[
     ),
 ]
 Download = Annotated[bool, option("--download", help="Download a named data set that is not found.", panel=DATA)]
+SkipUnreadable = Annotated[
+    bool,
+    option(
+        "--skip-unreadable",
+        help="Leave out files of an image folder that cannot be read, and say how many.",
+        panel=DATA,
+        default=THE_RUNS,
+    ),
+]
 
 OutFolder = Annotated[Path | None, option(help="Folder to write.", panel=OUTPUT, default="a new one under runs/")]
 Overwrite = Annotated[bool, option("--overwrite", help="Write into a folder that is not empty.", panel=OUTPUT)]

@@ -36,7 +36,10 @@ def load_split(
             device.
     """
     size = recipe.size or None
-    split = load_dataset(recipe.dataset, data_dir, download, size) if data is None else resize(as_split(data), size)
+    if data is None:
+        split = load_dataset(recipe.dataset, data_dir, download, size, recipe.skip_unreadable)
+    else:
+        split = resize(as_split(data), size)
     if 0 < recipe.limit_train != len(split.train):
         split = subset(split, recipe.limit_train, recipe.seed)
     with memory_needed(device, "choose a smaller size or limit_train, or another device"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.class_folders import class_folders, class_listing, unread_note
-from ..data.decode import common_form, decode
+from ..data.decode import read_files
 from ..data.sources import require
 from ..errors import DreamAccelError, DreamAccelWarning
 from .foreign import Foreign
@@ -44,7 +44,7 @@ def read(path: Path) -> Foreign | None:
     found = class_listing(path)
     if note := unread_note(path, [found]):
         warnings.warn(f"{path}: {note}", DreamAccelWarning, stacklevel=2)
-    pixels = torch.from_numpy(decode(found.files, common_form(found.files, any_size=False), None)).float() / 255
+    pixels = torch.from_numpy(read_files(found.files).pixels).float() / 255
     soft = path / SOFT_LABELS_FILE
     targets = load_tensors(soft) if soft.exists() else torch.tensor(found.labels)
     shape, expected = tuple(getattr(targets, "shape", ())), (len(pixels), len(found.names))

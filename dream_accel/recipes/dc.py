@@ -42,11 +42,18 @@ DEFAULTS: dict[str, Any] = {
 BY_IPC: dict[int, dict[str, Any]] = {
     1: {"inner_steps": 1, "synthetic_epochs": 1},
     10: {"inner_steps": 10, "synthetic_epochs": 50},
+    20: {"inner_steps": 20, "synthetic_epochs": 25},
+    30: {"inner_steps": 30, "synthetic_epochs": 20},
+    40: {"inner_steps": 40, "synthetic_epochs": 15},
     50: {"inner_steps": 50, "synthetic_epochs": 10},
 }
 """The published settings that depend on the images per class, from that number on."""
 
+_NO_FLIP = "color_crop_scale_rotate"
+
 BY_DATASET: dict[str, dict[str, Any]] = {
+    "mnist": {"train_augment": _NO_FLIP},
+    "svhn": {"train_augment": _NO_FLIP},
     # Not published: a run of seconds.
     "digits": {
         "ipc": 5,
@@ -62,6 +69,9 @@ BY_DATASET: dict[str, dict[str, Any]] = {
         "eval_networks": 5,
     },
 }
+
+BY_SIZE: dict[int, dict[str, Any]] = {}
+"""The published rate is that of normalised images of any size, and nothing else is published for large ones."""
 
 PACKED: dict[str, dict[str, Any]] = {}
 

@@ -40,8 +40,8 @@ DEFAULTS: dict[str, Any] = {
 BY_IPC: dict[int, dict[str, Any]] = {}
 
 BY_DATASET: dict[str, dict[str, Any]] = {
-    "mnist": {"match_augment": _NO_FLIP},
-    "svhn": {"match_augment": _NO_FLIP},
+    "mnist": {"match_augment": _NO_FLIP, "train_augment": "color_crop_scale_rotate"},
+    "svhn": {"match_augment": _NO_FLIP, "train_augment": "color_crop_scale_rotate"},
     # Not published: a run of seconds.
     "digits": {
         "ipc": 5,
@@ -58,6 +58,9 @@ BY_DATASET: dict[str, dict[str, Any]] = {
     },
 }
 """The published settings that differ between data sets."""
+
+BY_SIZE: dict[int, dict[str, Any]] = {}
+"""The published rate is that of normalised images of any size, and nothing else is published for large ones."""
 
 PACKED: dict[str, dict[str, Any]] = {}
 

@@ -19,10 +19,10 @@ from typing import Any
 from ..matching.calibrated_features import CalibratedFeatureMatching
 from ..matching.objective import Objective
 from . import dm
-from .dm import BY_IPC, PACKED
+from .dm import BY_IPC, BY_SIZE, PACKED
 from .settings import POOL, SHARED, Recipe
 
-__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "BY_SIZE", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
 NAME = "dm+"
 
@@ -40,8 +40,8 @@ DEFAULTS: dict[str, Any] = {
 """The settings for any data set."""
 
 BY_DATASET: dict[str, dict[str, Any]] = {
-    "mnist": {**dm.BY_DATASET["mnist"], "train_augment": "color_crop_scale_rotate"},
-    "svhn": {**dm.BY_DATASET["svhn"], "train_augment": "color_crop_scale_rotate"},
+    "mnist": dm.BY_DATASET["mnist"],
+    "svhn": dm.BY_DATASET["svhn"],
     "digits": {**dm.BY_DATASET["digits"], "trajectories": 3, "stages": 3},
 }
 """The settings that differ between data sets."""

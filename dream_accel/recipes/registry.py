@@ -22,6 +22,9 @@ class Method(Protocol):
     """The settings that differ from those of :class:`Recipe`, for any data set."""
     BY_DATASET: dict[str, dict[str, Any]]
     """The published settings that depend on the data set, by its name."""
+    BY_SIZE: dict[int, dict[str, Any]]
+    """The settings of data sets that are not in ``BY_DATASET``, by the setting ``size``: the entry of the largest side
+    not above it, in pixels. Without ``size`` none applies, so that a recipe is complete before the data are read."""
     BY_IPC: dict[int, dict[str, Any]]
     """The published settings that depend on the images per class: the entry of the largest number not above IPC."""
     PACKED: dict[str, dict[str, Any]]
@@ -64,21 +67,24 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
         _check_used(key, name)
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
-    prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"))
+    prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"), overrides.get("size"))
     made = Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
     _check_pool(made, overrides)
     return made
 
 
-def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None = None) -> dict[str, Any]:
+def defaults(
+    name: str, dataset: str, factor: int | None = None, ipc: int | None = None, size: int | None = None
+) -> dict[str, Any]:
     """Look up the settings that a method prescribes for a data set, beyond the defaults of :class:`Recipe`.
 
     Args:
         name: a key of :data:`RECIPES`.
         dataset: the name of a data set in any spelling that ``load_dataset`` takes; for the user's own images the
-            method's settings for any data set apply.
+            method's settings for any data set apply, and those for ``size``.
         factor: the multi-formation factor, if the caller chose one.
         ipc: images per class, if the caller chose a number.
+        size: the side that images are resized to, pixels, if the caller chose one.
 
     Returns:
         values by the name of the setting.
@@ -86,12 +92,31 @@ def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None
     method, key = RECIPES[name], dataset.strip().lower().replace("_", "-")
     of_dataset = method.BY_DATASET.get(key, {})
     images = of_dataset.get("ipc", Recipe.ipc) if ipc is None else ipc
-    steps = [known for known in method.BY_IPC if isinstance(images, int) and known <= images]
-    of_ipc = method.BY_IPC[max(steps)] if steps else {}
-    found = {**method.DEFAULTS, **of_ipc, **of_dataset}
+    of_size = {} if key in method.BY_DATASET else _up_to(size, method.BY_SIZE)
+    found = {**method.DEFAULTS, **_up_to(images, method.BY_IPC), **of_size, **of_dataset}
     if (found.get("factor", Recipe.factor) if factor is None else factor) != 1:
         found.update(method.PACKED.get(key, {}))
     return found
+
+
+def size_remark(settings: Recipe, shape: tuple[int, int, int]) -> str:
+    """Say that the method has settings for larger images, which ``size`` alone would have chosen.
+
+    Args:
+        settings: of a run.
+        shape: (channels, height, width) of its images, pixels.
+
+    Returns:
+        one sentence; empty where ``size`` was given or would change nothing.
+    """
+    method, side = RECIPES[settings.recipe], min(shape[1:])
+    known = settings.dataset.strip().lower().replace("_", "-") in method.BY_DATASET
+    if settings.size or known or not _up_to(side, method.BY_SIZE):
+        return ""
+    return (
+        f"the settings are those of small images, and these have {shape[1]}x{shape[2]} pixels: --size {side} "
+        f"(size={side}) chooses the settings of that size"
+    )
 
 
 def setting_help(name: str) -> str:
@@ -109,6 +134,12 @@ def _check_pool(made: Recipe, given: Mapping[str, Any]) -> None:
     for setting in sorted(unread - {"real"}):
         if setting in given:
             raise DreamAccelError(f"{setting} is given and real is 'live', which does not read it: add real='cached'")
+
+
+def _up_to(number: Any, table: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """The entry of the largest key not above a number; empty where there is none."""
+    keys = [key for key in table if isinstance(number, int) and key <= number]
+    return table[max(keys)] if keys else {}
 
 
 def _check_used(setting: str, name: str) -> None:

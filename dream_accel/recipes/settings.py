@@ -40,6 +40,9 @@ class Recipe:
         0, "data", "use a seeded, balanced subset of this many training images (0: all)", least=0
     )
     size: int = declared(0, "data", "resize and centre-crop images to this side, pixels (0: as they are)", least=0)
+    skip_unreadable: bool = declared(
+        False, "data", "leave out files of an image folder that cannot be read, and say how many"
+    )
 
     strategy: str = declared(
         "dream", "sampling", "real images to match", names=STRATEGIES, kind="strategy", unknown=unknown_strategy
