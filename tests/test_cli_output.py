@@ -122,7 +122,7 @@ class TestFullDisk:
         assert LOCK_FILE not in os.listdir("out")
 
     def test_a_checkpoint_that_alone_did_not_fit_is_written_elsewhere(self, run, small, monkeypatch):  # noqa: F811
-        from dream_accel.engine.checkpoint import Checkpoint
+        from dream_accel.engine.stored_run import Checkpoint
 
         save, times = Checkpoint.save, iter(range(100))
 

@@ -18,10 +18,10 @@ from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine import checkpoint
 from dream_accel.engine.assembly import assemble
-from dream_accel.engine.checkpoint import Checkpoint, read_checkpoint
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import distill
 from dream_accel.engine.splits import fingerprint, load_split
+from dream_accel.engine.stored_run import Checkpoint, read_checkpoint
 from dream_accel.errors import DivergenceError, DreamAccelWarning
 from dream_accel.matching.gradients import GradientMatching
 from dream_accel.matching.pixels import PixelSGD

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DreamAccelError
-from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, chosen_recipe, option, with_recipe
+from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, option
 from .output import takes_out
+from .recipe_options import chosen_recipe, with_recipe
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,4 +1,8 @@
-"""``dream-accel distill``: distils a data set into a few synthetic images per class."""
+"""``dream-accel distill``: distils a data set into a few synthetic images per class.
+
+Its options are the parameters of :func:`distill` and, through ``with_recipe``, the settings of a run, such as
+--interval: the fields of ``Recipe`` in ``recipes/settings.py``.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,7 @@ from .options import (
     OutFolder,
     Overwrite,
     Quick,
-    chosen_recipe,
     option,
-    with_recipe,
 )
 from .output import (
     DIVERGED,
@@ -36,6 +38,7 @@ from .output import (
     print_progress,
     write_evaluations,
 )
+from .recipe_options import chosen_recipe, with_recipe
 from .resume import folder_to_continue, recipe_to_continue
 
 
@@ -73,9 +76,10 @@ def distill(
     Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
     distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps completed iterations.
     """
-    from ..engine.checkpoint import CHECKPOINT_FILE, read_checkpoint
+    from ..engine.checkpoint import CHECKPOINT_FILE
     from ..engine.loop import Run
     from ..engine.splits import load_split
+    from ..engine.stored_run import read_checkpoint
     from ..evaluation import row_names
     from ..recipes import Recipe
     from ..report import described

@@ -9,8 +9,9 @@ from typing import Any
 import typer
 
 from ..errors import counted
-from .options import DataDir, Device, Download, OutFolder, Overwrite, Quick, chosen_recipe, with_recipe
+from .options import DataDir, Device, Download, OutFolder, Overwrite, Quick
 from .output import Output, output_folder
+from .recipe_options import chosen_recipe, with_recipe
 
 
 @with_recipe

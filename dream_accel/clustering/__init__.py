@@ -1,7 +1,7 @@
 """K-Means over many ragged groups at once: exact, seeded, without a host round trip in the loop.
 
 ``estimator.py`` has the public class, ``seeding.py`` the initial centroids, ``lloyd.py`` the iteration, ``rows.py`` the
-checks of rows.
+checks of rows, ``empty_clusters.py`` the rule for clusters that run empty.
 """
 
 from .estimator import BatchedKMeans

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import ops
 from ..groups import any_in_groups, count_in_groups, group_of_rows
 from ..runtime.devices import all_stopped
-from .relocation import relocated_labels
+from .empty_clusters import relocated_labels
 from .settings import LloydSettings
 
 LEAST_ROWS = 64
