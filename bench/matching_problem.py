@@ -17,7 +17,7 @@ from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.random import generator
 from dream_accel.recipes import Recipe, recipe
 
-from .harness import commit, device_name, quantiles, reason_of, versions
+from .harness import commit, device_name, quantiles, type_and_message, versions
 from .measurement import Measurement, not_run
 from .published import Published
 
@@ -154,7 +154,7 @@ def _difference(ours: Distiller, theirs: Published) -> str:
         theirs.batches = ours.sampler.indices.tolist()
         published = theirs.match()
     except Exception as error:
-        return reason_of(error)
+        return type_and_message(error)
     if abs(distance - published) <= TOLERANCE * abs(published):
         return ""
     return (

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from dream_accel.random import derive_seed
 from dream_accel.runtime.heap import retained_heap
 
-from .harness import reason_of, repeated, time_interleaved
+from .harness import repeated, time_interleaved, type_and_message
 from .matching_problem import Problem, make_problem, once, rates, times
 from .measurement import Measurement
 from .published import Published, fast_pytorch_kmeans
@@ -75,7 +75,7 @@ def run(
             call = retained_heap()(repeated(problem.by(way).match, in_a_row))
             seconds = time_interleaved({way: call}, device, rounds)[way]
         except Exception as error:
-            yield problem.missing("step", "dream", reason_of(error), way)
+            yield problem.missing("step", "dream", type_and_message(error), way)
         else:
             yield problem.line("step", "time of a matching step", "dream", times(seconds, in_a_row), "ms", way=way)
 
@@ -98,7 +98,7 @@ def _counts(problem: Problem, provider: str, side: Any, trace: Path | None = Non
     try:
         launches, waits = counts(_inner_step(side, problem.recipe.network_images), device, trace)
     except Exception as error:
-        yield problem.missing("step", provider, f"counts of an inner step: {reason_of(error)}")
+        yield problem.missing("step", provider, f"counts of an inner step: {type_and_message(error)}")
         return
     what = "kernel launches" if device.type == "cuda" else "operator calls"
     yield problem.line("step", f"{what} in an inner step", provider, once(launches), "count")

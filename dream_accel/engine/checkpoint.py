@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..errors import DreamAccelError, DreamAccelWarning
 from ..recipes.settings import Recipe
+from ..runtime.devices import DRIVER_ERROR, reason_of
 from ..runtime.files import UnwritableError
 from .stored_run import Checkpoint, Origin, StoredRun, continued, read_checkpoint
 
@@ -105,11 +106,15 @@ class CheckpointFile:
         try:
             self.save(run)
         except (OSError, UnwritableError) as error:
-            warnings.warn(
-                f"the checkpoint {self.path} cannot be written ({error}); the run is kept in memory and goes on",
-                DreamAccelWarning,
-                stacklevel=2,
-            )
+            self._warn(f"cannot be written ({error}); the run is kept in memory and goes on")
+        except RuntimeError as error:
+            # The pixels are read from the device first, and after an error of its driver that fails.
+            if not str(error).startswith(DRIVER_ERROR):
+                raise
+            self._warn(f"cannot be renewed ({reason_of(error)}); the one written before stays")
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(f"the checkpoint {self.path} {what}", DreamAccelWarning, stacklevel=4)
 
 
 def _identity(run: StoredRun) -> tuple[int, Recipe, Origin]:

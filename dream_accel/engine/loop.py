@@ -18,11 +18,12 @@ from ..data import DataSplit
 from ..errors import DivergenceError, DreamAccelError
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
-from ..runtime.devices import find_device
+from ..runtime.devices import device_errors, find_device
 from ..runtime.modes import default_modes
 from ..synthetic import SyntheticSet
 from .assembly import assemble
 from .checkpoint import CheckpointFile
+from .compute import SMALLER
 from .splits import fingerprint, load_split
 from .stored_run import Origin, StoredRun
 
@@ -115,8 +116,10 @@ class Run:
             self._distiller.restore(self._state)
         self._moved = True
         began, history = time.perf_counter(), self.history
-        loss = float(self._distiller.outer_iteration(len(history), on_step))
-        self._check(loss)
+        with device_errors(self._distiller.device, SMALLER):
+            # A GPU reports what happened in the iteration when a value is read.
+            loss = float(self._distiller.outer_iteration(len(history), on_step))
+            self._check(loss)
         seconds = time.perf_counter() - began
         line = Progress(
             iteration=len(history) + 1,

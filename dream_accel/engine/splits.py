@@ -10,7 +10,7 @@ import torch
 from ..data import DataSplit, ImageSet, as_split, load_dataset, resize, subset
 from ..random import hash_rows
 from ..recipes.settings import Recipe
-from ..runtime.devices import memory_needed
+from ..runtime.devices import device_errors
 
 SAMPLED_IMAGES = 512
 """Number of images whose pixels a fingerprint reads."""
@@ -39,7 +39,7 @@ def load_split(
     split = load_dataset(recipe.dataset, data_dir, download, size) if data is None else resize(as_split(data), size)
     if 0 < recipe.limit_train != len(split.train):
         split = subset(split, recipe.limit_train, recipe.seed)
-    with memory_needed(device, "choose a smaller size or limit_train, or another device"):
+    with device_errors(device, "choose a smaller size or limit_train, or another device"):
         return split.to(device)
 
 
