@@ -145,7 +145,10 @@ def accuracy(
         tuple(arms.split(",")),
         holdout,
     )
-    complete = run(plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds)
+    at_most = quick and "limit_train" not in settings
+    complete = run(
+        plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds, at_most=at_most
+    )
     if out.exists():
         print(curve.publish(out))
     print("complete" if complete else "the time limit is reached: the same command continues")

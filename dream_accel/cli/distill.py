@@ -27,7 +27,6 @@ from .options import (
 )
 from .output import (
     DIVERGED,
-    EVALUATIONS_FILE,
     INTERRUPTED,
     Output,
     Table,
@@ -36,6 +35,7 @@ from .output import (
     output_folder,
     print_data,
     print_progress,
+    remove_earlier_run,
     write_evaluations,
 )
 from .recipe_options import chosen_recipe, with_recipe
@@ -103,10 +103,11 @@ def distill(
             device = stored.origin.device or device if device == "auto" else device
             data_dir = data_dir or stored.origin.data_dir
         where = find_device(device)
-        split = load_split(chosen, where, data_dir, download)
-        run = Run(replace(chosen, dataset=split.name), split, None if resume is None else checkpoint, data_dir)
+        split = load_split(chosen, where, data_dir, download, at_most=quick and "limit_train" not in settings)
+        chosen = replace(chosen, dataset=split.name, limit_train=chosen.limit_train and len(split.train))
+        run = Run(chosen, split, None if resume is None else checkpoint, data_dir)
         if resume is None:
-            _remove_earlier(folder)
+            remove_earlier_run(folder)
             run.keep(checkpoint)
         print_data(split, where)
         done = len(run.history)
@@ -118,17 +119,6 @@ def distill(
         )
     if status:
         raise typer.Exit(status)
-
-
-def _remove_earlier(folder: Path) -> None:
-    """Remove the files of an earlier run, which would be taken for those of this one if it were killed."""
-    from ..engine.checkpoint import CHECKPOINT_FILE
-    from ..report import PREVIEW_FILE, REPORT_FILE
-    from ..results import CONFIG_FILE, IMAGES_FILE, METRICS_FILE
-
-    of_a_run = (CHECKPOINT_FILE, IMAGES_FILE, CONFIG_FILE, METRICS_FILE)
-    for name in (*of_a_run, EVALUATIONS_FILE, PREVIEW_FILE, REPORT_FILE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evaluate: bool) -> int:

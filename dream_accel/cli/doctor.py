@@ -13,6 +13,7 @@ import typer
 
 from ..backends import BACKENDS, OPERATORS, _cuda_image, _native, choose, refusal
 from ..backends.selftest import devices, sample_call, verdict
+from ..runtime.determinism import repeatable
 from ..runtime.devices import DEVICE_ERRORS, mig_profile, reason_of, why_unusable
 
 SLOWER = "everything runs on the CPU, which is slower"
@@ -62,14 +63,15 @@ def _operators(device: torch.device, forced: str | None) -> int:
     if unusable is not None:
         print(f"  not tested, because the device cannot be used ({unusable}): {SLOWER}")
         return 1
-    for op in OPERATORS:
-        args = sample_call(op, device)
-        print(f"  {op}: {forced or choose(op, *args).NAME}")
-        for name in BACKENDS:
-            reason = refusal(name, op, *args)
-            found = f"not used: {reason}" if reason is not None else verdict(name, op, args)
-            failures += reason is None and found != "ok"
-            print(f"    {name}: {found}")
+    with repeatable(device):
+        for op in OPERATORS:
+            args = sample_call(op, device)
+            print(f"  {op}: {forced or choose(op, *args).NAME}")
+            for name in BACKENDS:
+                reason = refusal(name, op, *args)
+                found = f"not used: {reason}" if reason is not None else verdict(name, op, args)
+                failures += reason is None and found != "ok"
+                print(f"    {name}: {found}")
     return failures
 
 

@@ -29,7 +29,7 @@ def select(
     Writes selected.csv (class, class name, rank, index into the training set) and preview.png.
     """
     from ..engine.selection import select_real
-    from ..engine.splits import load_split
+    from ..engine.splits import images_there_are, load_split
     from ..report import write_preview
     from ..runtime.devices import find_device
 
@@ -38,6 +38,8 @@ def select(
     with output_folder(out, name, overwrite, chosen.dataset) as folder:
         where = find_device(device)
         split = load_split(replace(chosen, limit_train=0), where, data_dir, download)
+        if quick and "limit_train" not in settings:
+            chosen = replace(chosen, limit_train=images_there_are(chosen.limit_train, split.train))
         selection = select_real(chosen, split, device=where)
         output = Output(folder)
 

@@ -8,5 +8,6 @@ from .estimator import BatchedKMeans
 from .function import KMeansResult, kmeans
 from .parameters import INITS
 from .rows import check_finite, finite_rows
+from .scaling import scaled_rows
 
-__all__ = ["INITS", "BatchedKMeans", "KMeansResult", "check_finite", "finite_rows", "kmeans"]
+__all__ = ["INITS", "BatchedKMeans", "KMeansResult", "check_finite", "finite_rows", "kmeans", "scaled_rows"]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
+from ..sampling.strategies import STRATEGIES, STRATEGY_SETTINGS
 from . import dc, dm, dream, dream_plus, dsa, idc, idc_i
 from .settings import SETTINGS, Recipe
 
@@ -48,14 +49,15 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     Args:
         name: a key of :data:`RECIPES`.
         dataset: a name that :func:`dream_accel.data.load_dataset` takes; the method's settings for it are applied.
-        overrides: fields of :class:`Recipe` that the method uses; they take precedence over all other settings.
+        overrides: fields of :class:`Recipe` that the method and the strategy use; they take precedence over all other
+            settings.
 
     Returns:
         the recipe.
 
     Raises:
-        DreamAccelError: the recipe or a setting is unknown, the method does not use a setting, or a value is out of
-            range.
+        DreamAccelError: the recipe or a setting is unknown, the method or its strategy does not use a setting, or a
+            value is out of range.
     """
     if name not in RECIPES:
         raise choices("recipe", name, RECIPES)
@@ -64,7 +66,10 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
     prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"))
-    return Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    made = Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    for key in overrides:
+        _check_strategy_reads(key, made.strategy)
+    return made
 
 
 def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None = None) -> dict[str, Any]:
@@ -107,3 +112,11 @@ def _check_used(setting: str, name: str) -> None:
     if setting not in RECIPES[name].USES:
         users = [other for other, method in RECIPES.items() if setting in method.USES]
         raise DreamAccelError(f"recipe {name!r} does not use {setting}: leave it out, or choose {' or '.join(users)}")
+
+
+def _check_strategy_reads(setting: str, strategy: str) -> None:
+    if setting in STRATEGY_SETTINGS and setting not in STRATEGIES[strategy].uses:
+        users = [name for name, other in STRATEGIES.items() if setting in other.uses]
+        raise DreamAccelError(
+            f"strategy {strategy!r} does not use {setting}: leave it out, or choose the strategy {' or '.join(users)}"
+        )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import to_tensor, whole_number
-from ..clustering import check_finite
+from ..clustering import check_finite, scaled_rows
 from ..errors import DreamAccelError
 from .classes import class_order, labels_beside
 from .strategies import find_strategy
@@ -48,4 +48,4 @@ def select(
         raise DreamAccelError(f"k is {k} and class {smallest} has {size} images: pick at most that many per class")
     x = x.flatten(1)[order]
     check_finite(x, "features")
-    return order[picker.pick(x, offsets, k, 1, seed, max_iter)]
+    return order[picker.pick(scaled_rows(x, offsets), offsets, k, 1, seed, max_iter)]
