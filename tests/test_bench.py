@@ -154,7 +154,7 @@ def test_csv_comes_back_as_it_was_written(tmp_path, no_peers):
 
 
 def equal_lloyd(x, n_clusters, max_iters=100, tol=0.0, init_centroids=None, verbose=False, **options):
-    """What flash-kmeans and flashlib compute, as they are called, in plain PyTorch."""
+    """The functions of flash-kmeans and flashlib, as they are called, in plain PyTorch."""
     assert tol <= 0
     centroids = init_centroids
     for _ in range(max_iters):

@@ -58,7 +58,7 @@ def output_folder(out: Path | None, name: str, overwrite: bool, dataset: str = "
 
 
 class Output:
-    """Where a command writes: its folder, or a second one from the moment the first can no longer be written to.
+    """The folder a command writes to, replaced by a second one once it can no longer be written to.
 
     Args:
         folder: the folder of the command.

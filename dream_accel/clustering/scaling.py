@@ -26,7 +26,7 @@ class Range(NamedTuple):
     low: int
     """A longest row of 2^low keeps differences in its last digit, whose squares do not underflow."""
     target: int
-    """Where a scaled group is put: as high as 12 |x|^2, which no intermediate result exceeds, fits, so that rows far
+    """Exponent of a scaled group: as high as 12 |x|^2, which no intermediate result exceeds, fits, so that rows far
     smaller than the longest one keep their digits."""
     high: int
     """Below it even the sum of the squares of 2^28 rows does not overflow."""

@@ -39,7 +39,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether this is the name of an image file that is read, and not hidden."""
+    """Return True for the name of an image file that is read, and not hidden."""
     return path.suffix.lower() in suffixes() and not path.name.startswith(".")
 
 
@@ -133,7 +133,7 @@ def _upright_size(image: Any, path: Path) -> tuple[int, int]:
 
 
 def _ends_in_metadata(path: Path) -> bool:
-    """Whether a PNG file has metadata behind its pixels, which Pillow finds only when it has decoded them."""
+    """Return True if a PNG file has metadata behind its pixels, which Pillow finds only after decoding them."""
     with path.open("rb") as file:
         file.seek(8)
         pixels = False

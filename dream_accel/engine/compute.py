@@ -18,7 +18,7 @@ from ..runtime.devices import bf16_supported, device_errors
 from ..runtime.graphs import GraphedFunction
 
 SMALLER = "free it for this run, lower clusters, batch, max_synthetic or network_batch, or run on another device"
-"""What to do where a run does not fit."""
+"""Remedy for a run that does not fit the device."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ FREE_TO_CHANGE = ("iterations", "pixel_lr", "network_lr", "graphs", "eval_epochs
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was made from and on, stored in its checkpoint.
+    """Data and device of a run, stored in its checkpoint.
 
     Attributes:
         data: fingerprint of the training set; None in a checkpoint of a version that stored none.

@@ -23,12 +23,12 @@ DRIVER_ERROR = "CUDA error"
 
 
 def reading_waits(tensor: torch.Tensor) -> bool:
-    """Whether reading the values makes the host wait: on every device but the CPU."""
+    """Return True if reading the values makes the host wait: on every device but the CPU."""
     return tensor.device.type != "cpu"
 
 
 def all_stopped(active: torch.Tensor) -> bool:
-    """Whether no flag is set, where reading the flags does not synchronise; False elsewhere.
+    """Return True if no flag is set, where reading the flags does not synchronise; False elsewhere.
 
     On an accelerator the launches for groups that have stopped cost less than asking whether all have.
     """
@@ -97,7 +97,7 @@ def mig_profile(name: str) -> str | None:
 
 
 def bf16_supported(device: torch.device) -> bool:
-    """Whether networks can be trained in bfloat16 on a device; a CPU needs AVX-512 for that."""
+    """Return True if networks can be trained in bfloat16 on a device; a CPU needs AVX-512 for that."""
     if device.type == "cuda":
         # PyTorch answers for the current device.
         with torch.cuda.device(device):
@@ -109,7 +109,7 @@ def bf16_supported(device: torch.device) -> bool:
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether the current stream of a device is being recorded in a CUDA graph."""
+    """Return True while the current stream of a device is being recorded in a CUDA graph."""
     if device.type != "cuda":
         return False
     # PyTorch answers for the current device.
