@@ -89,7 +89,7 @@ def read_curve(path: Path) -> list[Point]:
 
 
 def holds_curve(path: Path) -> bool:
-    """Whether a CSV is one of :func:`write_curve`, by its header."""
+    """Return True if a CSV is one of :func:`write_curve`, by its header."""
     return holds(path, Point)
 
 

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 import dream_accel as da
 from dream_accel import cli
 from dream_accel.cli.main import format_warning
-from dream_accel.data import load_dataset
+from dream_accel.data import ImageSet, load_dataset
 from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.splits import images_there_are
 from dream_accel.errors import DreamAccelWarning
 from dream_accel.networks import NETWORKS
 from dream_accel.recipes import PANELS, RECIPES, Recipe
@@ -196,6 +197,31 @@ class TestDistill:
         )
         assert found.code == 0
         assert da.load("out").class_names == ("ant", "bee")
+
+
+class TestQuick:
+    """A data set of 36 images, fewer than ``--quick`` takes of a large one."""
+
+    def test_distill_takes_the_images_that_there_are_and_can_be_continued(self, run, small):
+        options = ("--dataset", small, "--quick", "--depth", 2, "--ipc", 2, "--factor", 1)
+        assert run("distill", *options, "--no-evaluate", "--out", "out").code == 0
+        assert json.loads(Path("out/config.json").read_text())["recipe"]["limit_train"] == 36
+        assert run("distill", "--resume", "out", "--iterations", 2, "--no-evaluate").code == 0
+
+    def test_select_and_bench_accuracy_take_them_too(self, run, small):
+        assert run("select", "--dataset", small, "--quick", "--depth", 2, "--ipc", 2, "--out", "out").code == 0
+        options = ("--dataset", small, "--quick", "--depth", 2, "--factor", 1, "--arms", "dream")
+        assert run("bench", "accuracy", *options, "--out", "curve.csv").code == 0
+
+    def test_more_classes_than_images_of_a_quick_run_get_an_image_each(self):
+        images, labels = pictures(500, 250, 0)
+        train = ImageSet.from_arrays(images, labels, 250)
+        assert [images_there_are(limit, train) for limit in (0, 200, 300, 1000)] == [0, 250, 300, 500]
+
+    @pytest.mark.parametrize("command", ["distill", "select"])
+    def test_a_number_that_was_asked_for_is_refused_as_ever(self, run, small, command):
+        message = run(command, "--dataset", small, "--quick", "--limit-train", 200, "--depth", 2).refusal
+        assert "a subset of 200 images was asked for; allowed is 3 (one per class) to 36" in message
 
 
 class TestInterruption:

@@ -11,6 +11,7 @@ from dream_accel.engine.schedules import SCHEDULES
 from dream_accel.recipes import PANELS, RECIPES, SETTINGS, Recipe, setting_help
 from dream_accel.recipes.registry import size_remark
 from dream_accel.recipes.settings import POOL
+from dream_accel.sampling.strategies import STRATEGIES
 
 SHAPES = {
     "digits": (1, 8, 8),
@@ -339,6 +340,26 @@ class TestRefusals:
     def test_a_setting_the_method_does_not_use_is_named_with_those_that_do(self, name, setting):
         message = refused(da.recipe, name, "digits", **{setting: 1})
         assert message == f"recipe {name!r} does not use {setting}: leave it out, or choose dream+"
+
+    @pytest.mark.parametrize(
+        ("strategy", "setting", "users"),
+        [
+            ("random", "interval", "dream or central or boundary"),
+            ("random", "kmeans_iterations", "dream"),
+            ("central", "kmeans_iterations", "dream"),
+        ],
+    )
+    def test_a_setting_the_strategy_does_not_read_is_named_with_those_that_do(self, strategy, setting, users):
+        message = refused(da.recipe, "dream", "digits", strategy=strategy, **{setting: 5})
+        expected = f"strategy {strategy!r} does not use {setting}: leave it out, or choose the strategy {users}"
+        assert message == expected
+        # It is the strategy in force that counts, the method's own one too.
+        assert refused(da.recipe, "dm", "digits", interval=5).startswith("strategy 'random' does not use interval")
+        assert da.recipe("dm", "digits", strategy="dream", interval=5).interval == 5
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_defaults_that_a_strategy_does_not_read_are_no_refusal(self, strategy):
+        assert da.recipe("dream", "digits", strategy=strategy).strategy == strategy
 
     def test_unknown_recipe_lists_what_exists(self):
         assert refused(da.recipe, "dreem") == f"unknown recipe 'dreem': choose one of {', '.join(RECIPES)}"

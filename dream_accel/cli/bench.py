@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DreamAccelError
-from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, chosen_recipe, option, with_recipe
+from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, option
 from .output import takes_out
+from .recipe_options import chosen_recipe, with_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -144,7 +145,10 @@ def accuracy(
         tuple(arms.split(",")),
         holdout,
     )
-    complete = run(plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds)
+    at_most = quick and "limit_train" not in settings
+    complete = run(
+        plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds, at_most=at_most
+    )
     if out.exists():
         print(curve.publish(out))
     print("complete" if complete else "the time limit is reached: the same command continues")

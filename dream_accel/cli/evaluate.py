@@ -12,7 +12,6 @@ import typer
 
 from .options import (
     EVALUATION,
-    QUICK,
     THE_RUNS,
     DataDir,
     Dataset,
@@ -28,6 +27,7 @@ from .options import (
     option,
 )
 from .output import INTERRUPTED, Output, as_dict, print_accuracy, write_evaluations
+from .recipe_options import QUICK
 
 
 def evaluate(

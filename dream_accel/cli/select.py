@@ -10,8 +10,9 @@ import typer
 
 from ..errors import counted
 from ..sampling.selection import FORGETTING, SELECTION_NAMES
-from .options import DataDir, Device, Download, OutFolder, Overwrite, Quick, chosen_recipe, option, with_recipe
+from .options import DataDir, Device, Download, OutFolder, Overwrite, Quick, option
 from .output import Output, output_folder
+from .recipe_options import chosen_recipe, with_recipe
 
 
 @with_recipe
@@ -38,7 +39,7 @@ def select(
     Writes selected.csv (class, class name, rank, index into the training set) and preview.png.
     """
     from ..engine.selection import check_selection, select_real
-    from ..engine.splits import load_split
+    from ..engine.splits import images_there_are, load_split
     from ..report import write_preview
     from ..runtime.devices import find_device
     from .progress import watch
@@ -50,6 +51,8 @@ def select(
     with output_folder(out, name, overwrite, chosen.dataset) as folder:
         where = find_device(device)
         split = load_split(replace(chosen, limit_train=0), where, data_dir, download)
+        if quick and "limit_train" not in settings:
+            chosen = replace(chosen, limit_train=images_there_are(chosen.limit_train, split.train))
         with watch("training", chosen.real_epochs if strategy == FORGETTING else 0) as tick:
             selection = select_real(chosen, split, strategy=strategy, device=where, on_epoch=tick)
         output = Output(folder)

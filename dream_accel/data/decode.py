@@ -41,7 +41,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether this is an image file by its name, and not hidden; a folder is none, whatever it is called."""
+    """Return True for an image file by its name that is not hidden; a folder is none, whatever it is called."""
     return path.suffix.lower() in suffixes() and not path.name.startswith(".") and not path.is_dir()
 
 
@@ -150,7 +150,7 @@ def _upright_size(image: Any, path: Path) -> tuple[int, int]:
 
 
 def _ends_in_metadata(path: Path) -> bool:
-    """Whether a PNG file has metadata behind its pixels, which Pillow finds only when it has decoded them."""
+    """Return True if a PNG file has metadata behind its pixels, which Pillow finds only after decoding them."""
     with path.open("rb") as file:
         file.seek(8)
         pixels = False

@@ -26,13 +26,13 @@ from .pillow import SCALE_TO_8_BITS, as_seen, is_grey, without_white
 
 
 def is_pil(image: Any) -> bool:
-    """Whether this is a Pillow image; Pillow is not imported for the answer."""
+    """Return True for a Pillow image; Pillow is not imported for the answer."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
 
 
 def holds_pil(images: Any) -> bool:
-    """Whether this is a list of Pillow images, by its first one."""
+    """Return True for a list of Pillow images, by its first one."""
     return isinstance(images, (list, tuple)) and len(images) > 0 and is_pil(images[0])
 
 

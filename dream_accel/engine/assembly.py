@@ -26,11 +26,11 @@ from ..recipes import RECIPES, Recipe
 from ..sampling import RepresentativeSampler
 from ..sampling.classes import fill_picks
 from ..synthetic import check_packing, initial_images
-from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
 from .pool import NetworkPool
 from .schedules import find_schedule
+from .stored_run import Checkpoint
 from .synthetic_training import SyntheticTraining
 
 

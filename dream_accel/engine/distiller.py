@@ -19,9 +19,9 @@ from ..recipes.settings import Recipe
 from ..results import Progress
 from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
-from .checkpoint import Checkpoint
 from .compute import Compute
 from .pool import NetworkPool
+from .stored_run import Checkpoint
 from .synthetic_training import SyntheticTraining
 
 STEPS_AT_ONCE = 16

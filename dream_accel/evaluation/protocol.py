@@ -24,7 +24,7 @@ from ..random import generator
 from ..recipes.settings import Recipe
 from ..results import Result
 from ..runtime.determinism import repeatable
-from ..runtime.devices import find_device, memory_needed
+from ..runtime.devices import device_errors, find_device
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
@@ -110,7 +110,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether every network of the protocol was tested."""
+        """True if every network of the protocol was tested."""
         return len(self.accuracies) == self.protocol.networks
 
     @property
@@ -239,7 +239,7 @@ def evaluate_images(
             raise DreamAccelError(f"{name} is {getattr(protocol, name)}: an evaluation needs at least 1")
     accuracies = []
     smaller = "free it, lower eval_batch or width, or evaluate on another device"
-    with retained_heap(), repeatable(images.device), memory_needed(images.device, smaller):
+    with retained_heap(), repeatable(images.device), device_errors(images.device, smaller):
         for number in range(protocol.networks):
             network = _train(images, labels, test, normalization, protocol, number, on_epoch)
             accuracies.append(_accuracy(network, test, normalization))

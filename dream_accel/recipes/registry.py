@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
+from ..sampling.strategies import STRATEGIES, STRATEGY_SETTINGS
 from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i
 from .settings import CACHE, POOL, SETTINGS, Recipe
 
@@ -52,14 +53,15 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     Args:
         name: a key of :data:`RECIPES`.
         dataset: a name that :func:`dream_accel.data.load_dataset` takes; the method's settings for it are applied.
-        overrides: fields of :class:`Recipe` that the method uses; they take precedence over all other settings.
+        overrides: fields of :class:`Recipe` that the method and the strategy use; they take precedence over all other
+            settings.
 
     Returns:
         the recipe.
 
     Raises:
-        DreamAccelError: the recipe or a setting is unknown, the method does not use a setting, or a value is out of
-            range.
+        DreamAccelError: the recipe or a setting is unknown, the method or its strategy does not use a setting, or a
+            value is out of range.
     """
     if name not in RECIPES:
         raise choices("recipe", name, RECIPES)
@@ -70,6 +72,8 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"), overrides.get("size"))
     made = Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
     _check_pool(made, overrides)
+    for key in overrides:
+        _check_strategy_reads(key, made.strategy)
     return made
 
 
@@ -154,4 +158,12 @@ def _check_used(setting: str, name: str) -> None:
         why = "" if reason is None else f" ({reason})"
         raise DreamAccelError(
             f"recipe {name!r} does not use {setting}{why}: leave it out, or choose {' or '.join(users)}"
+        )
+
+
+def _check_strategy_reads(setting: str, strategy: str) -> None:
+    if setting in STRATEGY_SETTINGS and setting not in STRATEGIES[strategy].uses:
+        users = [name for name, other in STRATEGIES.items() if setting in other.uses]
+        raise DreamAccelError(
+            f"strategy {strategy!r} does not use {setting}: leave it out, or choose the strategy {' or '.join(users)}"
         )

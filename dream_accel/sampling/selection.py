@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import to_tensor, whole_number
-from ..clustering import check_finite
+from ..clustering import check_finite, scaled_rows
 from ..errors import DreamAccelError, choices
 from ..groups import first_rows, group_of_rows, sort_within_groups
 from ..random import hash_rows
@@ -75,7 +75,7 @@ def select(
     def pick(order: Tensor, offsets: Tensor, k: int) -> Tensor:
         rows = x.flatten(1)[order]
         check_finite(rows, "features")
-        return picker.pick(rows, offsets, k, 1, seed, max_iter)
+        return picker.pick(scaled_rows(rows, offsets), offsets, k, 1, seed, max_iter)
 
     return _by_class(x, labels, k, repeat, pick)
 

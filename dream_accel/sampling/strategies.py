@@ -20,13 +20,15 @@ class Strategy:
 
     Attributes:
         pick: ``(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``: features (N, D) ordered class
-            after class and int64 offsets (C+1,) to int64 row indices, ``n = clusters * per_cluster``; -1 where a class
-            has too few rows.
-        needs_features: whether features are read; a strategy that reads none also accepts row numbers (N, 1).
+            after class, as :func:`dream_accel.clustering.scaled_rows` returns them, and int64 offsets (C+1,) to int64
+            row indices, ``n = clusters * per_cluster``; -1 where a class has too few rows.
+        needs_features: True if features are read; a strategy that reads none also accepts row numbers (N, 1).
+        uses: the settings of a recipe that this strategy reads and others do not.
     """
 
     pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
     needs_features: bool = True
+    uses: frozenset[str] = frozenset(("interval",))
 
 
 def _pick_dream(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
@@ -56,8 +58,8 @@ def to_class_mean(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 STRATEGIES = {
-    "dream": Strategy(_pick_dream),
-    "random": Strategy(_pick_random, needs_features=False),
+    "dream": Strategy(_pick_dream, uses=frozenset(("interval", "kmeans_iterations"))),
+    "random": Strategy(_pick_random, needs_features=False, uses=frozenset()),
     "central": Strategy(_pick_central),
     "boundary": Strategy(_pick_boundary),
 }
@@ -68,6 +70,8 @@ every step. ``central`` and ``boundary``: the images nearest the mean of the cla
 ONCE_ONLY = ("kmeans", "herding", "k-center", "forgetting")
 """Names that choose a set once and are refused in matching: ``kmeans`` is ``dream`` there; herding and K-center greedy
 read a class as many times as they pick images, and forgetting trains a network first."""
+STRATEGY_SETTINGS = frozenset[str]().union(*(strategy.uses for strategy in STRATEGIES.values()))
+"""The settings of a recipe that only some strategies read."""
 
 
 def find_strategy(name: str) -> Strategy:
