@@ -37,7 +37,7 @@ class Tool(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to build, and the line that says so."""
+    """Parts to build, and the line that says so."""
 
     cpu: bool
     cuda: bool
@@ -84,7 +84,7 @@ def cuda_archs(env: dict[str, str], nvcc_version: str) -> str:
 
 
 def required(env: dict[str, str]) -> str:
-    """What must be built: "1" the CPU kernels, "cuda" both, the empty string nothing."""
+    """Parts that must be built: "1" the CPU kernels, "cuda" both, the empty string nothing."""
     value = env.get("DREAM_ACCEL_REQUIRE_NATIVE", "").lower()
     if value not in ("", "0", "1", "cuda"):
         raise SystemExit(f"DREAM_ACCEL_REQUIRE_NATIVE={value}: use 1 (CPU kernels), cuda (both) or leave it unset")

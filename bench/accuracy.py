@@ -83,6 +83,7 @@ def run(
     data_dir: str | None = None,
     download: bool = False,
     seconds: float = float("inf"),
+    at_most: bool = False,
     say: Callable[[str], None] = print,
 ) -> bool:
     """Add points to the curve in ``out`` until it is complete or the time is over. A later call continues.
@@ -96,6 +97,7 @@ def run(
         device: where to run.
         data_dir, download: of the data set, as in :func:`dream_accel.distill`.
         seconds: stop and save after this time.
+        at_most: take fewer training images than ``limit_train`` where there are fewer.
         say: called with a line of text for every point.
 
     Returns:
@@ -107,7 +109,7 @@ def run(
     deadline = time.perf_counter() + seconds
     points = read_curve(out) if out.exists() else []
     _check_same_plan(points, plan, out)
-    split = _with_holdout(load_split(plan.recipe, device, data_dir, download), plan.holdout)
+    split = with_holdout(load_split(plan.recipe, device, data_dir, download, at_most=at_most), plan.holdout)
     _warm_up(plan.recipe, split)
     done = {(point.arm, point.seed, point.iteration) for point in points}
     for seed in plan.seeds:
@@ -214,7 +216,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _with_holdout(split: DataSplit, n: int) -> DataSplit:
+def with_holdout(split: DataSplit, n: int) -> DataSplit:
     if n == 0:
         return split
     train, held_out = train_test_split(split.train, n)

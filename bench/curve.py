@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from dream_accel.errors import DreamAccelError
 from dream_accel.runtime.files import write_text
 
-from .rows import columns, read_rows, write_rows
+from .rows import holds, read_rows, write_rows
 from .words import count, number
 
 REFERENCE = "random"
@@ -90,9 +89,8 @@ def read_curve(path: Path) -> list[Point]:
 
 
 def holds_curve(path: Path) -> bool:
-    """Whether a CSV is one of :func:`write_curve`, by its header."""
-    with open(path, newline="") as file:
-        return next(csv.reader(file), []) == columns(Point)
+    """Return True if a CSV is one of :func:`write_curve`, by its header."""
+    return holds(path, Point)
 
 
 def publish(path: Path) -> str:

@@ -22,7 +22,7 @@ from dream_accel.backends import refusal
 from dream_accel.random import generator
 
 from .distance_problems import NETWORKS, QUICK_NETWORKS, eager_distance
-from .harness import commit, device_name, quantiles, reason_of, time_interleaved, versions
+from .harness import commit, device_name, quantiles, time_interleaved, type_and_message, versions
 from .measurement import Measurement, not_run
 
 TOLERANCE = 1e-3
@@ -169,7 +169,7 @@ def _contestants(problem: Problem, device: torch.device) -> tuple[dict[Key, Call
         try:
             found = float(sum(call()))
         except Exception as error:  # whatever its compilers meet
-            missing[name, ""] = reason_of(error)
+            missing[name, ""] = type_and_message(error)
             continue
         if abs(found - expected) <= TOLERANCE * abs(expected):
             calls[name, ""] = call
@@ -181,7 +181,7 @@ def _contestants(problem: Problem, device: torch.device) -> tuple[dict[Key, Call
             try:
                 calls[key] = _graphed(call)
             except Exception as error:
-                missing[key] = reason_of(error)
+                missing[key] = type_and_message(error)
     return calls, missing
 
 

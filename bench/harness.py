@@ -47,14 +47,14 @@ def time_interleaved(
             except Exception as error:
                 if failures is None:
                     raise
-                failures[name] = reason_of(error)
+                failures[name] = type_and_message(error)
                 del times[name]
             else:
                 times[name] += [took] if turn else []  # the first call warms up
     return times
 
 
-def reason_of(error: BaseException) -> str:
+def type_and_message(error: BaseException) -> str:
     """Name and first line of what was raised."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__

@@ -17,7 +17,7 @@ import torch
 
 from dream_accel import BatchedKMeans, DreamAccelError
 
-from .harness import commit, device_name, quantiles, reason_of, time_interleaved, versions
+from .harness import commit, device_name, quantiles, time_interleaved, type_and_message, versions
 from .kmeans_floor import floor
 from .kmeans_problems import QUICK, SHAPES, Problem, Shape, make_problem
 from .kmeans_providers import PROVIDERS
@@ -80,7 +80,7 @@ def run(
                 yield from _measure(shape, problem, trials, 3 if quick else rounds, line)
                 del problem
             except Exception as error:
-                failed.append(reason_of(error))
+                failed.append(type_and_message(error))
                 yield line(provider=f"dream-{device.type}", mode=shape.mode, **not_run(failed[-1]))
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -116,7 +116,7 @@ def _measure(shape: Shape, problem: Problem, trials: Trials, rounds: int, line: 
         try:
             contestants.append(_ours(problem, shape, way, options))
         except Exception as error:
-            yield line(provider=f"dream-{device.type}", mode=_mode(shape, way), **not_run(reason_of(error)))
+            yield line(provider=f"dream-{device.type}", mode=_mode(shape, way), **not_run(type_and_message(error)))
     yield from _times(contestants, problem, rounds, least, line)
     if device.type == "cuda":
         yield from _warm(problem, shape, rounds, line)
@@ -137,7 +137,7 @@ def _measure(shape: Shape, problem: Problem, trials: Trials, rounds: int, line: 
                 )
                 contestants.append(peer)
         except Exception as error:
-            reason = reason_of(error)
+            reason = type_and_message(error)
         if reason:
             print(f"  {provider.name}: not run: {reason}")
             yield own(**not_run(reason))
@@ -146,7 +146,7 @@ def _measure(shape: Shape, problem: Problem, trials: Trials, rounds: int, line: 
         try:
             peak = peak_memory(c.fit, device)
         except Exception as error:
-            print(f"  {c.name}: its memory is not measured: {reason_of(error)}")
+            print(f"  {c.name}: its memory is not measured: {type_and_message(error)}")
             continue
         if peak is not None:
             same = _once(peak)
@@ -205,8 +205,8 @@ def _warm(problem: Problem, shape: Shape, rounds: int, line: Line) -> Iterator[M
         warm = quantiles(time_interleaved({"warm": refresh}, problem.x.device, rounds)["warm"], 1e3)
         waits = _once(float(count_waits(refresh)))
     except Exception as error:
-        print(f"  a fit from labels: not run: {reason_of(error)}")
-        yield own(**not_run(f"a fit from labels: {reason_of(error)}"))
+        print(f"  a fit from labels: not run: {type_and_message(error)}")
+        yield own(**not_run(f"a fit from labels: {type_and_message(error)}"))
         return
     yield own(metric=f"whole fit from labels, {WARM_ITERATIONS} iterations", **warm, unit="ms")
     yield own(metric="waits for the device per fit", **waits, unit="count")

@@ -16,7 +16,7 @@ from torch import Tensor
 from dream_accel.groups import sum_groups
 from dream_accel.ops import kmeans_assign
 
-from .harness import reason_of
+from .harness import type_and_message
 from .kmeans_problems import Problem, Shape, make_problem
 from .kmeans_providers import Fitted, Provider, Unable
 
@@ -66,7 +66,7 @@ def attempt(provider: Provider, problem: Problem) -> Tried:
     except Unable as reason:
         return Tried(reason=str(reason))
     except Exception as error:  # a peer that breaks takes no other with it
-        return Tried(reason=reason_of(error), broke=True)
+        return Tried(reason=type_and_message(error), broke=True)
 
 
 class Trials:
@@ -143,7 +143,7 @@ def _serve(link: Connection, device: str) -> None:
                 made = ((shape, iterations), make_problem(shape, torch.device(device), iterations))
             tried = attempt(provider, made[1])
         except Exception as error:
-            tried = Tried(reason=reason_of(error), broke=True)
+            tried = Tried(reason=type_and_message(error), broke=True)
         link.send(tuple(tried))
         if device.startswith("cuda"):
             torch.cuda.empty_cache()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -16,10 +16,15 @@ from dream_accel.engine.splits import load_split
 from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.random import generator
 from dream_accel.recipes import Recipe, recipe
+from dream_accel.runtime.determinism import repeatable
+from dream_accel.runtime.heap import retained_heap
 
-from .harness import commit, device_name, quantiles, reason_of, versions
+from .harness import commit, device_name, quantiles, type_and_message, versions
 from .measurement import Measurement, not_run
 from .published import Published
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TOLERANCE = 1e-3
 """Largest relative difference of the first matching distances at which both sides compute the same."""
@@ -137,7 +142,7 @@ def make_problem(device: torch.device, quick: bool, data_dir: str | None = None)
     ours = assemble(chosen, split)
     theirs = Published(chosen, split, ours.pixels.pixels)
     ours.restart(0)
-    ours.sampler.update(ours.network)
+    as_in_a_run(ours.sampler.update, device)(ours.network)
     differs = _difference(ours, theirs)
     depth, width = chosen.depth_for(split.train.shape), chosen.width
     name = f"{what} {len(split.train)} ConvNet-{depth} width {width} IPC {chosen.ipc} factor {chosen.factor}"
@@ -146,7 +151,7 @@ def make_problem(device: torch.device, quick: bool, data_dir: str | None = None)
 
 def _difference(ours: Distiller, theirs: Published) -> str:
     """Bring the published side to ours, and match once on both; the reason why it cannot be timed, or nothing."""
-    distance = float(ours.match())
+    distance = float(as_in_a_run(ours.match, ours.device)())
     try:
         theirs.restart(0)
         theirs.refresh(0, 0)
@@ -154,13 +159,18 @@ def _difference(ours: Distiller, theirs: Published) -> str:
         theirs.batches = ours.sampler.indices.tolist()
         published = theirs.match()
     except Exception as error:
-        return reason_of(error)
+        return type_and_message(error)
     if abs(distance - published) <= TOLERANCE * abs(published):
         return ""
     return (
         f"the first matching distance is {distance:.6g} ours and {published:.6g} published: not the same "
         "computation, so not timed"
     )
+
+
+def as_in_a_run(call: Callable[P, T], device: torch.device) -> Callable[P, T]:
+    """Make a call of our side compute as it does in a run: the same bits every time, and freed memory kept."""
+    return repeatable(device)(retained_heap()(call))
 
 
 def made_up(chosen: Recipe, device: torch.device) -> DataSplit:

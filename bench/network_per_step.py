@@ -44,18 +44,18 @@ BLOCK = 10
 class Problem:
     """Images by class, class after class, and the networks of the loop."""
 
-    def __init__(self, images: Tensor, labels: Tensor, batch: int, width: int, depth: int) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, batch: int, width: int, depth: int, seed: int = 0) -> None:
         order = torch.argsort(labels, stable=True)
         self.images, self.labels, self.batch = images[order], labels[order], batch
         self.sizes = torch.bincount(self.labels).tolist()
         self.offsets = F.pad(torch.tensor(self.sizes).cumsum(0), (1, 0)).to(images.device)
         self.classes = len(self.sizes)
-        self._width, self._depth = width, depth
+        self._width, self._depth, self._seed = width, depth, seed
 
     def network(self, *keys: object) -> nn.Module:
         """A network of its own for every key."""
         channels, height, width = self.images.shape[1:]
-        seed = derive_seed(0, *keys)
+        seed = derive_seed(self._seed, *keys)
         return make_network("convnet", (channels, height, width), self.classes, self._width, self._depth, seed).to(
             self.images.device
         )
@@ -83,17 +83,22 @@ def _drawn(classes: int, rows: int, device: torch.device) -> tuple[Tensor, Tenso
     return ((images - images.mean()) / images.std()).to(device), labels.to(device)
 
 
-def block_of_iterations(problem: Problem, sampler: GetImages | None, formula: bool) -> Callable[[], None]:
+def block_of_iterations(
+    problem: Problem, sampler: GetImages | None, formula: bool, synthetic: Tensor | None = None
+) -> Callable[[], None]:
     """Ten iterations of the loop.
 
     Args:
         problem: images and networks.
         sampler: the drop-in; None draws random batches as the original does.
         formula: compare gradients by the original's formula instead of ``match_loss``.
+        synthetic: (C, ...) the images of the classes, changed in place; default: random ones.
     """
     device = problem.images.device
     count = 0
-    synthetic = torch.randn(problem.classes, *problem.images.shape[1:], device=device).requires_grad_()
+    if synthetic is None:
+        synthetic = torch.randn(problem.classes, *problem.images.shape[1:], device=device)
+    synthetic.requires_grad_()
     optimizer = torch.optim.SGD([synthetic], lr=0.1, momentum=0.5)
     args = SimpleNamespace(dis_metric="ours", device=device)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dream_accel.runtime.files import write_text
 
-from . import curve, present
+from . import cells, curve, present, rows
 from .measurement import Measurement, read_csv, write_csv
 
 
@@ -52,6 +52,9 @@ def remake(file: Path) -> str:
     """Write the table and the figure of a CSV beside it, and return the table; the figure needs matplotlib."""
     if curve.holds_curve(file):
         return curve.publish(file)
+    if rows.holds(file, cells.Row):
+        write_text(file.with_suffix(".md"), table := cells.table(rows.read_rows(file, cells.Row)))
+        return table
     lines = read_csv(file)
     table = present.table(lines)
     write_text(file.with_suffix(".md"), table)

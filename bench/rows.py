@@ -38,3 +38,9 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 def columns(kind: type[Row]) -> list[str]:
     """The header of a file of such rows."""
     return [field.name for field in fields(kind)]  # type: ignore[arg-type]
+
+
+def holds(path: Path, kind: type[Any]) -> bool:
+    """Whether a CSV has the header of such rows."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), []) == columns(kind)

@@ -10,10 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from dream_accel.random import derive_seed
-from dream_accel.runtime.heap import retained_heap
 
-from .harness import reason_of, repeated, time_interleaved
-from .matching_problem import Problem, make_problem, once, rates, times
+from .harness import repeated, time_interleaved, type_and_message
+from .matching_problem import Problem, as_in_a_run, make_problem, once, rates, times
 from .measurement import Measurement
 from .published import Published, fast_pytorch_kmeans
 
@@ -55,7 +54,7 @@ def run(
         ),
     )
     own = [
-        (name, repeats, images, {"dream": retained_heap()(repeated(ours_, repeats))})
+        (name, repeats, images, {"dream": as_in_a_run(repeated(ours_, repeats), device)})
         for name, repeats, images, ours_, _ in parts
     ]
     yield from _parts(problem, own, rounds)
@@ -72,10 +71,10 @@ def run(
         yield from _counts(problem, "published", theirs)
     for way in problem.other_ways():
         try:
-            call = retained_heap()(repeated(problem.by(way).match, in_a_row))
+            call = as_in_a_run(repeated(problem.by(way).match, in_a_row), device)
             seconds = time_interleaved({way: call}, device, rounds)[way]
         except Exception as error:
-            yield problem.missing("step", "dream", reason_of(error), way)
+            yield problem.missing("step", "dream", type_and_message(error), way)
         else:
             yield problem.line("step", "time of a matching step", "dream", times(seconds, in_a_row), "ms", way=way)
 
@@ -98,7 +97,7 @@ def _counts(problem: Problem, provider: str, side: Any, trace: Path | None = Non
     try:
         launches, waits = counts(_inner_step(side, problem.recipe.network_images), device, trace)
     except Exception as error:
-        yield problem.missing("step", provider, f"counts of an inner step: {reason_of(error)}")
+        yield problem.missing("step", provider, f"counts of an inner step: {type_and_message(error)}")
         return
     what = "kernel launches" if device.type == "cuda" else "operator calls"
     yield problem.line("step", f"{what} in an inner step", provider, once(launches), "count")
@@ -124,7 +123,7 @@ def _clustering(problem: Problem, rounds: int) -> Iterator[Measurement]:
             theirs.kmeans = before
 
     contestants = {
-        "dream": retained_heap()(lambda: pick(x, offsets, recipe.n_clusters, 1, seed, recipe.kmeans_iterations)),
+        "dream": as_in_a_run(lambda: pick(x, offsets, recipe.n_clusters, 1, seed, recipe.kmeans_iterations), x.device),
         "published": lambda: theirs.cluster(seed),
     }
     peer, failures = "published with fast-pytorch-kmeans", dict[str, str]()
@@ -141,7 +140,7 @@ def _inner_step(side: Any, images: int) -> Callable[[], None]:
         side.match()
         side.train() if isinstance(side, Published) else side.train(images)
 
-    return step
+    return step if isinstance(side, Published) else as_in_a_run(step, side.device)
 
 
 def counts(step: Callable[[], None], device: torch.device, trace: Path | None = None) -> tuple[int, int]:

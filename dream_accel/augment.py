@@ -137,7 +137,7 @@ def _affine(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
 
 
 def _adds_atomically(images: Tensor) -> bool:
-    """Whether the backward pass of ``F.grid_sample`` adds in another order, and so gives other bits, in every run."""
+    """Return True where the backward pass of ``F.grid_sample`` adds in no fixed order, so that bits differ by run."""
     return images.is_cuda and images.requires_grad and torch.is_grad_enabled()
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clustering import check_finite
+from .clustering import check_finite, scaled_rows
 from .data import to_float
 from .errors import DreamAccelError, choices
 from .groups import random_rows
@@ -263,7 +263,7 @@ def initial_images(
             raise DreamAccelError('init="kmeans" needs a network to embed the images with')
         features = embed_rows(images, order, network, normalize)
         check_finite(features, "features")
-        picks = STRATEGIES["dream"].pick(features, offsets, count, 1, seed, KMEANS_ITERATIONS)
+        picks = STRATEGIES["dream"].pick(scaled_rows(features, offsets), offsets, count, 1, seed, KMEANS_ITERATIONS)
     else:
         picks = random_rows(offsets, len(images), count, seed, "random init")
     chosen = to_float(images[order[fill_picks(picks)]])

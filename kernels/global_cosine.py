@@ -21,7 +21,7 @@ SUM_BLOCK = 1024
 
 @triton.jit
 def in_float_range(squares):
-    """Whether fp32 holds a sum of squares as well as fp64: none of its terms that matter is infinite or subnormal."""
+    """True where fp32 holds a sum of squares as well as fp64: no term that matters is infinite or subnormal."""
     return (squares > 8.077935669463161e-28) & (squares < 1.7014118346046923e38)
 
 

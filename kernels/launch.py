@@ -15,7 +15,7 @@ the limit of registers because without one ptxas aims for more programs per SM a
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on tensors of any device."""
+    """Return True if kernels run in Triton's interpreter, on tensors of any device."""
     return bool(triton.knobs.runtime.interpret)
 
 

@@ -137,7 +137,7 @@ def options_of(table: Sequence[tuple[int, ...]], batch: Batch) -> dict[str, obje
 
 
 def _is_aligned(of_layer: tuple[int, ...]) -> bool:
-    """Whether every class and every image of both tensors begins at a multiple of 16 bytes."""
+    """Return True if every class and every image of both tensors begins at a multiple of 16 bytes."""
     real, synthetic, grad, rows, length, real_stride, synthetic_stride, *_, x_type, y_type = of_layer
     x_size, y_size = SIZES[x_type], SIZES[y_type]
     size = rows * length

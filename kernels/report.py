@@ -104,7 +104,7 @@ def compile_launch(launch: Launch) -> Resources:
 
 
 def problem(launch: Launch, resources: Resources) -> str | None:
-    """Why a kernel must not ship, or None."""
+    """Return the reason why a kernel must not ship; None if it may."""
     limit = SHARED_LIMIT[launch.arch] * 1024
     if resources.spilled:
         return f"spills {resources.spilled} bytes per thread"

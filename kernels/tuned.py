@@ -60,6 +60,14 @@ def write(path: Path, gpu: str, found: Tiles) -> None:
     write_text(path, json.dumps({"gpu": gpu, "triton": triton.__version__, "tiles": by_name}, indent=1) + "\n")
 
 
+def earlier(path: Path, gpu: str) -> Tiles:
+    """Tiles in a file that is about to be renewed; none if it holds no tiles of this GPU and Triton version."""
+    try:
+        return _read(path, gpu)
+    except DreamAccelError:
+        return {}
+
+
 @functools.cache
 def read(path: Path, gpu: str) -> Tiles:
     """Tiles measured on this GPU with this Triton.
@@ -67,6 +75,10 @@ def read(path: Path, gpu: str) -> Tiles:
     Raises:
         DreamAccelError: the file is missing, unreadable, or of another GPU or Triton version.
     """
+    return _read(path, gpu)
+
+
+def _read(path: Path, gpu: str) -> Tiles:
     try:
         held = json.loads(path.read_text())
         measured_on = held["gpu"], held["triton"]

@@ -36,8 +36,20 @@ def candidates(clusters: int) -> Iterator[AssignTile]:
         yield AssignTile(rows, clusters, features, warps, stages=3)
 
 
-def tune(arch: int, milliseconds: Timer, say: Callable[[str], None] = lambda line: None) -> tuned.Tiles:
-    """The fastest tile for every shape class and precision; that of the table where none is clearly faster."""
+def tune(
+    arch: int,
+    milliseconds: Timer,
+    say: Callable[[str], None] = lambda line: None,
+    keep: Callable[[tuned.Tiles], None] = lambda found: None,
+) -> tuned.Tiles:
+    """Choose the fastest tile for every shape class and precision; that of the table where none is clearly faster.
+
+    Args:
+        arch: the architecture, as :mod:`.tiles` numbers them.
+        milliseconds: the timer.
+        say: called with a line about every choice.
+        keep: called with all choices so far after every choice, so that a process that is killed loses one at most.
+    """
     found: tuned.Tiles = {}
     for clusters, precision in itertools.product(tiles.CLUSTER_CLASSES, DOT_PRECISION):
         table = tiles.assign_tile(arch, clusters, FEATURES, precision)
@@ -50,6 +62,7 @@ def tune(arch: int, milliseconds: Timer, say: Callable[[str], None] = lambda lin
             if duration < shortest:
                 best, shortest = tile, duration
         found[clusters, precision] = best
+        keep(found)
         kept = "kept" if best == table else f"{shortest:.3f} ms with {best}"
         say(f"K {clusters}, {precision}: {limit:.3f} ms with {table}; {kept}")
     return found
@@ -77,7 +90,7 @@ def gpu_timer(device: torch.device) -> Timer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write the file and print how to use it; returns 1 where there is no GPU."""
+    """Measure, write every choice as it is made, and print how to use the file; returns 1 where there is no GPU."""
     parser = argparse.ArgumentParser(description="Measure tile sizes of the K-Means assignment on this GPU.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, help="Where to write them. [default: the cache folder]")
@@ -89,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gpu = tuned.gpu_name(device)
     assert gpu is not None
     out = args.out or tuned.default_file(gpu)
-    tuned.write(out, gpu, tune(tiles.architecture(device), gpu_timer(device), print))
+    earlier = tuned.earlier(out, gpu)
+    tune(tiles.architecture(device), gpu_timer(device), print, lambda found: tuned.write(out, gpu, earlier | found))
     print(f"written to {out}; {tuned.VARIABLE}={'1' if args.out is None else out} uses them")
     return 0
 

@@ -17,6 +17,8 @@ from dream_accel import cli, recipe
 from dream_accel.bench import accuracy, curve, matching_problem, outer, present, publish, step
 from dream_accel.bench.published import Published
 from dream_accel.data import load_dataset
+from dream_accel.engine.distiller import Distiller
+from dream_accel.runtime.determinism import repeatable
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -95,6 +97,26 @@ def test_a_data_set_that_is_not_there_is_made_up_and_the_lines_say_so(monkeypatc
     assert problem.ours.split.train.shape == (1, 28, 28)
 
 
+@pytest.mark.slow
+def test_our_side_is_matched_and_trained_as_in_a_run(monkeypatch):
+    """As on a GPU: every device is taken for one here, where cuDNN must choose no algorithm by timing it."""
+    seen = {"match": [], "train": []}
+    monkeypatch.setattr(matching_problem, "repeatable", lambda device: repeatable(torch.device("cuda")))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    for name, settings in seen.items():
+        original = getattr(Distiller, name)
+
+        def noting(self, *args, original=original, settings=settings):
+            settings.append((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+            return original(self, *args)
+
+        monkeypatch.setattr(Distiller, name, noting)
+    lines = list(step.run(CPU, True))
+    assert any(line.metric == "time of a network update" for line in lines)
+    assert all(set(settings) == {(True, False)} for settings in seen.values())
+    assert torch.backends.cudnn.benchmark
+
+
 TINY = {**accuracy.QUICK, "eval_epochs": 2}
 
 
@@ -139,7 +161,7 @@ class TestAccuracy:
 
     def test_held_out_images_take_the_place_of_the_test_set(self):
         split = load_dataset("digits")
-        found = accuracy._with_holdout(split, 100)
+        found = accuracy.with_holdout(split, 100)
         assert (len(found.train), len(found.test)) == (len(split.train) - 100, 100)
         both = torch.cat([found.train.images, found.test.images]).flatten(1)
         assert sorted(both.tolist()) == sorted(split.train.images.flatten(1).tolist())

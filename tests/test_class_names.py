@@ -51,7 +51,7 @@ def trained_on(monkeypatch):
 
 
 def agrees(seen) -> bool:
-    """Whether every image has the label of the class whose shade it has."""
+    """Return True if every image has the label of the class whose shade it has."""
     return (seen["images"][:, 0, 4, 4] * 255).round().long().tolist() == [SHADES[c] for c in seen["labels"].tolist()]
 
 

@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 import dream_accel as da
 from dream_accel import cli
 from dream_accel.cli.main import format_warning
-from dream_accel.data import load_dataset
+from dream_accel.data import ImageSet, load_dataset
 from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.splits import images_there_are
 from dream_accel.errors import DreamAccelWarning
 from dream_accel.networks import NETWORKS
 from dream_accel.recipes import PANELS, RECIPES, Recipe
+from dream_accel.sampling.selection import SELECTION_NAMES
 from dream_accel.sampling.strategies import STRATEGIES
 from dream_accel.synthetic import INITS
 
@@ -164,6 +166,19 @@ class TestDistill:
         assert found.out.count(" ± ") == 3
         assert run("distill", "--dataset", small, *TINY, "--out", "two").out.count(" ± ") == 1
 
+    @pytest.mark.slow
+    def test_baselines_by_name(self, run, small):
+        flags = ("--baselines", "herding,forgetting,whole", "--real-epochs", 2, "--out", "out")
+        found = run("distill", "--dataset", small, *TINY, *flags)
+        assert found.code == 0
+        names = [json.loads(line)["name"] for line in Path("out/evaluations.jsonl").read_text().splitlines()]
+        assert names == [
+            "real images by herding",
+            "real images most often forgotten",
+            "whole training set, 2 epochs",
+            "distilled, DREAM",
+        ]
+
     def test_an_image_folder_can_be_distilled(self, run, tmp_path):
         for c, name in enumerate(("ant", "bee")):
             (tmp_path / "photos" / name).mkdir(parents=True)
@@ -182,6 +197,31 @@ class TestDistill:
         )
         assert found.code == 0
         assert da.load("out").class_names == ("ant", "bee")
+
+
+class TestQuick:
+    """A data set of 36 images, fewer than ``--quick`` takes of a large one."""
+
+    def test_distill_takes_the_images_that_there_are_and_can_be_continued(self, run, small):
+        options = ("--dataset", small, "--quick", "--depth", 2, "--ipc", 2, "--factor", 1)
+        assert run("distill", *options, "--no-evaluate", "--out", "out").code == 0
+        assert json.loads(Path("out/config.json").read_text())["recipe"]["limit_train"] == 36
+        assert run("distill", "--resume", "out", "--iterations", 2, "--no-evaluate").code == 0
+
+    def test_select_and_bench_accuracy_take_them_too(self, run, small):
+        assert run("select", "--dataset", small, "--quick", "--depth", 2, "--ipc", 2, "--out", "out").code == 0
+        options = ("--dataset", small, "--quick", "--depth", 2, "--factor", 1, "--arms", "dream")
+        assert run("bench", "accuracy", *options, "--out", "curve.csv").code == 0
+
+    def test_more_classes_than_images_of_a_quick_run_get_an_image_each(self):
+        images, labels = pictures(500, 250, 0)
+        train = ImageSet.from_arrays(images, labels, 250)
+        assert [images_there_are(limit, train) for limit in (0, 200, 300, 1000)] == [0, 250, 300, 500]
+
+    @pytest.mark.parametrize("command", ["distill", "select"])
+    def test_a_number_that_was_asked_for_is_refused_as_ever(self, run, small, command):
+        message = run(command, "--dataset", small, "--quick", "--limit-train", 200, "--depth", 2).refusal
+        assert "a subset of 200 images was asked for; allowed is 3 (one per class) to 36" in message
 
 
 class TestInterruption:
@@ -336,6 +376,35 @@ class TestSelect:
         assert all(labels[int(row["index"])] == int(row["class"]) for row in rows)
         assert max(int(row["index"]) for row in rows) > 200
 
+    @pytest.mark.parametrize("strategy", SELECTION_NAMES)
+    def test_takes_every_rule(self, run, small, strategy):
+        words = ("--strategy", strategy, "--ipc", 3, "--width", 4, "--depth", 2, "--real-epochs", 2)
+        found = run("select", "--dataset", small, *words, "--out", "out")
+        assert found.code == 0
+        assert f"9 images of 3 classes chosen by {strategy}; written to out/" in found.out
+        with open("out/selected.csv", newline="") as file:
+            rows = [(int(row["class"]), int(row["index"])) for row in csv.DictReader(file)]
+        labels = load_dataset(small).train.labels
+        assert len(set(rows)) == 9
+        assert all(labels[index] == c for c, index in rows)
+
+    def test_the_rule_is_that_of_the_recipe_by_default(self, run, small):
+        words = ("select", "--dataset", small, "--ipc", 2, "--width", 4, "--depth", 2)
+        assert "chosen by random" in run(*words, "--recipe", "dm").out
+
+    def test_an_unknown_rule_lists_all_and_leaves_no_folder(self, run, small):
+        message = run("select", "--dataset", small, "--strategy", "best", "--out", "out").refusal
+        assert message == f"unknown strategy 'best': choose one of {', '.join(SELECTION_NAMES)}"
+        assert not Path("out").exists()
+
+    def test_forgetting_with_one_class_is_refused(self, run, tmp_path):
+        pixels, labels = pictures(20, 1, 0)
+        np.savez(tmp_path / "one.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+        words = ("--dataset", f"npz:{tmp_path}/one.npz", "--ipc", 2, "--width", 4, "--depth", 2)
+        said = "forgetting counts the mistakes of a network, and with one class it makes none"
+        assert run("select", *words, "--strategy", "forgetting").refusal.startswith(said)
+        assert run("distill", *words, "--baselines", "forgetting").refusal.startswith(said)
+
     def test_more_than_a_class_has_is_refused(self, run, small):
         message = run("select", "--dataset", small, "--ipc", 13, "--depth", 2, "--width", 4).refusal
         assert "pick at most that many per class" in message
@@ -436,7 +505,12 @@ class TestRefusals:
             (("--strategy", "all"), "unknown strategy 'all': choose one of dream, random, central, boundary"),
             (("--metric", "l2"), "unknown metric 'l2': choose one of mse, l1, l1_mean, cos, global_mse, global_cos"),
             (("--init", "zeros"), "unknown initialisation 'zeros': choose one of kmeans, random, mix, noise"),
-            (("--baselines", "most"), "unknown choice of baselines 'most': choose one of none, real, all"),
+            (
+                ("--strategy", "herding"),
+                "strategy 'herding' chooses a set once, by `dream-accel select` or --baselines",
+            ),
+            (("--baselines", "most"), "unknown choice of baselines 'most': choose one of none, real, all, or several"),
+            (("--baselines", "real,most"), "unknown choice of baselines 'most': choose one of none, real, all"),
             (("--ipc", 0), "ipc is 0: it must be at least 1"),
             (("--factor", 9), "factor is 9 for 8x8 images: it must be between 1 and the image side, 8"),
             (("--depth", 4), "8x8 images vanish after 4 halvings: use depth 3 or less"),

@@ -122,7 +122,7 @@ class TestFullDisk:
         assert LOCK_FILE not in os.listdir("out")
 
     def test_a_checkpoint_that_alone_did_not_fit_is_written_elsewhere(self, run, small, monkeypatch):  # noqa: F811
-        from dream_accel.engine.checkpoint import Checkpoint
+        from dream_accel.engine.stored_run import Checkpoint
 
         save, times = Checkpoint.save, iter(range(100))
 
@@ -193,7 +193,7 @@ class TestFullDisk:
             raise OSError(30, "Read-only file system")
 
         monkeypatch.setattr("dream_accel.runtime.folders.os.open", read_only)
-        monkeypatch.setattr("dream_accel.engine.splits.load_split", lambda *_: pytest.fail("data were loaded"))
+        monkeypatch.setattr("dream_accel.engine.splits.load_split", lambda *_, **__: pytest.fail("data were loaded"))
         message = run(command, "--dataset", small, *TINY, "--out", "out").refusal
         assert message.startswith("out cannot be written to (Read-only file system)")
         assert run(command, "--dataset", small, *TINY).refusal.startswith("runs/")
@@ -217,7 +217,7 @@ class TestFolderInUse:
     @pytest.mark.parametrize("command", ["distill", "select", "evaluate", "convert"])
     def test_is_refused_by_every_command_before_any_work(self, run, small, finished, command, monkeypatch):  # noqa: F811
         """plato#30: two runs with the same --out at once."""
-        monkeypatch.setattr("dream_accel.engine.splits.load_split", lambda *_: pytest.fail("data were loaded"))
+        monkeypatch.setattr("dream_accel.engine.splits.load_split", lambda *_, **__: pytest.fail("data were loaded"))
         words = {
             "distill": ("--dataset", small, *TINY, "--out", "finished", "--overwrite"),
             "select": ("--dataset", small, "--out", "finished", "--overwrite"),
@@ -326,7 +326,7 @@ class TestInterruption:
 
         test, calls = protocol._accuracy, []
 
-        def interrupted(*args):
+        def interrupted(*args, **options):
             calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
@@ -346,7 +346,7 @@ class TestInterruption:
 
         test, calls = protocol._accuracy, []
 
-        def interrupted(*args):
+        def interrupted(*args, **options):
             calls.append(1)
             if len(calls) == 2:
                 raise KeyboardInterrupt
@@ -374,7 +374,7 @@ class TestInterruption:
         assert hint(found.out) == ["distill", "--resume", "out"]
 
     def test_anywhere_else_is_130_too(self, run, small, monkeypatch):  # noqa: F811
-        def interrupted(*args):
+        def interrupted(*args, **options):
             raise KeyboardInterrupt
 
         monkeypatch.setattr("dream_accel.engine.splits.load_split", interrupted)
@@ -443,7 +443,7 @@ class TestResume:
         (x, y), (x_test, y_test) = pictures(36, 3, 0), pictures(12, 3, 1)
         seen = []
 
-        def load(recipe, device, data_dir=None, download=False):
+        def load(recipe, device, data_dir=None, download=False, **options):
             seen.append(data_dir)
             return da.data.DataSplit.from_arrays((x, y), (x_test, y_test), name="mnist")
 

@@ -29,7 +29,7 @@ def get_images(n=8, **options):
 
 
 def classes_of(images):
-    """Which image of the data set each is; fails for images that are not in it."""
+    """Index of each image in the data set; fails for images that are not in it."""
     rows = [(image == IMAGES).flatten(1).all(dim=1).nonzero().flatten().tolist() for image in images]
     assert all(len(found) == 1 for found in rows)
     return [found[0] for found in rows]

@@ -52,7 +52,7 @@ def test_operators_it_does_not_have_are_refused(op):
 
 
 class TestEmulation:
-    """What it is there to find, it finds."""
+    """The emulation finds each error that it is there to find."""
 
     def test_threads_that_wait_at_different_barriers(self, emulation):
         assert "wait at different barriers" in emulation.mistake("different barriers")[0]

@@ -14,11 +14,20 @@ from test_engine import toy_recipe, toy_split
 from dream_accel.engine import splits
 from dream_accel.engine.assembly import assemble
 from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.loop import Run
+from dream_accel.engine.stored_run import Checkpoint, read_checkpoint
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
 from dream_accel.evaluation import protocol
 from dream_accel.runtime import determinism, devices
 from dream_accel.runtime.determinism import repeatable
-from dream_accel.runtime.devices import bf16_supported, find_device, memory_needed, reason_of, release_memory
+from dream_accel.runtime.devices import (
+    bf16_supported,
+    device_errors,
+    find_device,
+    mig_profile,
+    reason_of,
+    release_memory,
+)
 
 CUDA = torch.device("cuda", 1)
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
@@ -76,13 +85,27 @@ class TestBfloat16:
 class TestFullMemory:
     def test_it_is_one_sentence_with_the_remedy(self):
         sentence = r"cuda:1 is out of memory \(CUDA out .* MiB\): lower ipc"
-        with pytest.raises(DreamAccelError, match=sentence) as caught, memory_needed(CUDA, "lower ipc"):
+        with pytest.raises(DreamAccelError, match=sentence) as caught, device_errors(CUDA, "lower ipc"):
             raise FULL
         assert caught.value.__cause__ is FULL
 
     def test_other_errors_pass(self):
-        with pytest.raises(RuntimeError, match="other"), memory_needed(CUDA, "lower ipc"):
+        with pytest.raises(RuntimeError, match="other"), device_errors(CUDA, "lower ipc"):
             raise RuntimeError("other")
+
+    def test_a_driver_that_disappears_in_a_run_is_one_sentence_and_the_checkpoint_stays(self, tmp_path, monkeypatch):
+        path, gone = tmp_path / "checkpoint.safetensors", raising(RuntimeError("CUDA error: device lost\nmore lines"))
+        run = Run(toy_recipe(iterations=3), toy_split(), path)
+
+        def lose_it(line):
+            monkeypatch.setattr(run._distiller.schedule, "run", gone)
+            monkeypatch.setattr(Checkpoint, "save", gone)
+
+        with pytest.warns(DreamAccelWarning, match=r"cannot be renewed \(CUDA error: device lost\); the one written"):
+            message = refused(run.complete, on_iteration=lose_it)
+        assert message.startswith("cpu does not answer any more (CUDA error: device lost): continue in another process")
+        assert len(run.history) == 1
+        assert read_checkpoint(path).state.history == ()
 
     @pytest.mark.parametrize("place", ["assembling", "running", "placing the images", "evaluating"])
     def test_a_run_that_does_not_fit_says_what_makes_it_smaller(self, place, monkeypatch):
@@ -113,6 +136,20 @@ class TestFullMemory:
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
         release_memory()
         assert fake.emptied == 1
+
+
+class TestMig:
+    @pytest.mark.parametrize(
+        ("name", "profile"),
+        [
+            ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "1g.10gb"),
+            ("NVIDIA A100-SXM4-40GB MIG 3g.20gb+me", "3g.20gb+me"),
+            ("NVIDIA H100 80GB HBM3", None),
+            ("NVIDIA MIGHTY 1", None),
+        ],
+    )
+    def test_a_slice_is_known_by_its_name(self, name, profile):
+        assert mig_profile(name) == profile
 
 
 class TestReason:

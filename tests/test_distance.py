@@ -68,7 +68,7 @@ def close(found: Tensor, expected: Tensor, rtol: float, scale: float = 0.0) -> N
 
 
 def of_one_element(y: Tensor) -> bool:
-    """Whether the rows have one element."""
+    """Return True if the rows have one element."""
     return y.dim() < 2 or y[0].numel() == 1
 
 

@@ -2,6 +2,7 @@
 
 import re
 import types
+import warnings
 
 import pytest
 import torch
@@ -68,6 +69,76 @@ def test_every_backend_is_ok_or_says_why_not(capsys):
 def test_says_that_there_is_no_cuda_device(capsys):
     doctor.diagnose()
     assert "cuda: none found" in capsys.readouterr().out
+
+
+SLICE = "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+
+
+class TestCudaDevices:
+    """Stand-ins for the properties of CUDA devices; the operators are tested on the CPU."""
+
+    def shown(self, monkeypatch, capsys, properties, status=0):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+        assert doctor.diagnose() == status
+        return capsys.readouterr().out
+
+    def properties(self, name):
+        about = {"name": name, "total_memory": 10 * 2**30, "major": 9, "minor": 0, "multi_processor_count": 16}
+        return lambda index: types.SimpleNamespace(**about)
+
+    def test_a_gpu_has_one_line(self, monkeypatch, capsys):
+        shown = self.shown(monkeypatch, capsys, self.properties("NVIDIA H200"))
+        assert "\n  cuda:0: NVIDIA H200, 10 GiB, sm_90\n" in shown
+
+    def test_a_mig_slice_is_said_in_one_sentence(self, monkeypatch, capsys):
+        shown = self.shown(monkeypatch, capsys, self.properties(SLICE))
+        expected = (
+            rf"\n  cuda:0: {SLICE}, 10 GiB, sm_90, 16 multiprocessors: a MIG slice \(1g.10gb\), on which .*slower"
+        )
+        assert re.search(expected, shown)
+
+    @pytest.mark.parametrize("error", [RuntimeError("CUDA error: lost\nmore"), AssertionError("Invalid device id")])
+    def test_a_driver_that_disappears_is_said_in_one_sentence(self, monkeypatch, capsys, error):
+        def gone(index):
+            raise error
+
+        shown = self.shown(monkeypatch, capsys, gone)
+        first = str(error).splitlines()[0]
+        assert (
+            f"\n  cuda:0: its driver does not answer ({first}): everything runs on the CPU, which is slower\n" in shown
+        )
+        assert "self-test passed" in shown
+
+    def test_a_device_that_fails_at_its_first_kernel_fails_the_self_test_in_one_sentence(self, monkeypatch, capsys):
+        zeros = torch.zeros
+
+        def full(*size, device=None, **settings):
+            if torch.device(device or "cpu").type == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+            return zeros(*size, device=device, **settings)
+
+        monkeypatch.setattr(torch, "zeros", full)
+        monkeypatch.setattr(doctor, "devices", lambda: [CPU, torch.device("cuda")])
+        shown = self.shown(monkeypatch, capsys, self.properties("NVIDIA H200"), status=1)
+        assert "  not tested, because the device cannot be used (CUDA out of memory. Tried to allocate" in shown
+        assert "self-test FAILED in 1 place" in shown
+
+    def test_a_driver_that_is_too_old_is_said_in_one_sentence(self, monkeypatch, capsys):
+        def available():
+            warnings.warn(
+                "CUDA initialization: The NVIDIA driver is too old (found version 11040).\nmore", stacklevel=2
+            )
+            return False
+
+        monkeypatch.setattr(torch.cuda, "is_available", available)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        shown = "\n".join(doctor._devices())
+        assert (
+            "The NVIDIA driver is too old (found version 11040): everything runs on the CPU, which is slower" in shown
+        )
+        assert "more" not in shown
 
 
 def test_says_how_the_cuda_kernels_came(capsys, monkeypatch):

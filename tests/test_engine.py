@@ -18,10 +18,10 @@ from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine import checkpoint
 from dream_accel.engine.assembly import assemble
-from dream_accel.engine.checkpoint import Checkpoint, read_checkpoint
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import distill
 from dream_accel.engine.splits import fingerprint, load_split
+from dream_accel.engine.stored_run import Checkpoint, read_checkpoint
 from dream_accel.errors import DivergenceError, DreamAccelWarning
 from dream_accel.matching.gradients import GradientMatching
 from dream_accel.matching.pixels import PixelSGD
@@ -70,6 +70,8 @@ def toy_recipe(**settings):
         "network_batch": 5,
         "pixel_lr": 0.5,
     }
+    if settings.get("strategy") == "random":
+        del small["interval"]
     plus = {"feature_weight", "pretrain_epochs"} & set(settings)
     return da.recipe("dream+" if plus else "dream", "toy", **{**small, **dict.fromkeys(plus, 0), **settings})
 
@@ -287,7 +289,7 @@ class TestDistill:
 
     @pytest.mark.parametrize(("strategy", "refreshes"), [("dream", [0, 2, 4]), ("random", [0, 1, 2, 3, 4])])
     def test_every_outer_iteration_has_its_own_network_and_picks_renewed_at_the_interval(self, strategy, refreshes):
-        distiller = assemble(toy_recipe(strategy=strategy, inner_steps=5, interval=2), toy_split())
+        distiller = assemble(toy_recipe(strategy=strategy, inner_steps=5), toy_split())
         refresh, networks, picks, steps = distiller.sampler._refresh, [], [], []
 
         def watch(network, drawn):
@@ -337,7 +339,7 @@ class TestDistill:
             {"factor": 3, "init": "mix"},
             {"metric": "l1", "layers": "all"},
             {"metric": "cos", "layers": "weights", "pixel_sweep": "joint"},
-            {"strategy": "random", "init": "noise", "interval": 1},
+            {"strategy": "random", "init": "noise"},
             {"strategy": "central", "per_cluster": 2},
             {"strategy": "boundary", "train_augment": "", "cutmix": 1.0},
             {"feature_weight": 1.0, "pretrain_epochs": 1},

@@ -11,11 +11,24 @@ from support.refusals import refused
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine.loop import distill
-from dream_accel.evaluation import Evaluation, Protocol, baselines, compare, evaluate, evaluate_images, row_names
+from dream_accel.engine.selection import select_real
+from dream_accel.evaluation import (
+    CONTESTANTS,
+    GROUPS,
+    Evaluation,
+    Protocol,
+    baselines,
+    check_baselines,
+    compare,
+    evaluate,
+    evaluate_images,
+    row_names,
+)
 from dream_accel.evaluation import protocol as protocol_module
 from dream_accel.networks.training import Trainer
 from dream_accel.results import Result
-from dream_accel.synthetic import SyntheticSet
+from dream_accel.sampling.selection import SELECTION_NAMES
+from dream_accel.synthetic import INITS, SyntheticSet
 
 
 @pytest.fixture(autouse=True)
@@ -335,4 +348,118 @@ class TestCompare:
     def test_unknown_choice_lists_what_exists(self):
         split = stripe_split()
         message = refused(compare, a_result(split), split, "some", None)
-        assert message == "unknown choice of baselines 'some': choose one of none, real, all"
+        assert message == (
+            "unknown choice of baselines 'some': choose one of none, real, all, or several of "
+            f"{', '.join(CONTESTANTS)}, joined by commas"
+        )
+
+    def test_baselines_by_name_are_real_images_by_every_rule_initial_images_and_the_whole_set(self):
+        assert {*SELECTION_NAMES} - {"dream"} <= set(CONTESTANTS)
+        assert {f"{init}-init" for init in INITS} <= set(CONTESTANTS)
+        assert {"whole", "random-sampling"} <= set(CONTESTANTS)
+        names = row_names(da.recipe("dream"), ",".join(CONTESTANTS))
+        assert len(set(names)) == len(CONTESTANTS) + 1
+
+    def test_names_are_joined_by_commas_and_each_is_one_row_in_the_order_given(self):
+        recipe = da.recipe("dream", real_epochs=7)
+        assert row_names(recipe, "whole, real,herding,random") == [
+            "whole training set, 7 epochs",
+            "random real images",
+            "K-Means-selected real images",
+            "real images by herding",
+            "distilled, DREAM",
+        ]
+        assert row_names(recipe, "random,kmeans,random-sampling") == row_names(recipe, "all")
+        assert set(GROUPS) == {"none", "real", "all"}
+
+    @pytest.mark.parametrize(
+        ("choice", "said"),
+        [
+            ("real,,whole", "unknown choice of baselines ''"),
+            ("", "unknown choice of baselines ''"),
+            ("herding,herd", "unknown choice of baselines 'herd'"),
+            ("none,real", "baselines are 'none,real': none means no baseline, so leave it or the others out"),
+        ],
+    )
+    def test_refused_choices(self, choice, said):
+        assert refused(row_names, da.recipe("dream"), choice).startswith(said)
+
+    def test_forgetting_is_refused_for_one_class_before_anything_is_computed(self):
+        images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
+        one = ImageSet.from_arrays(images, torch.zeros(8, dtype=torch.int64), layout="nchw")
+        split = DataSplit("one", one, one)
+        check_baselines("herding,whole", split)
+        assert refused(check_baselines, "whole,forgetting", split).startswith("forgetting counts the mistakes")
+
+    def test_sets_are_those_that_select_chooses_and_that_a_run_begins_with(self, monkeypatch):
+        sets = []
+
+        def watch(candidate, *args, **kwargs):
+            sets.append(candidate)
+            return evaluate(candidate, *args, **kwargs)
+
+        monkeypatch.setattr(baselines, "evaluate", watch)
+        rows, watched, result, split = self.run("herding,k-center,forgetting,noise-init,random-init", real_epochs=3)
+        own = result.recipe
+        for name, found in zip(("herding", "k-center", "forgetting"), sets[:3], strict=True):
+            assert found.synthetic.factor == 1
+            chosen = select_real(own, split, strategy=name, device="cpu")
+            assert torch.equal(found.images, chosen.images()[0])
+        for init, found in zip(("noise", "random"), sets[3:5], strict=True):
+            assert found.synthetic.factor == own.factor == 2
+            begun = distill(replace(own, init=init, iterations=0), split, device="cpu")
+            assert torch.equal(found.images, begun.images)
+        assert [row.seconds > 0 for row in rows] == [False] * 5 + [True]
+        assert ("choosing real images most often forgotten", 3, 3) in watched
+        assert all(total == ticks for _, total, ticks in watched)
+        assert len({row.evaluation.protocol for row in rows}) == 1
+
+    def test_the_whole_set_is_every_training_image_for_its_own_epochs(self, monkeypatch):
+        seen = []
+
+        def watch(images, labels, *args, **kwargs):
+            seen.append((images, labels))
+            return evaluate_images(images, labels, *args, **kwargs)
+
+        monkeypatch.setattr(baselines, "evaluate_images", watch)
+        rows, watched, _, split = self.run("whole", real_epochs=25, eval_batch=10, width=8)
+        ((images, labels),) = seen
+        assert torch.equal(images, split.train.images)
+        assert torch.equal(labels, split.train.labels)
+        whole, own = rows
+        assert whole.name == "whole training set, 25 epochs"
+        assert whole.evaluation.protocol == replace(own.evaluation.protocol, epochs=25)
+        assert whole.evaluation.mean > 95
+        assert ("evaluating: whole training set, 25 epochs", 25, 25) in watched
+
+    def test_bytes_and_floats_of_one_set_are_one_evaluation_however_many_steps_are_recorded(self, monkeypatch):
+        split = stripe_split()
+        train, settings = split.train, replace(FAST, networks=1, epochs=3, batch=7)
+        found = []
+        for images, steps in ((train.images, 128), (train.images, 2), (train.batch(torch.arange(30)), 128)):
+            monkeypatch.setattr(protocol_module, "STEPS_AT_ONCE", steps)
+            found.append(evaluate_images(images, train.labels, split.test, split.normalization, settings))
+        assert found[0] == found[1] == found[2]
+
+    def test_a_class_smaller_than_ipc_repeats_its_images(self):
+        rows, *_ = self.run("herding,k-center,forgetting", ipc=12, real_epochs=1)
+        assert [row.evaluation.complete for row in rows] == [True] * 4
+
+    def test_ctrl_c_in_the_whole_set_keeps_what_was_tested(self, monkeypatch):
+        def interrupted(*args, on_network, **kwargs):
+            on_network(60.0)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(baselines, "evaluate_images", interrupted)
+        split = stripe_split()
+        rows = compare(a_result(split, real_epochs=4), split, "whole", watch_nothing)
+        row = next(rows)
+        assert (row.evaluation.accuracies, row.evaluation.complete) == ((60.0,), False)
+        assert row.evaluation.protocol.epochs == 4
+        with pytest.raises(KeyboardInterrupt):
+            next(rows)
+
+
+@contextmanager
+def watch_nothing(name, total):
+    yield lambda: None

@@ -173,7 +173,10 @@ def test_dm_draws_a_network_for_every_step(monkeypatch):
     compare(recipe, monkeypatch, feature_matching)
 
 
-@pytest.mark.parametrize(("ipc", "steps", "epochs"), [(1, 1, 1), (5, 1, 1), (10, 10, 50), (30, 10, 50), (50, 50, 10)])
+@pytest.mark.parametrize(
+    ("ipc", "steps", "epochs"),
+    [(1, 1, 1), (5, 1, 1), (10, 10, 50), (20, 20, 25), (30, 30, 20), (40, 40, 15), (50, 50, 10)],
+)
 def test_dc_takes_its_steps_and_epochs_from_ipc(ipc, steps, epochs):
     for name in ("dc", "dsa"):
         found = da.recipe(name, "cifar10", ipc=ipc)

@@ -2,6 +2,7 @@
 
 import csv
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -319,6 +320,47 @@ class TestCommandLine:
             torch.testing.assert_close(images, expected, rtol=0, atol=0.003)
             again = self.run("convert", source, out, "--to", family)
             assert "exists: name another place, or give --overwrite" in str(again.exception), number
+
+    def smaller_result(self):
+        """The first image per class of :func:`a_result`, of its first three classes."""
+        result = a_result()
+        synthetic = result.synthetic
+        kept = SyntheticSet(synthetic.images[:3, :1], synthetic.factor)
+        return replace(result, synthetic=kept, class_names=result.class_names[:3])
+
+    def test_a_folder_that_held_a_larger_set_holds_the_new_one_alone(self, tmp_path):
+        larger, smaller = a_result().save(tmp_path / "larger"), self.smaller_result().save(tmp_path / "smaller")
+        assert self.run("convert", larger, tmp_path / "out", "--to", "folder").exit_code == 0
+        (tmp_path / "out" / "soft_labels.pt").write_bytes(b"of the larger set")
+        (tmp_path / "out" / "notes.txt").write_text("kept")
+        found = self.run("convert", smaller, tmp_path / "out", "--to", "folder", "--overwrite")
+        assert found.exit_code == 0, found.output
+        expected = self.smaller_result().synthetic.decode()[0]
+        written = da.load(tmp_path / "out", "digits", normalization=CONSTANTS)
+        torch.testing.assert_close(written.synthetic.decode()[0], expected, rtol=0, atol=0.003)
+        assert len(list((tmp_path / "out").iterdir())) == 3 + 1
+        assert (tmp_path / "out" / "notes.txt").read_text() == "kept"
+
+    def test_images_of_others_are_neither_removed_nor_mixed_with_the_result(self, tmp_path):
+        source = a_result().save(tmp_path / "run")
+        theirs = image_folder(tmp_path / "theirs", pixels(), classes())
+        before = sorted(file.name for file in theirs.rglob("*"))
+        found = self.run("convert", source, theirs, "--to", "folder", "--overwrite")
+        assert "which this program did not write" in str(found.exception)
+        assert "name another folder" in str(found.exception)
+        assert sorted(file.name for file in theirs.rglob("*")) == before
+
+    def test_a_run_written_over_another_is_not_beside_its_checkpoint_and_accuracies(self, tmp_path):
+        source = a_result().save(tmp_path / "run")
+        earlier = self.smaller_result().save(tmp_path / "earlier")
+        for name in ("checkpoint.safetensors", "evaluations.jsonl", "report.html", "notes.txt"):
+            (earlier / name).write_text("of the earlier run")
+        assert self.run("convert", source, earlier, "--to", "run", "--overwrite").exit_code == 0
+        names = {path.name for path in earlier.iterdir()}
+        assert names == {"distilled.safetensors", "config.json", "metrics.jsonl", "notes.txt"}
+        (source / "evaluations.jsonl").write_text("of this run")
+        assert self.run("convert", source, source, "--to", "run", "--overwrite").exit_code == 0
+        assert (source / "evaluations.jsonl").exists()
 
     def test_evaluate_takes_a_foreign_file_and_writes_nothing_beside_it(self, tmp_path):
         torch.save([pixels(), classes()], tmp_path / "data.pt")

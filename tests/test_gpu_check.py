@@ -306,6 +306,12 @@ class TestPredictions:
     def test_an_unknown_gpu_is_named(self, model):
         assert predictions.predictions("GTX 9", self.rows) == "The model has no constants of GTX 9.\n"
 
+    def test_a_mig_slice_is_not_compared_with_the_whole_gpu(self):
+        found = predictions.predictions("NVIDIA H100 80GB HBM3 MIG 1g.10gb", self.rows)
+        assert "is a MIG slice (1g.10gb), and the model predicts whole GPUs" in found
+        assert found.count("\n") == 1
+        assert "| measured" not in found
+
 
 class TestSummary:
     def record(self, folder, part, *outcomes):

@@ -40,7 +40,7 @@ PACKAGES_IN_USE = {"dream_accel", "torch"}
 
 @pytest.fixture(scope="module")
 def report():
-    """What a fresh interpreter says about ``import dream_accel`` after ``import torch``."""
+    """Output of a fresh interpreter about ``import dream_accel`` after ``import torch``."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=Path(dream_accel.__file__).parents[1],

@@ -363,7 +363,7 @@ class TestDatasetRefusals:
             (NCHW[0] > 3, "bool"),
             (pixels(1, 6, 6, 4)[0], "(6, 6, 4)"),
             (NCHW[:2], "(2, 3, 6, 6)"),
-            (Image.new("I;16", (6, 6)), "more than 8 bits"),
+            (Image.new("I", (6, 6)), "32 bits per channel (mode I)"),
             (3, "a int for an image"),
         ],
     )

@@ -9,6 +9,9 @@ from support.refusals import refused
 import dream_accel as da
 from dream_accel.engine.schedules import SCHEDULES
 from dream_accel.recipes import PANELS, RECIPES, SETTINGS, Recipe, setting_help
+from dream_accel.recipes.registry import size_remark
+from dream_accel.recipes.settings import POOL
+from dream_accel.sampling.strategies import STRATEGIES
 
 SHAPES = {
     "digits": (1, 8, 8),
@@ -67,7 +70,155 @@ class TestDream:
 
     def test_idc_differs_in_its_real_batch_and_start_alone(self, dataset):
         dream, idc = (da.recipe(name, dataset=dataset) for name in ("dream", "idc"))
-        assert idc == replace(dream, recipe="idc", strategy="random", init="random", batch=64, interval=1)
+        assert idc == replace(dream, recipe="idc", strategy="random", init="mix", batch=64, interval=1)
+
+
+SIX = ("mnist", "fashion-mnist", "svhn", "cifar10", "cifar100", "tiny-imagenet")
+MIRRORED, UNMIRRORED = "color_crop_flip_scale_rotate", "color_crop_scale_rotate"
+SIAMESE, UNMIRRORED_SIAMESE = "color_crop_cutout_flip_scale_rotate", "color_crop_cutout_scale_rotate"
+OF_DREAM = {
+    **{"factor": 2, "iterations": 2000, "inner_steps": 100, "layers": "conv", "pixel_lr_rule": "scaled"},
+    **{"pixel_momentum": 0.5, "pixel_sweep": "per_class", "network": "convnet", "width": 128, "network_lr": 0.01},
+    **{"network_momentum": 0.9, "weight_decay": 5e-4, "network_batch": 128, "per_cluster": 1, "clusters": 128},
+    **{"kmeans_iterations": 100, "max_synthetic": 128, "base_size": 32, "metric": "mse", "pixel_lr": 5e-3},
+    **{"match_augment": "color_crop_cutout", "cutmix": 0.5, "train_augment": MIRRORED, "network_images": 500},
+    **{"strategy": "dream", "init": "kmeans", "interval": 10, "n_clusters": 128, "feature_weight": 0.0},
+    **{"pretrain_epochs": 0, "eval_epochs": 1000, "eval_batch": 64},
+}
+OF_IDC = {**OF_DREAM, "strategy": "random", "init": "mix", "interval": 1, "batch": 64, "n_clusters": 64}
+OF_DC = {
+    **{"strategy": "random", "init": "noise", "batch": 256, "factor": 1, "iterations": 1000, "inner_steps": 10},
+    **{"synthetic_epochs": 50, "metric": "cos", "layers": "weights", "match_augment": "", "pixel_lr": 0.1},
+    **{"pixel_lr_rule": "normalized", "pixel_momentum": 0.5, "pixel_sweep": "joint", "network": "convnet"},
+    **{"width": 128, "network_lr": 0.01, "synthetic_batch": 256, "synthetic_augment": "", "train_augment": MIRRORED},
+    **{"eval_epochs": 1000, "cutmix": 0.5},
+}
+OF_DM = {
+    **{"strategy": "random", "init": "random", "batch": 256, "factor": 1, "iterations": 200, "inner_steps": 100},
+    **{"match_augment": SIAMESE, "pixel_lr": 1.0, "pixel_lr_rule": "normalized", "pixel_momentum": 0.5},
+    **{"pixel_sweep": "joint", "network": "convnet", "width": 128, "train_augment": MIRRORED, "eval_epochs": 1000},
+}
+OF_METHOD = {
+    "dream": OF_DREAM,
+    "dream+": {**OF_DREAM, "feature_weight": 1.0, "pretrain_epochs": 1},
+    "idc": OF_IDC,
+    "idc-i": {**OF_IDC, "init": "random", "factor": 1},
+    "dc": OF_DC,
+    "dsa": {**OF_DC, "init": "random", "match_augment": SIAMESE, "synthetic_augment": SIAMESE},
+    "dm": OF_DM,
+}
+"""The published settings of every method at IPC 10, by the papers and the authors' code."""
+
+_L1 = {"metric": "l1", "pixel_lr": 1e-4}
+OF_DREAM_ON = {
+    "mnist": {**_L1, "base_size": 28, "train_augment": UNMIRRORED, "match_augment": "color_crop", "cutmix": 0.0},
+    "fashion-mnist": _L1,
+    "svhn": {"train_augment": UNMIRRORED},
+    "cifar10": {"network_images": 2000},
+    "cifar100": {"network_images": 2000},
+    "tiny-imagenet": {"network_images": 1000, "clusters": 64, "n_clusters": 64},
+}
+WHOLE_DIGITS = {"match_augment": "color_crop_cutout", "cutmix": 0.5}
+"""MNIST's where images are not packed."""
+
+
+def published(name: str, dataset: str) -> dict[str, object]:
+    """What a recipe must have for a data set, IPC 10."""
+    if name in ("dream", "dream+"):
+        return {**OF_METHOD[name], **OF_DREAM_ON[dataset]}
+    if name in ("idc", "idc-i"):  # IDC's real batch is its own on every data set
+        own = {**OF_DREAM_ON[dataset], "n_clusters": 64}
+        return {**OF_METHOD[name], **own, **(WHOLE_DIGITS if (name, dataset) == ("idc-i", "mnist") else {})}
+    if dataset not in ("mnist", "svhn"):
+        return OF_METHOD[name]
+    unmirrored = {"train_augment": UNMIRRORED}
+    if name != "dc":
+        unmirrored["match_augment"] = UNMIRRORED_SIAMESE
+    if name == "dsa":
+        unmirrored["synthetic_augment"] = UNMIRRORED_SIAMESE
+    return {**OF_METHOD[name], **unmirrored}
+
+
+@pytest.mark.parametrize("dataset", SIX)
+@pytest.mark.parametrize("name", OF_METHOD)
+def test_every_recipe_has_the_published_settings_of_every_data_set(name, dataset):
+    found, expected = da.recipe(name, dataset), published(name, dataset)
+    assert {setting: getattr(found, setting) for setting in expected} == expected
+    assert found.depth_for(SHAPES[dataset]) == (4 if dataset == "tiny-imagenet" else 3)
+
+
+class TestImageSize:
+    OWN = ("imagefolder:photos", "npz:x.npz", "mine")
+    GENERAL = ("mse", 5e-3, 32, 128, 500, 2000)
+    OF_64 = ("mse", 5e-3, 32, 64, 1000, 2000)
+    OF_224 = ("l1", 3e-3, 224, 128, 500, 500)
+
+    @pytest.mark.parametrize("dataset", OWN)
+    @pytest.mark.parametrize(
+        ("size", "expected", "depth", "rate"),
+        [
+            (0, GENERAL, 3, 5e-3),
+            (28, GENERAL, 3, 5e-3 * (28 / 32) ** 2),
+            (32, GENERAL, 3, 5e-3),
+            (63, GENERAL, 4, 5e-3 * (63 / 32) ** 2),
+            (64, OF_64, 4, 2e-2),
+            (127, OF_64, 5, 5e-3 * (127 / 32) ** 2),
+            (128, OF_224, 5, 3e-3 * (128 / 224) ** 2),
+            (224, OF_224, 6, 3e-3),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["dream", "dream+", "idc", "idc-i"])
+    def test_settings_of_ones_own_images_follow_from_the_size(self, name, dataset, size, expected, depth, rate):
+        found = da.recipe(name, dataset, size=size)
+        settings = ("metric", "pixel_lr", "base_size", "clusters", "network_images", "iterations")
+        assert tuple(getattr(found, setting) for setting in settings) == expected
+        side = size or 32
+        assert found.depth_for((3, side, side)) == depth
+        assert found.pixel_lr_for((3, side, side)) == pytest.approx(rate)
+        assert found.factor == (1 if name == "idc-i" else 3 if size >= 128 else 2)
+        assert found.network == "convnet"
+
+    @pytest.mark.parametrize("name", ["dc", "dsa", "dm"])
+    def test_methods_without_published_ones_have_the_same_at_every_size(self, name):
+        assert replace(da.recipe(name, "mine", size=224), size=0) == da.recipe(name, "mine")
+
+    def test_a_data_set_with_settings_of_its_own_keeps_them(self):
+        found = da.recipe("dream", "CIFAR10", size=224)
+        assert replace(found, size=0) == da.recipe("dream", "CIFAR10")
+
+    def test_own_settings_win(self):
+        found = da.recipe("dream", "mine", size=128, metric="cos", factor=1)
+        assert (found.metric, found.factor, found.base_size) == ("cos", 1, 224)
+
+    @pytest.mark.parametrize("size", ["64", 64.0, None])
+    def test_another_type_is_refused_by_name(self, size):
+        assert "size is" in refused(da.recipe, "dream", "mine", size=size)
+
+    @pytest.mark.parametrize(("name", "factor", "batch"), [("dream", 3, 128), ("idc", 3, 64), ("idc-i", 1, 64)])
+    @pytest.mark.parametrize(("subset", "rate"), [("imagenet-10", 3e-3), ("imagenet-100", 1e-3)])
+    def test_subsets_of_imagenet_follow_the_published_table(self, name, factor, batch, subset, rate):
+        found = da.recipe(name, subset)
+        assert (found.size, found.metric, found.base_size) == (224, "l1", 224)
+        assert (found.iterations, found.inner_steps, found.network_images) == (500, 100, 500)
+        assert found.pixel_lr_for((3, 224, 224)) == rate
+        assert found.factor == factor
+        assert found.n_clusters == (128 if subset == "imagenet-100" else batch)
+
+    @pytest.mark.parametrize(
+        ("name", "dataset", "given", "side", "said"),
+        [
+            ("dream", "mine", {}, 224, True),
+            ("dream", "mine", {}, 64, True),
+            ("dream", "mine", {}, 63, False),
+            ("dream", "mine", {"size": 224}, 224, False),
+            ("dream", "Tiny_ImageNet", {}, 64, False),
+            ("dm", "mine", {}, 224, False),
+        ],
+    )
+    def test_images_larger_than_the_settings_are_for_are_remarked_on(self, name, dataset, given, side, said):
+        remark = size_remark(da.recipe(name, dataset, **given), (3, side + 4, side))
+        assert (f"--size {side}" in remark) == said
+        assert said or not remark
 
 
 @pytest.mark.parametrize(
@@ -130,7 +281,7 @@ class TestMethods:
     @pytest.mark.parametrize("method", RECIPES.values(), ids=list(RECIPES))
     def test_a_method_names_settings_and_a_schedule_that_exist(self, method):
         named = {*method.USES, *method.DEFAULTS}
-        tables = (method.BY_DATASET, method.BY_IPC, method.PACKED)
+        tables = (method.BY_DATASET, method.BY_IPC, method.BY_SIZE, method.PACKED)
         named |= {key for table in tables for own in table.values() for key in own}
         assert named <= SETTINGS
         assert set(method.DEFAULTS) <= method.USES
@@ -190,6 +341,26 @@ class TestRefusals:
         message = refused(da.recipe, name, "digits", **{setting: 1})
         assert message == f"recipe {name!r} does not use {setting}: leave it out, or choose dream+"
 
+    @pytest.mark.parametrize(
+        ("strategy", "setting", "users"),
+        [
+            ("random", "interval", "dream or central or boundary"),
+            ("random", "kmeans_iterations", "dream"),
+            ("central", "kmeans_iterations", "dream"),
+        ],
+    )
+    def test_a_setting_the_strategy_does_not_read_is_named_with_those_that_do(self, strategy, setting, users):
+        message = refused(da.recipe, "dream", "digits", strategy=strategy, **{setting: 5})
+        expected = f"strategy {strategy!r} does not use {setting}: leave it out, or choose the strategy {users}"
+        assert message == expected
+        # It is the strategy in force that counts, the method's own one too.
+        assert refused(da.recipe, "dm", "digits", interval=5).startswith("strategy 'random' does not use interval")
+        assert da.recipe("dm", "digits", strategy="dream", interval=5).interval == 5
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_defaults_that_a_strategy_does_not_read_are_no_refusal(self, strategy):
+        assert da.recipe("dream", "digits", strategy=strategy).strategy == strategy
+
     def test_unknown_recipe_lists_what_exists(self):
         assert refused(da.recipe, "dreem") == f"unknown recipe 'dreem': choose one of {', '.join(RECIPES)}"
 
@@ -223,9 +394,10 @@ class TestRefusals:
     def test_below_the_least_is_refused(self, setting):
         least = setting.metadata["least"]
         method = next(name for name in RECIPES if setting.name in RECIPES[name].USES)
-        assert getattr(da.recipe(method, "digits", **{setting.name: least}), setting.name) == least
+        pool = {"real": "cached"} if setting.name in POOL else {}
+        assert getattr(da.recipe(method, "digits", **pool, **{setting.name: least}), setting.name) == least
         for value in (least - 1, *([float("nan")] if isinstance(setting.default, float) else [])):
-            message = refused(da.recipe, method, "digits", **{setting.name: value})
+            message = refused(da.recipe, method, "digits", **pool, **{setting.name: value})
             assert message == f"{setting.name} is {value}: it must be at least {least}"
 
     @pytest.mark.parametrize("setting", ["pixel_momentum", "network_momentum", "cutmix"])

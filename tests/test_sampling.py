@@ -181,6 +181,27 @@ class TestRefresh:
         s.sample(0, 4)
         assert torch.equal(torch.get_rng_state(), before)
 
+    @pytest.mark.parametrize("factor", [2.0**66, 2.0**-66, 1e20, 1e-20])
+    @pytest.mark.parametrize("strategy", ["dream", "central", "boundary"])
+    def test_very_large_or_small_features_give_the_picks_of_ordinary_ones(self, backend, strategy, factor):
+        """Squares of such features leave float32, and distances would be Inf or 0."""
+        images, labels = data_set(device=backend.device)
+        features = torch.randn(len(images), 24, generator=torch.Generator().manual_seed(3)).to(backend.device)
+        numbered = torch.arange(float(len(images)), device=backend.device).unsqueeze(1)
+
+        def picks(x):
+            s = da.RepresentativeSampler(
+                numbered, labels, 5, 2, strategy=strategy, features=lambda own: x[own[:, 0].long()]
+            )
+            s.update()
+            s.check()
+            return torch.cat([s.indices, da.select(x, labels, 4, strategy)], dim=1)
+
+        given, ordinary = picks(features * factor), picks(features)
+        if factor in (1e20, 1e-20):  # features are rounded, and both rows of a cluster are equally near its centre
+            given, ordinary = given.sort().values, ordinary.sort().values
+        assert given.tolist() == ordinary.tolist()
+
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_no_step_asks_the_host(self, backend, strategy):
         # The operators are watched from outside here; test_backends.py watches each backend from inside.

@@ -118,7 +118,7 @@ def _kind(value: Any) -> str:
 
 
 def _is_registry(value: Any) -> bool:
-    """Whether a value holds names: a mapping from them, or a tuple or set of them."""
+    """Return True for a value that holds names: a mapping from them, or a tuple or set of them."""
     return (
         isinstance(value, Mapping | tuple | frozenset) and len(value) > 0 and all(isinstance(key, str) for key in value)
     )

@@ -11,7 +11,7 @@ from test_clustering import blobs, check_consistent, normal, offsets_of, results
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dream_accel as da
-from dream_accel.clustering import INITS, relocation, streaming
+from dream_accel.clustering import INITS, empty_clusters, streaming
 
 SIZES = (60, 0, 3, 200, 1, 41)
 
@@ -93,10 +93,10 @@ class TestAgainstMemory:
         n = 3 * 2**24
         labels = torch.zeros(8, dtype=torch.int32)
         number = torch.tensor([0, 1, 4095, 4096, 2**24 - 1, 2**24, 2**24 + 1, n])
-        digits = relocation.digits_of(number)
-        assert torch.equal(relocation.number_of(digits), number)
+        digits = empty_clusters.digits_of(number)
+        assert torch.equal(empty_clusters.number_of(digits), number)
         arguments = (torch.tensor([0, 8]), labels, torch.arange(8.0), torch.tensor([[8, 0, 0]]), torch.ones(1).bool())
-        moved = relocation.relocated_labels(*(t.to(backend.device) for t in arguments))
+        moved = empty_clusters.relocated_labels(*(t.to(backend.device) for t in arguments))
         assert moved.tolist() == [0, 0, 0, 0, 0, 0, 2, 1]
 
 

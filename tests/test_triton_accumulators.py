@@ -25,7 +25,7 @@ PASSED_ON = ("ttng.warp_group_dot_wait", "arith.select", "ttg.convert_layout", "
 
 
 def accumulators(ir):
-    """Where the products of a kernel's IR begin their sums: "zero", or "loop" for the result of earlier iterations."""
+    """Start of the sums of the products in a kernel's IR: "zero", or "loop" for the result of earlier iterations."""
     made, stored, matrix = {}, {}, []
     for line in ir.splitlines():
         if tmem := _TMEM.match(line):

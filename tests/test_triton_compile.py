@@ -163,7 +163,7 @@ class _Operators(TorchDispatchMode):
 
 
 def _launches(operation, sizes, n_features, slices):
-    """What an operator launches on groups of these sizes; with ``slices``, on slices of larger tensors."""
+    """Launches of an operator on groups of these sizes; with ``slices``, on slices of larger tensors."""
     report = load("report")
     package = importlib.import_module(report.__name__.rpartition(".")[0])
     skip = 1 if slices else 0

@@ -84,6 +84,40 @@ class TestChoice:
         monkeypatch.setenv(tuned.VARIABLE, "1")
         assert tile_of(tuned) == other
 
+    @pytest.fixture
+    def one_candidate(self, tuned, other, monkeypatch):
+        """The tuning command, which tries only ``other``, on a GPU on which it is the fastest."""
+        tuning = load("tuning")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(tuning, "candidates", lambda clusters: [other])
+        self.timed = []
+
+        def milliseconds(clusters, precision, tile):
+            self.timed.append((clusters, precision))
+            if len(set(self.timed)) > 2:
+                raise KeyboardInterrupt
+            return 1.0 if tile == other else 2.0
+
+        monkeypatch.setattr(tuning, "gpu_timer", lambda device: milliseconds)
+        return tuning
+
+    def test_a_tuning_that_is_killed_keeps_what_it_measured(self, tuned, other, one_candidate, tmp_path):
+        file = tmp_path / "mine.json"
+        with pytest.raises(KeyboardInterrupt):
+            one_candidate.main(["--out", str(file)])
+        assert tuned.read(file, GPU) == dict.fromkeys(self.timed[:4], other)
+        assert len(set(self.timed[:4])) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+    def test_it_leaves_what_an_earlier_one_measured(self, tuned, other, one_candidate, tmp_path):
+        file, before = tmp_path / "mine.json", other._replace(warps=4)
+        tuned.write(file, GPU, {(256, "fp32"): before, (16, "tf32"): before})
+        with pytest.raises(KeyboardInterrupt):
+            one_candidate.main(["--out", str(file)])
+        assert {(256, "fp32"): before}.items() <= tuned.read(file, GPU).items()
+        assert len(tuned.read(file, GPU)) > 2
+        assert tuned.earlier(file, "another GPU") == {}
+
 
 class TestOptingIn:
     def test_no_file_is_read_without_it(self, tuned, other):

@@ -51,7 +51,7 @@ print(json.dumps([platform.python_version(), torch.__version__, _native.describe
 
 
 def environment(toolchain: str, folder: Path) -> dict[str, str]:
-    """What the build sees: a PATH with the interpreter's own tools and the compilers of the toolchain alone."""
+    """Environment of the build: a PATH with the interpreter's own tools and the compilers of the toolchain alone."""
     env = {k: v for k, v in os.environ.items() if k not in ("CXX", "CUDACXX", "CUDA_HOME", "CUDA_PATH", "PYTHONPATH")}
     tools = folder / f"bin-{toolchain}"
     tools.mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ def version_of(python: str) -> str:
 
 
 def try_wheel(python: str, wheel: Path, folder: Path) -> tuple[bool, list[str]]:
-    """Whether the trial runs from the installed wheel; Python, torch and kernels, or the error's last line."""
+    """Run the trial from the installed wheel; True with Python, torch and kernels, False with the error's last line."""
     with tempfile.TemporaryDirectory(dir=folder) as site:
         install = [python, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "--target", site]
         done = subprocess.run([*install, str(wheel)], capture_output=True, text=True)

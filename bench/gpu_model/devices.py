@@ -156,7 +156,7 @@ def known_device(name: str) -> str | None:
     return next((device.name for device in _ALL if name in (device.driver_name, device.name)), None)
 
 
-def find_device(name: str) -> Device:
+def constants_of(name: str) -> Device:
     """The constants of a GPU.
 
     Raises:

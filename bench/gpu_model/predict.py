@@ -10,7 +10,7 @@ from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.ops import EMPTY_POLICIES, PRECISIONS
 
 from . import step
-from .devices import Device, find_device
+from .devices import Device, constants_of
 from .kmeans import Rows
 from .step import Work
 from .work import Prediction, total
@@ -33,14 +33,14 @@ def predict(kind: str, device: str, *, graph: bool = True, **shape: Any) -> Pred
     Raises:
         DreamAccelError: an unknown kind, device, precision or policy, or a size that is missing or below 1.
     """
-    constants = find_device(device)
+    constants = constants_of(device)
     found = total(_work(kind, constants, graph, shape), constants, graph)
     return found._replace(ms=found.ms / shape["of_fit"]) if shape.get("of_fit") else found
 
 
 def launches(kind: str, device: str, **shape: Any) -> int:
     """Kernels that :func:`predict` counts for the same arguments."""
-    work = _work(kind, find_device(device), True, shape)
+    work = _work(kind, constants_of(device), True, shape)
     return round(sum(times * kernel.launches for times, kernels in work for kernel in kernels))
 
 

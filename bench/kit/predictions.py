@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dream_accel.runtime.devices import mig_profile
+
 from ..measurement import Measurement
 from ..words import count, number
 
@@ -30,6 +32,12 @@ def predictions(device_name: str, rows: Sequence[Measurement]) -> str | None:
         from ..gpu_model import known_device, predict
     except ImportError:
         return None
+    profile = mig_profile(device_name)
+    if profile is not None:
+        return (
+            f"{device_name} is a MIG slice ({profile}), and the model predicts whole GPUs: what was measured on the "
+            "slice is compared with no prediction; measure on a whole GPU for that.\n"
+        )
     device = known_device(device_name)
     if device is None:
         return f"The model has no constants of {device_name}.\n"

@@ -11,6 +11,7 @@
     SOURCE(kernels_inc, "kernels.inc")                 \
     SOURCE(device, "device.cuh")                       \
     SOURCE(distance_arguments, "distance_arguments.h") \
+    SOURCE(distance_sums, "distance_sums.cuh")         \
     SOURCE(gradient_distance, "gradient_distance.cuh") \
     SOURCE(kmeans_arguments, "kmeans_arguments.h")     \
     SOURCE(kmeans_assign, "kmeans_assign.cuh")         \

@@ -44,7 +44,7 @@ def backend(name: str) -> ModuleType:
 
 
 def refusal(name: str, op: str, *args: Any) -> str | None:
-    """Why backend ``name`` cannot run ``op(*args)``, or None when it can."""
+    """Return the reason why backend ``name`` cannot run ``op(*args)``; None if it can."""
     module = backend(name)
     return module.unavailable() or module.refuses(op, *args)
 

@@ -31,11 +31,11 @@ class Image(NamedTuple):
     """The compiler and the architecture."""
     code: bytes
     kept: bool = False
-    """Whether it was read from the cache."""
+    """True if it was read from the cache."""
 
 
 def unavailable() -> str | None:
-    """Why no CUDA kernels can run in this process, or None."""
+    """Return the reason why no CUDA kernels can run in this process; None if they can."""
     module: Any = _native.load()
     if module is None:
         return _native.why_not()
@@ -136,7 +136,7 @@ def compiled_at_run_time(capability: tuple[int, int], again: bool = False) -> Im
 
 _origins: dict[int, str] = {}
 _refusals: dict[int, str] = {}
-"""Why kernels cannot be loaded for a device, stored so that compilation is tried once."""
+"""Reasons why kernels cannot be loaded for a device, stored so that compilation is tried once."""
 
 
 def _candidates(capability: tuple[int, int], reasons: list[str]) -> Iterator[Image]:

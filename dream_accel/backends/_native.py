@@ -20,7 +20,7 @@ def load() -> ModuleType | None:
 
 
 def why_not() -> str | None:
-    """Why there are no compiled kernels, in one sentence; None when there are."""
+    """Return the reason why there are no compiled kernels, one sentence; None if there are."""
     return _found()[1]
 
 

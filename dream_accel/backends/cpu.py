@@ -16,12 +16,12 @@ NAME = "cpu"
 
 
 def unavailable() -> str | None:
-    """Why the compiled CPU kernels cannot be used, or None."""
+    """Return the reason why the compiled CPU kernels cannot be used; None if they can."""
     return _native.why_not()
 
 
 def refuses(op: str, *args: Any) -> str | None:
-    """Why this call cannot run here, or None."""
+    """Return the reason why this call cannot run here; None if it can."""
     tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
     for tensor in tensors:
         if tensor.device.type != "cpu":

@@ -32,12 +32,12 @@ class Queue(NamedTuple):
 
 @cache
 def unavailable() -> str | None:
-    """Why the CUDA kernels cannot be used, or None."""
+    """Return the reason why the CUDA kernels cannot be used; None if they can."""
     return _cuda_image.unavailable()
 
 
 def refuses(op: str, *args: Any) -> str | None:
-    """Why this call cannot run here, or None."""
+    """Return the reason why this call cannot run here; None if it can."""
     if op in GRAM_OPERATORS:
         return f"it has no kernel for {op}; fits with gram=False need none"
     tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
@@ -52,7 +52,7 @@ def refuses(op: str, *args: Any) -> str | None:
 
 
 def refuses_device(device: torch.device) -> str | None:
-    """Why tensors on this device cannot be served, or None. Loads the kernels where they can."""
+    """Load the kernels; return the reason why tensors on this device cannot be served, None if they can."""
     if device.type != "cuda":
         return f"the tensors are on {device} and it runs on CUDA devices"
     with torch.cuda.device(device):
@@ -65,7 +65,7 @@ def queue_of(tensor: Tensor) -> Queue:
 
 
 def is_capturing(tensor: Tensor) -> bool:
-    """Whether launches for this tensor are captured in a CUDA graph."""
+    """Return True while launches for this tensor are captured in a CUDA graph."""
     return devices.is_capturing(tensor.device)
 
 

@@ -129,7 +129,7 @@ def _inner_layout(tensor: Tensor, per_class: bool) -> str | None:
 
 
 def _dense(shape: Sequence[int], strides: Sequence[int], order: Sequence[int]) -> bool:
-    """Whether the dimensions, fastest first, fill memory without gaps."""
+    """Return True if the dimensions, fastest first, fill memory without gaps."""
     expected = 1
     for d in order:
         if shape[d] != 1 and strides[d] != expected:

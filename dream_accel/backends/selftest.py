@@ -47,7 +47,7 @@ def sample_call(op: str, device: torch.device) -> tuple[Any, ...]:
 
 
 def agrees(name: str, op: str, args: tuple[Any, ...]) -> bool:
-    """Whether a backend gives what the reference gives."""
+    """Return True if a backend gives what the reference gives."""
     expected = getattr(backend("reference"), op)(*args)
     found = getattr(backend(name), op)(*args)
     return all(

@@ -35,7 +35,7 @@ MAX_CLASSES = 65535
 
 
 def unavailable() -> str | None:
-    """Why Triton kernels cannot run here, or None."""
+    """Return the reason why Triton kernels cannot run here; None if they can."""
     if not _interpreted():
         if not torch.cuda.is_available():
             return "there is no CUDA device; set TRITON_INTERPRET=1 to run its kernels on the CPU, for tests"
@@ -45,7 +45,7 @@ def unavailable() -> str | None:
 
 
 def refuses(op: str, *args: Any) -> str | None:
-    """Why ``op(*args)`` cannot run, or None."""
+    """Return the reason why ``op(*args)`` cannot run; None if it can."""
     tensors = [*args[0], *(args[1] if isinstance(args[1], list) else [])] if isinstance(args[0], list) else [args[0]]
     reason = next(filter(None, map(_refuses_tensor, tensors)), None)
     if reason is not None:

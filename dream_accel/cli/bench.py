@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DreamAccelError
-from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, chosen_recipe, option, with_recipe
+from .options import DATA, EVALUATION, OUTPUT, DataDir, Device, Download, Quick, option
 from .output import takes_out
+from .recipe_options import chosen_recipe, with_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,13 @@ Out = Annotated[
     Path, option(help="CSV file to write; a table (.md) and a figure (.png) are written beside it.", panel=OUTPUT)
 ]
 
+
+Holdout = Annotated[
+    int,
+    option(
+        help="Test on this many held-out training images, to choose settings.", panel=EVALUATION, default="the test set"
+    ),
+]
 
 DataOf = Annotated[
     str | None,
@@ -115,14 +123,7 @@ def accuracy(
     arms: Annotated[
         str, option(help="Arms to compare: random, kmeans-init, dream.", panel=EVALUATION)
     ] = "random,kmeans-init,dream",
-    holdout: Annotated[
-        int,
-        option(
-            help="Test on this many held-out training images, to choose settings.",
-            panel=EVALUATION,
-            default="the test set",
-        ),
-    ] = 0,
+    holdout: Holdout = 0,
     seconds: Annotated[
         float, option(help="Stop and save after this many seconds; the same command continues.", panel=OUTPUT)
     ] = 1e9,
@@ -144,10 +145,66 @@ def accuracy(
         tuple(arms.split(",")),
         holdout,
     )
-    complete = run(plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds)
+    at_most = quick and "limit_train" not in settings
+    complete = run(
+        plan, out, find_device(device), data_dir=data_dir, download=download, seconds=seconds, at_most=at_most
+    )
     if out.exists():
         print(curve.publish(out))
     print("complete" if complete else "the time limit is reached: the same command continues")
+
+
+@app.command()
+@takes_out
+@with_recipe
+def family(
+    settings: dict[str, Any],
+    out: Annotated[Path, option(help="CSV file of the cells; the table (.md) is written beside it.", panel=OUTPUT)],
+    seconds: Annotated[float, option(help="Seconds of distillation of every cell.", panel=OUTPUT)] = 120,
+    seeds: Annotated[int, option(help="Number of seeds, counted from 0; at least 1.", panel=EVALUATION)] = 3,
+    cells: Annotated[
+        str | None,
+        option(help="Cells to measure, separated by commas.", panel=EVALUATION, default="all"),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the cells to change, as pixel_lr=0.1.", rich_help_panel=EVALUATION),
+    ] = None,
+    holdout: Holdout = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    quick: Quick = False,
+) -> None:
+    """Accuracy of every method in equal seconds: coresets, each framework with and without DREAM, and DM+."""
+    from ..bench import cells as rows
+    from ..bench.family import CELLS, QUICK, Budget, run
+    from ..bench.publish import remake
+    from ..runtime.devices import find_device
+
+    budget = Budget(
+        dataset=settings.pop("dataset", "digits" if quick else "fashion-mnist"),
+        seconds=0.1 if quick else seconds,
+        seeds=1 if quick else seeds,
+        cells=(*rows.CORESETS, *CELLS) if cells is None else tuple(cells.split(",")),
+        shared={**(QUICK if quick else {}), **settings},
+        changes=dict(map(_assignment, changes or ())),
+        holdout=holdout,
+    )
+    run(budget, out, find_device(device), data_dir)
+    print(remake(out))
+
+
+def _assignment(words: str) -> tuple[str, Any]:
+    """Parse ``NAME=VALUE``, the value a number where it looks like one."""
+    name, equals, value = words.partition("=")
+    if not equals:
+        raise DreamAccelError(f"--set {words}: give it as NAME=VALUE")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
 
 
 def _integers(flag: str, words: str) -> list[int]:

@@ -10,6 +10,7 @@ import typer
 from ..errors import DreamAccelError, choices, counted
 from ..formats import FAMILIES
 from .options import OUTPUT, Dataset, Experiment, Factor, Mean, Overwrite, Std, normalization_of, option
+from .output import remove_earlier_run
 
 TARGETS = ("run", *FAMILIES)
 """The layouts that can be written: a run of this program, or a family of another."""
@@ -33,6 +34,7 @@ def convert(
     Reads runs of this program and every layout that it writes. Prints what the layout cannot store.
     """
     from ..formats import load, write
+    from ..results import CONFIG_FILE, IMAGES_FILE, METRICS_FILE
     from ..runtime.folders import LOCK_FILE, take_file, take_folder
 
     if to not in TARGETS:
@@ -48,6 +50,8 @@ def convert(
         try:
             if to == "run":
                 result.save(out)
+                if out.resolve() not in (source.resolve(), *source.resolve().parents):
+                    remove_earlier_run(out, keep=(IMAGES_FILE, CONFIG_FILE, METRICS_FILE))
                 said = f"{counted(len(result.images), 'image')} as a run"
             else:
                 said = write(result, to, out)

@@ -1,4 +1,8 @@
-"""``dream-accel distill``: distils a data set into a few synthetic images per class."""
+"""``dream-accel distill``: distils a data set into a few synthetic images per class.
+
+Its options are the parameters of :func:`distill` and, through ``with_recipe``, the settings of a run, such as
+--interval: the fields of ``Recipe`` in ``recipes/settings.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DivergenceError, counted
+from ..evaluation.contestants import CONTESTANTS, chosen_baselines
 from .options import (
     EVALUATION,
     OUTPUT,
@@ -19,13 +24,10 @@ from .options import (
     OutFolder,
     Overwrite,
     Quick,
-    chosen_recipe,
     option,
-    with_recipe,
 )
 from .output import (
     DIVERGED,
-    EVALUATIONS_FILE,
     INTERRUPTED,
     Output,
     Table,
@@ -34,8 +36,10 @@ from .output import (
     output_folder,
     print_data,
     print_progress,
+    remove_earlier_run,
     write_evaluations,
 )
+from .recipe_options import chosen_recipe, with_recipe
 from .resume import folder_to_continue, recipe_to_continue
 
 
@@ -46,7 +50,7 @@ def distill(
         str | None,
         option(
             help="Also evaluate: none; real (random and K-Means-selected real images); all (and distillation with "
-            "random sampling).",
+            f"random sampling); or several, joined by commas: {', '.join(CONTESTANTS)}.",
             panel=EVALUATION,
             default="all for digits, else none",
         ),
@@ -73,11 +77,12 @@ def distill(
     Without options: scikit-learn's handwritten digits, 5 images per class, in about a minute on two CPU cores. Writes
     distilled.safetensors, config.json, metrics.jsonl, preview.png and report.html. Ctrl-C keeps completed iterations.
     """
-    from ..engine.checkpoint import CHECKPOINT_FILE, read_checkpoint
+    from ..engine.checkpoint import CHECKPOINT_FILE
     from ..engine.loop import Run
     from ..engine.splits import load_split
-    from ..evaluation import row_names
-    from ..recipes import Recipe
+    from ..engine.stored_run import read_checkpoint
+    from ..evaluation import check_baselines
+    from ..recipes.registry import size_remark
     from ..report import described
     from ..runtime.devices import find_device
     from ..runtime.folders import take_folder
@@ -89,7 +94,7 @@ def distill(
     else:
         taken = take_folder(folder_to_continue(resume, out, overwrite, quick))
     if baselines is not None:
-        row_names(Recipe(), baselines)  # an unknown choice is refused before any work
+        chosen_baselines(baselines)  # an unknown choice is refused before any work
     with taken as folder:
         checkpoint = folder / CHECKPOINT_FILE
         if resume is not None:
@@ -99,32 +104,24 @@ def distill(
             device = stored.origin.device or device if device == "auto" else device
             data_dir = data_dir or stored.origin.data_dir
         where = find_device(device)
-        split = load_split(chosen, where, data_dir, download)
-        run = Run(replace(chosen, dataset=split.name), split, None if resume is None else checkpoint, data_dir)
+        split = load_split(chosen, where, data_dir, download, at_most=quick and "limit_train" not in settings)
+        chosen = replace(chosen, dataset=split.name, limit_train=chosen.limit_train and len(split.train))
+        baselines = baselines or ("all" if chosen.dataset == "digits" else "none")
+        check_baselines(baselines, split)
+        run = Run(chosen, split, None if resume is None else checkpoint, data_dir)
         if resume is None:
-            _remove_earlier(folder)
+            remove_earlier_run(folder)
             run.keep(checkpoint)
         print_data(split, where)
+        if remark := size_remark(run.recipe, split.train.shape):
+            print(remark)
         done = len(run.history)
         if resume is not None:
             changes = [change for change in run.origin.changes if change not in stored.origin.changes]
             print(described(changes[-1]) if changes else f"continued after iteration {done}")
-        status = _run_and_measure(
-            run, split, Output(folder), baselines or ("all" if chosen.dataset == "digits" else "none"), evaluate
-        )
+        status = _run_and_measure(run, split, Output(folder), baselines, evaluate)
     if status:
         raise typer.Exit(status)
-
-
-def _remove_earlier(folder: Path) -> None:
-    """Remove the files of an earlier run, which would be taken for those of this one if it were killed."""
-    from ..engine.checkpoint import CHECKPOINT_FILE
-    from ..report import PREVIEW_FILE, REPORT_FILE
-    from ..results import CONFIG_FILE, IMAGES_FILE, METRICS_FILE
-
-    of_a_run = (CHECKPOINT_FILE, IMAGES_FILE, CONFIG_FILE, METRICS_FILE)
-    for name in (*of_a_run, EVALUATIONS_FILE, PREVIEW_FILE, REPORT_FILE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _run_and_measure(run: Any, split: Any, output: Output, baselines: str, evaluate: bool) -> int:

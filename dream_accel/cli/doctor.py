@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -12,6 +13,10 @@ import typer
 
 from ..backends import BACKENDS, OPERATORS, _cuda_image, _native, choose, refusal
 from ..backends.selftest import devices, sample_call, verdict
+from ..runtime.determinism import repeatable
+from ..runtime.devices import DEVICE_ERRORS, mig_profile, reason_of, why_unusable
+
+SLOWER = "everything runs on the CPU, which is slower"
 
 PACKAGES = ("dream-accel", "torch", "torchvision", "triton", "numpy", "cupy-cuda12x", "cupy-cuda13x", "scikit-learn")
 
@@ -54,14 +59,19 @@ def _operators(device: torch.device, forced: str | None) -> int:
     """
     failures = 0
     print(f"\noperators on {device}")
-    for op in OPERATORS:
-        args = sample_call(op, device)
-        print(f"  {op}: {forced or choose(op, *args).NAME}")
-        for name in BACKENDS:
-            reason = refusal(name, op, *args)
-            found = f"not used: {reason}" if reason is not None else verdict(name, op, args)
-            failures += reason is None and found != "ok"
-            print(f"    {name}: {found}")
+    unusable = why_unusable(device)
+    if unusable is not None:
+        print(f"  not tested, because the device cannot be used ({unusable}): {SLOWER}")
+        return 1
+    with repeatable(device):
+        for op in OPERATORS:
+            args = sample_call(op, device)
+            print(f"  {op}: {forced or choose(op, *args).NAME}")
+            for name in BACKENDS:
+                reason = refusal(name, op, *args)
+                found = f"not used: {reason}" if reason is not None else verdict(name, op, args)
+                failures += reason is None and found != "ok"
+                print(f"    {name}: {found}")
     return failures
 
 
@@ -78,9 +88,29 @@ def _versions() -> Iterator[str]:
 def _devices() -> Iterator[str]:
     yield "\ndevices"
     yield f"  cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    if not torch.cuda.is_available():
+    with warnings.catch_warnings(record=True) as said:
+        # PyTorch warns of a driver that is too old or does not work, and finds no device then.
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
-        yield f"  cuda: none found (torch is {built})"
+        driver = f": {reason_of(said[0].message)}: {SLOWER}" if said and isinstance(said[0].message, Warning) else ""
+        yield f"  cuda: none found (torch is {built}){driver}"
     for i in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(i)
-        yield f"  cuda:{i}: {about.name}, {about.total_memory / 2**30:.0f} GiB, sm_{about.major}{about.minor}"
+        yield f"  cuda:{i}: {_gpu(i)}"
+
+
+def _gpu(index: int) -> str:
+    """One line on a GPU; a driver that does not answer is said, not raised."""
+    try:
+        about = torch.cuda.get_device_properties(index)
+    except DEVICE_ERRORS as error:
+        return f"its driver does not answer ({reason_of(error)}): {SLOWER}"
+    size = f"{about.name}, {about.total_memory / 2**30:.0f} GiB, sm_{about.major}{about.minor}"
+    profile = mig_profile(about.name)
+    if profile is None:
+        return size
+    return (
+        f"{size}, {about.multi_processor_count} multiprocessors: a MIG slice ({profile}), on which everything runs, "
+        "but slower than on the whole GPU, so that figures of whole GPUs do not hold"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,6 @@ import typer
 
 from .options import (
     EVALUATION,
-    QUICK,
     THE_RUNS,
     DataDir,
     Dataset,
@@ -22,12 +22,14 @@ from .options import (
     Factor,
     Mean,
     Quick,
+    SkipUnreadable,
     Std,
     named_network,
     normalization_of,
     option,
 )
 from .output import INTERRUPTED, Output, as_dict, print_accuracy, write_evaluations
+from .recipe_options import QUICK
 
 
 def evaluate(
@@ -60,6 +62,7 @@ def evaluate(
     mean: Mean = None,
     std: Std = None,
     experiment: Experiment = 0,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     data_dir: DataDir = None,
     download: Download = False,
@@ -75,6 +78,8 @@ def evaluate(
     from .progress import watch
 
     result = load(run, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
+    if skip_unreadable:
+        result = replace(result, recipe=replace(result.recipe, skip_unreadable=True))
     if quick:
         networks = QUICK["eval_networks"] if networks is None else networks
         epochs = QUICK["eval_epochs"] if epochs is None else epochs

@@ -22,7 +22,7 @@ from .resume import ResumingCommand
 from .select import select
 
 ASCII = {"±": "+-", "×": "x", "²": "2", "–": "-", "…": "..."}
-"""What is printed to a terminal that cannot show these characters."""
+"""Spellings of characters for a terminal that cannot show them."""
 
 
 class Program(TyperGroup):

@@ -1,11 +1,11 @@
-"""Options that several commands share, and the options made from the settings of a recipe."""
+"""Options that several commands share and that are no settings of a run, such as --device and --out.
+
+Options that are settings, such as --interval, are made in :mod:`dream_accel.cli.recipe_options` from the fields of
+:class:`dream_accel.recipes.Recipe`, which ``recipes/settings.py`` defines.
+"""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,8 @@ import typer
 
 from ..data import Normalization
 from ..errors import DreamAccelError
-from ..networks import NETWORK_SETTINGS, is_import_path, settings_read
-from ..recipes import RECIPES, Recipe, defaults, recipe, setting_help
+from ..networks import is_import_path
+from ..recipes import Recipe
 
 DATA, NETWORKS, EVALUATION, OUTPUT = "Data", "Networks", "Evaluation", "Output"
 """Panels of ``--help``. Data, Networks and Evaluation are also panels of settings
@@ -46,6 +46,15 @@ DataDir = Annotated[
     ),
 ]
 Download = Annotated[bool, option("--download", help="Download a named data set that is not found.", panel=DATA)]
+SkipUnreadable = Annotated[
+    bool,
+    option(
+        "--skip-unreadable",
+        help="Leave out files of an image folder that cannot be read, and say how many.",
+        panel=DATA,
+        default=THE_RUNS,
+    ),
+]
 
 OutFolder = Annotated[Path | None, option(help="Folder to write.", panel=OUTPUT, default="a new one under runs/")]
 Overwrite = Annotated[bool, option("--overwrite", help="Write into a folder that is not empty.", panel=OUTPUT)]
@@ -89,19 +98,6 @@ def named_network(recipe: Recipe, given: str | None) -> str:
     return recipe.network if given is None else given
 
 
-QUICK: dict[str, Any] = {
-    "limit_train": 200,
-    "clusters": 8,
-    "iterations": 1,
-    "inner_steps": 2,
-    "width": 8,
-    "network_images": 64,
-    "eval_epochs": 5,
-    "eval_networks": 1,
-}
-"""The settings of ``--quick``, with which every part of a command runs on little data."""
-
-
 def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
     """Parse the values of ``--mean`` and ``--std``.
 
@@ -123,67 +119,3 @@ def normalization_of(mean: str | None, std: str | None) -> Normalization | None:
         return Normalization(*(tuple(map(float, text.split(","))) for text in (mean, std)))
     except ValueError as error:
         raise DreamAccelError(f"--mean {mean} and --std {std} are not numbers per channel ({error})") from None
-
-
-def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] | None = None) -> Recipe:
-    """Make the recipe of the options given.
-
-    Args:
-        settings: values by the name of the setting; settings that were not given are missing.
-        quick: whether to apply the settings in ``small`` that the method uses; options given take precedence.
-        small: settings of a small run; default: :data:`QUICK`.
-
-    Raises:
-        DreamAccelError: as :func:`dream_accel.recipe`.
-    """
-    given = dict(settings)
-    name, dataset = given.pop("recipe", "dream"), given.pop("dataset", "digits")
-    if quick:
-        known = RECIPES[name].USES if name in RECIPES else ()
-        little = {key: value for key, value in (small or QUICK).items() if key in known}
-        prescribed = defaults(name, dataset) if name in RECIPES else {}
-        read = settings_read(given.get("network", prescribed.get("network", Recipe.network)))
-        little = {key: value for key, value in little.items() if key in read or key not in NETWORK_SETTINGS}
-        if given.get("batch"):
-            little.pop("clusters", None)
-        given = {**little, **given}
-    return recipe(name, dataset, **given)
-
-
-def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command that takes ``settings`` with one option for every setting of a recipe.
-
-    The command receives the options that were given as the dict ``settings``, by the name of the setting.
-    """
-    own = inspect.signature(command, eval_str=True).parameters
-    names = [setting.name for setting in fields(Recipe)]
-
-    @functools.wraps(command)
-    def wrapped(**options: Any) -> None:
-        settings = {name: options.pop(name) for name in names}
-        command(settings={key: value for key, value in settings.items() if value is not None}, **options)
-
-    parameters = [_parameter(setting) for setting in fields(Recipe)]
-    parameters += [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "settings"
-    ]
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapped
-
-
-def _parameter(setting: Field[Any]) -> inspect.Parameter:
-    text = setting_help(setting.name)
-    digits = defaults("dream", "digits").get(setting.name, setting.default)
-    beside = "" if digits == setting.default else f"; digits: {digits}"
-    about = option(
-        help=f"{text[0].upper()}{text[1:]}.",
-        panel=setting.metadata["panel"].capitalize(),
-        default=f"{setting.default if setting.default != '' else 'none'}{beside}",
-    )
-    return inspect.Parameter(
-        setting.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[type(setting.default) | None, about],
-    )

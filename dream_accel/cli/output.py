@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +58,7 @@ def output_folder(out: Path | None, name: str, overwrite: bool, dataset: str = "
 
 
 class Output:
-    """Where a command writes: its folder, or a second one from the moment the first can no longer be written to.
+    """The folder a command writes to, replaced by a second one once it can no longer be written to.
 
     Args:
         folder: the folder of the command.
@@ -101,6 +101,23 @@ class Output:
             return
         self.lost = True
         print(f"error: {self.place} cannot be written ({reason}), and no other folder: {what} lost", file=sys.stderr)
+
+
+def remove_earlier_run(folder: Path, keep: Collection[str] = ()) -> None:
+    """Remove the files of an earlier run, which would be taken for those of the run that is written there.
+
+    Args:
+        folder: the folder of the run.
+        keep: names of files that stay.
+    """
+    from ..engine.checkpoint import CHECKPOINT_FILE
+    from ..report import PREVIEW_FILE, REPORT_FILE
+    from ..results import CONFIG_FILE, IMAGES_FILE, METRICS_FILE
+
+    of_a_run = (CHECKPOINT_FILE, IMAGES_FILE, CONFIG_FILE, METRICS_FILE)
+    for name in (*of_a_run, EVALUATIONS_FILE, PREVIEW_FILE, REPORT_FILE):
+        if name not in keep:
+            (folder / name).unlink(missing_ok=True)
 
 
 def takes_out(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from ..engine.checkpoint import CHECKPOINT_FILE, StoredRun
+from ..engine.checkpoint import CHECKPOINT_FILE
+from ..engine.stored_run import StoredRun
 from ..errors import DreamAccelError
 from ..recipes import Recipe
 from .options import named_network

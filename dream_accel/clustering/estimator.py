@@ -233,7 +233,7 @@ class BatchedKMeans(Parameters):
         return self._back(self._inertia().to(x.device))
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether :meth:`fit` has been called, as scikit-learn asks it."""
+        """Return True after :meth:`fit`; scikit-learn asks it."""
         return self._fitted is not None
 
     def _other_rows(self, asked: str, x: Any, offsets: Any) -> tuple[Tensor, Tensor, Tensor, Scaling | None]:

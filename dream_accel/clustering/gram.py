@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import ops
 from ..groups import any_in_groups, count_in_groups, group_of_rows
 from ..runtime.devices import all_stopped
-from .relocation import relocated_labels
+from .empty_clusters import relocated_labels
 from .settings import LloydSettings
 
 LEAST_ROWS = 64
@@ -26,7 +26,7 @@ WIDTH = 64
 
 
 def serves(n_rows: int, n_features: int, settings: LloydSettings) -> bool:
-    """Whether a group is fitted on its Gram matrix, which depends on its size and the settings but not on the batch."""
+    """Return True if a group is fitted on its Gram matrix, by its size and the settings, whatever the batch."""
     asked = settings.gram and settings.tol == 0 and settings.empty == "farthest"
     return asked and LEAST_ROWS <= n_rows < n_features / 2
 

@@ -51,7 +51,7 @@ def in_precision_of(x: Tensor, centroids: Tensor) -> Tensor:
 
 
 def is_chunked(x: Any) -> bool:
-    """Whether ``x`` yields arrays instead of being one: an iterator, or a list or tuple of arrays."""
+    """Return True if ``x`` yields arrays instead of being one: an iterator, or a list or tuple of arrays."""
     if isinstance(x, (list, tuple)):
         return len(x) > 0 and all(hasattr(chunk, "shape") for chunk in x)
     return isinstance(x, Iterator)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import ops
 from ..groups import group_of_rows
+from ..runtime import devices
 from .rows import check_finite
 
 
@@ -25,7 +26,7 @@ class Range(NamedTuple):
     low: int
     """A longest row of 2^low keeps differences in its last digit, whose squares do not underflow."""
     target: int
-    """Where a scaled group is put: as high as 12 |x|^2, which no intermediate result exceeds, fits, so that rows far
+    """Exponent of a scaled group: as high as 12 |x|^2, which no intermediate result exceeds, fits, so that rows far
     smaller than the longest one keep their digits."""
     high: int
     """Below it even the sum of the squares of 2^28 rows does not overflow."""
@@ -105,14 +106,36 @@ def find_scaling(
         live = centroids.isfinite().all(dim=2)
         beside = _magnitudes(centroids, dtype).where(live, 0.0).amax(dim=1)
         largest = torch.maximum(largest, beside.to(x.device))
+    exponents = _exponents(longest, largest, x.shape[1], limits)
+    return Scaling(exponents.to(offsets.device)) if exponents.any() else None
+
+
+def scaled_rows(x: Tensor, offsets: Tensor) -> Tensor:
+    """(N, D) rows as :func:`find_scaling` would have them scaled, without a check and without a host round trip.
+
+    On an accelerator the rows are multiplied by 1 where no group needs a scaling, because asking would synchronise;
+    that changes no bit. Groups that hold NaN or Inf stay unusable.
+
+    Args:
+        x: (N, D) float32, float16, bfloat16 or float64.
+        offsets: (G+1,) int64, valid, on the device of ``x``.
+    """
+    dtype = ops.result_dtype(x)
+    longest = _group_max(_lengths(x, dtype), offsets)
+    exponents = _exponents(longest, _group_max(_magnitudes(x, dtype), offsets), x.shape[1], RANGES[dtype])
+    if not devices.reading_waits(x) and not exponents.any():
+        return x
+    return Scaling(exponents).rows(x, offsets)
+
+
+def _exponents(longest: Tensor, largest: Tensor, n_features: int, limits: Range) -> Tensor:
+    """(G,) int64 exponents, 0 for ordinary groups, from the length of the longest row and the largest number."""
     _, exponent = torch.frexp(largest)
-    root_of_features = math.ceil(math.log2(x.shape[1]) / 2)
+    root_of_features = math.ceil(math.log2(n_features) / 2)
     # Infinite lengths are of numbers that are too large for their squares, or of dead centroids, which do not count.
     longest = torch.where(longest.isinf(), largest, longest)
     ordinary = (longest >= 2.0**limits.low) & (longest < 2.0**limits.high)
-    scaled = ~ordinary & (largest > 0)
-    exponents = torch.where(scaled, limits.target - root_of_features - exponent.long(), 0)
-    return Scaling(exponents.to(offsets.device)) if scaled.any() else None
+    return torch.where(~ordinary & (largest > 0), limits.target - root_of_features - exponent.long(), 0)
 
 
 def _group_max(values: Tensor, offsets: Tensor) -> Tensor:
@@ -134,7 +157,7 @@ def _lengths(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _magnitudes(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Largest absolute value of every row, which squares do not take out of any format."""
-    return rows.abs().amax(dim=-1).to(dtype)
+    return torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1, dtype=dtype)
 
 
 def _times_power(values: Tensor, exponents: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class LloydSettings:
     empty: str
     """Policy for empty clusters."""
     gram: bool = False
-    """Whether small groups are fitted on their Gram matrices."""
+    """Fit small groups on their Gram matrices."""
 
 
 class Fit(NamedTuple):

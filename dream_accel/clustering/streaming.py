@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .. import ops
 from ..groups import any_in_groups, count_in_groups, group_of_rows, sum_groups
+from .empty_clusters import relocated_labels
 from .lloyd import unscaled_sums
-from .relocation import relocated_labels
 from .scaling import Scaling
 from .seeding import Start, draw_rows, gather_rows
 from .settings import Fit, LloydSettings

@@ -74,7 +74,7 @@ def class_listing(root: Path) -> Listing:
 
 
 def holds_results(folder: Path) -> bool:
-    """Whether this is a folder that this program wrote, or one of such folders."""
+    """Return True for a folder that this program wrote, and for one that holds such folders."""
     if not folder.is_dir() or folder.name.startswith("."):
         return False
     if any((folder / name).is_file() for name in _RESULTS):
@@ -87,7 +87,7 @@ def holds_results(folder: Path) -> bool:
 
 
 def unread_note(root: Path, listings: Iterable[Listing]) -> str:
-    """What was passed over, for the note of a data set; empty where everything was read."""
+    """Files and folders that were passed over, for the note of a data set; empty if everything was read."""
     listings = list(listings)
     unread = [path for listing in listings for path in listing.unread]
     folders = [path for path in unread if path.is_dir()]
@@ -105,7 +105,7 @@ def unread_note(root: Path, listings: Iterable[Listing]) -> str:
 
 
 def _entries(path: Path) -> list[Path]:
-    """What is in a folder, sorted by name, without hidden entries and what file managers leave."""
+    """Entries of a folder, sorted by name, without hidden ones and those that file managers leave."""
     if not path.is_dir():
         return []
     visible = (entry for entry in path.iterdir() if not entry.name.startswith("."))

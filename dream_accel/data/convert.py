@@ -129,7 +129,7 @@ def as_tensor(array: Any, what: str) -> Tensor:
 
 
 def prefers_channels_first(array: Any) -> bool:
-    """Whether an ambiguous layout is read as channels first: so for PyTorch tensors and lists of them."""
+    """Return True if an ambiguous layout is read as channels first: for PyTorch tensors and lists of them."""
     first = array[0] if isinstance(array, (list, tuple)) and len(array) else array
     return isinstance(first, Tensor)
 
@@ -151,7 +151,7 @@ def channels_come_first(shape: Sequence[int], prefer_first: bool) -> bool | None
 
 
 def drop_alpha(shape: Sequence[int]) -> str:
-    """How to keep the colours of RGBA images of this shape, as the first half of a remedy; empty for other images."""
+    """First half of a remedy, which keeps the colours of RGBA images of this shape; empty for other images."""
     if shape[-1] == 4:
         return "keep the colours of RGBA and drop its transparency, images[..., :3], or "
     return "keep the colours of RGBA and drop its transparency, images[..., :3, :, :], or " if shape[-3] == 4 else ""
@@ -176,7 +176,7 @@ def found_range(images: Tensor) -> str:
 
 
 def remedy_for(images: Tensor) -> str:
-    """What makes images of integers, booleans or complex numbers readable without changing what they show."""
+    """Remedy for images of integers, booleans or complex numbers, which does not change what they show."""
     if images.dtype == torch.bool:
         return "multiply them by 255 as uint8 (images.astype('uint8') * 255)"
     if images.is_complex():
@@ -191,7 +191,7 @@ def remedy_for(images: Tensor) -> str:
 
 
 def out_of_range(low: float, high: float) -> str | None:
-    """What to do about float pixels from ``low`` to ``high``; None where all round to a level from 0 to 255.
+    """Remedy for float pixels from ``low`` to ``high``; None if all round to a level from 0 to 255.
 
     A resize may overshoot by the rounding of its sums. What is less than half a level outside [0, 1] rounds to 0 or
     255.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import DreamAccelError
-from .pillow import DEEP_MODES, GREY_MODES, ORIENTATION, SCALE_TO_8_BITS, as_seen
+from .faults import Fault, refusal
+from .pillow import ORIENTATION, SCALE_TO_8_BITS, as_seen, is_grey, without_white
 from .sources import require
+
+T = TypeVar("T")
 
 _SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
@@ -39,87 +41,102 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether this is the name of an image file that is read, and not hidden."""
-    return path.suffix.lower() in suffixes() and not path.name.startswith(".")
+    """Return True for an image file by its name that is not hidden; a folder is none, whatever it is called."""
+    return path.suffix.lower() in suffixes() and not path.name.startswith(".") and not path.is_dir()
 
 
-def common_form(files: Sequence[Path], any_size: bool) -> str:
-    """The mode that suits all files, read from their headers.
+class Images(NamedTuple):
+    """The pixels of image files.
 
-    Args:
-        files: at least one.
-        any_size: accept images of several sizes.
-
-    Returns:
-        ``"L"`` where every image is grey, else ``"RGB"``.
-
-    Raises:
-        DreamAccelError: mixed sizes, unless ``any_size``, found before anything is decoded; an unreadable file.
+    Attributes:
+        pixels: uint8 (n, C, H, W), of those that could be read.
+        faults: the files that could not be read, by their place in the list.
     """
-    pil = require("PIL.Image", "pillow", "reading image files")
-    headers: list[tuple[tuple[int, int], bool]] = [((0, 0), True)] * len(files)
 
-    def read_header(i: int) -> None:
-        with _opened(pil, files[i]) as image:
-            headers[i] = (_upright_size(image, files[i]), image.mode in GREY_MODES)
-
-    _for_each(read_header, len(files))
-    odd = next((i for i, (size, _) in enumerate(headers) if size != headers[0][0]), None)
-    if odd is not None and not any_size:
-        raise _mixed(files[0], headers[0][0], files[odd], headers[odd][0])
-    return "L" if all(grey for _, grey in headers) else "RGB"
+    pixels: np.ndarray
+    faults: dict[int, Fault]
 
 
-def decode(files: Sequence[Path], mode: str, size: int | None) -> np.ndarray:
-    """Decode files on up to eight threads.
+class _Header(NamedTuple):
+    size: tuple[int, int]  # (width, height) of the upright image
+    is_grey: bool
+
+
+def read_files(
+    files: Sequence[Path], size: int | None = None, mode: str | None = None, skip_unreadable: bool | None = None
+) -> Images:
+    """Read image files on up to eight threads.
 
     Scaling is bilinear and antialiased. Images are turned upright by their EXIF orientation, transparent parts are
-    white, and of an animation the first frame is read.
+    white, of 16 bits the upper 8 are read, and of an animation the first frame.
 
     Args:
         files: at least one.
-        mode: ``"L"`` or ``"RGB"``.
         size: scale and centre-crop every image to size x size; None: images as they are, all of one size.
-
-    Returns:
-        uint8 (N, C, H, W).
+        mode: ``"L"`` or ``"RGB"``; default: ``"L"`` where every image is grey, else ``"RGB"``.
+        skip_unreadable: whether files that cannot be read are left out; None: they are refused, by a caller that offers
+            no choice.
 
     Raises:
-        DreamAccelError: an unreadable file, or one of another size.
+        DreamAccelError: mixed sizes without ``size``, found before anything is decoded; files that cannot be read,
+            unless they are left out, of which the first is named and all are counted; no file that can be read.
     """
     pil = require("PIL.Image", "pillow", "reading image files")
     ops = require("PIL.ImageOps", "pillow", "reading image files")
-    with _opened(pil, files[0]) as first:
-        expected = (size, size) if size else _upright_size(first, files[0])
-    pixels = np.empty((len(files), len(mode), expected[1], expected[0]), np.uint8)
+    headers: dict[int, _Header] = {}
+    faults: dict[int, Fault] = {}
+    for i, header in enumerate(_in_threads(lambda path: _header(pil, path), files)):
+        if isinstance(header, Fault):
+            faults[i] = header
+        else:
+            headers[i] = header
+    if size is None:
+        _refuse_mixed_sizes(files, headers)
+    width, height = (size, size) if size else next((header.size for header in headers.values()), (0, 0))
+    mode = mode or ("L" if all(header.is_grey for header in headers.values()) else "RGB")
+    pixels = np.empty((len(headers), len(mode), height, width), np.uint8)
 
-    def read_pixels(i: int) -> None:
-        with _opened(pil, files[i]) as image:
+    def decode(place: int, row: np.ndarray) -> None:
+        with pil.open(files[place]) as image:
             upright = as_seen(image, mode)
             if size:
                 upright = ops.fit(upright, (size, size), method=pil.Resampling.BILINEAR)
-            elif upright.size != expected:
-                raise _mixed(files[0], expected, files[i], upright.size)
-            pixels[i] = np.asarray(upright).reshape(*pixels.shape[2:], len(mode)).transpose(2, 0, 1)
+            elif upright.size != (width, height):  # the file is another than a moment ago
+                raise _mixed(files[next(iter(headers))], (width, height), files[place], upright.size)
+            row[:] = np.asarray(upright).reshape(height, width, len(mode)).transpose(2, 0, 1)
 
-    _for_each(read_pixels, len(files))
-    return pixels
+    results = list(_in_threads(decode, list(headers), pixels))
+    decoded = np.array([result is None for result in results], bool)
+    faults |= {place: fault for place, fault in zip(headers, results, strict=True) if fault is not None}
+    if faults and (not skip_unreadable or not decoded.any()):
+        raise refusal(files, faults, can_skip=skip_unreadable is False)
+    return Images(pixels if decoded.all() else pixels[decoded], faults)
 
 
-@contextmanager
-def _opened(pil: Any, path: Path) -> Iterator[Any]:
-    try:
-        with pil.open(path) as image:
-            if image.mode.startswith(DEEP_MODES):
-                raise DreamAccelError(f"{path} has more than 8 bits per channel (mode {image.mode}); {SCALE_TO_8_BITS}")
-            yield image
-    except DreamAccelError:
-        raise
-    except PermissionError as error:
-        raise DreamAccelError(f"{path} cannot be read (no permission); allow your user to read it") from error
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DreamAccelError(f"{path} cannot be read as an image ({reason}); replace or remove the file") from error
+def _in_threads(work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T | Fault]:
+    """The results of calls in order, or the reasons why a file could not be read."""
+
+    def attempt(*args: Any) -> T | Fault:
+        try:
+            return work(*args)
+        except (DreamAccelError, MemoryError):
+            raise
+        except PermissionError:
+            return Fault("cannot be read (no permission)", "allow your user to read it")
+        except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return Fault(f"cannot be read as an image ({reason})", "replace or remove the file")
+
+    # Threads suffice: Pillow releases the interpreter lock while it decodes.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(attempt, *arguments)
+
+
+def _header(pil: Any, path: Path) -> _Header | Fault:
+    with pil.open(path) as image:
+        if without_white(image):
+            return Fault(f"has 32 bits per channel (mode {image.mode})", SCALE_TO_8_BITS)
+        return _Header(_upright_size(image, path), is_grey(image))
 
 
 def _upright_size(image: Any, path: Path) -> tuple[int, int]:
@@ -133,7 +150,7 @@ def _upright_size(image: Any, path: Path) -> tuple[int, int]:
 
 
 def _ends_in_metadata(path: Path) -> bool:
-    """Whether a PNG file has metadata behind its pixels, which Pillow finds only when it has decoded them."""
+    """Return True if a PNG file has metadata behind its pixels, which Pillow finds only after decoding them."""
     with path.open("rb") as file:
         file.seek(8)
         pixels = False
@@ -146,15 +163,15 @@ def _ends_in_metadata(path: Path) -> bool:
     return False
 
 
+def _refuse_mixed_sizes(files: Sequence[Path], headers: dict[int, _Header]) -> None:
+    first = next(iter(headers), None)
+    for place, header in headers.items():
+        if first is not None and header.size != headers[first].size:
+            raise _mixed(files[first], headers[first].size, files[place], header.size)
+
+
 def _mixed(a: Path, a_size: tuple[int, int], b: Path, b_size: tuple[int, int]) -> DreamAccelError:
     return DreamAccelError(
         f"images have mixed sizes: {a} is {a_size[0]}x{a_size[1]} and {b} is {b_size[0]}x{b_size[1]} pixels; "
         "--size N (size=N) scales and centre-crops every image to N x N"
     )
-
-
-def _for_each(work: Callable[[int], None], n: int) -> None:
-    # Threads suffice: Pillow releases the interpreter lock while it decodes.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(work, range(n)):
-            pass

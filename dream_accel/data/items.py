@@ -22,17 +22,17 @@ from .convert import (
     prefers_channels_first,
     remedy_for,
 )
-from .pillow import DEEP_MODES, GREY_MODES, SCALE_TO_8_BITS, as_seen
+from .pillow import SCALE_TO_8_BITS, as_seen, is_grey, without_white
 
 
 def is_pil(image: Any) -> bool:
-    """Whether this is a Pillow image; Pillow is not imported for the answer."""
+    """Return True for a Pillow image; Pillow is not imported for the answer."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
 
 
 def holds_pil(images: Any) -> bool:
-    """Whether this is a list of Pillow images, by its first one."""
+    """Return True for a list of Pillow images, by its first one."""
     return isinstance(images, (list, tuple)) and len(images) > 0 and is_pil(images[0])
 
 
@@ -43,8 +43,8 @@ def read_images(images: Iterable[Any], n: int) -> Tensor:
     channels.
 
     Args:
-        images: Pillow images of 8 bits per channel; or arrays and tensors (H, W), (H, W, C) or (C, H, W) of uint8, or
-            of floats in [0, 1], which become round(255 x).
+        images: Pillow images of 8 or 16 bits per channel; or arrays and tensors (H, W), (H, W, C) or (C, H, W) of
+            uint8, or of floats in [0, 1], which become round(255 x).
         n: how many there are.
 
     Returns:
@@ -102,11 +102,9 @@ def _to_chw(image: Any, i: int) -> np.ndarray:
 
 
 def _pil_to_chw(image: Any, i: int) -> np.ndarray:
-    if image.mode.startswith(DEEP_MODES):
-        raise DreamAccelError(
-            f"index {i} has an image of more than 8 bits per channel (mode {image.mode}); {SCALE_TO_8_BITS}"
-        )
-    pixels = np.asarray(as_seen(image, "L" if image.mode in GREY_MODES else "RGB"))
+    if without_white(image):
+        raise DreamAccelError(f"index {i} has an image of 32 bits per channel (mode {image.mode}); {SCALE_TO_8_BITS}")
+    pixels = np.asarray(as_seen(image, "L" if is_grey(image) else "RGB"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

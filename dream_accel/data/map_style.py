@@ -18,7 +18,7 @@ _ARRAY_PROTOCOLS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 
 
 def is_dataset(data: Any) -> bool:
-    """Whether ``data`` is to be read item by item: a torch Dataset, or an object that looks like one."""
+    """Return True if ``data`` is to be read item by item: a torch Dataset, or an object that looks like one."""
     if isinstance(data, (Dataset, DataLoader)):
         return True
     if isinstance(data, (str, bytes, list, tuple, Mapping)) or any(hasattr(data, name) for name in _ARRAY_PROTOCOLS):

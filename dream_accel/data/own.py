@@ -54,7 +54,7 @@ def as_split(data: Any) -> DataSplit:
 
 
 def _are_pairs(first: Any, second: Any) -> bool:
-    """Whether two parts are (images, labels) each, and not the images and the labels of one set of two in lists."""
+    """Return True if two parts are (images, labels) each, not the images and the labels of a set of two in lists."""
     if not all(isinstance(part, (tuple, list)) and len(part) == 2 for part in (first, second)):
         return False
     return _axes(second[0]) >= 2

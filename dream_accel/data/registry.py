@@ -70,7 +70,11 @@ DATASETS: Mapping[str, str] = MappingProxyType(
 
 
 def load_dataset(
-    name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = False, size: int | None = None
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    size: int | None = None,
+    skip_unreadable: bool = False,
 ) -> DataSplit:
     """Load a data set by name.
 
@@ -80,13 +84,17 @@ def load_dataset(
         download: fetch a named set that is not there. Sets given by path, and digits, have nothing to fetch.
         size: scale every image so that its shorter side has ``size`` pixels and cut out the centre, size x size;
             default: images as they are.
+        skip_unreadable: leave out the files of an image folder that cannot be read; one
+            :class:`dream_accel.DreamAccelWarning` counts them and names the first. Other sets are read whole or not at
+            all.
 
     Returns:
         the training and the test set, on the CPU as uint8.
 
     Raises:
-        DreamAccelError: an unknown name, a set that is not there, an unreadable file (named), images of mixed sizes
-            without ``size``, or arrays that :meth:`ImageSet.from_arrays` refuses.
+        DreamAccelError: an unknown name, a set that is not there, unreadable files (the first named, all counted), an
+            image folder of one class, images of mixed sizes without ``size``, or arrays that
+            :meth:`ImageSet.from_arrays` refuses.
     """
     if size is not None and size < 1:
         raise DreamAccelError(f"size is {size}; it must be a number of pixels, 1 or more")
@@ -98,6 +106,8 @@ def load_dataset(
         where = Path() if load is load_digits else default_data_dir() if data_dir is None else expanded(data_dir)
     elif path.strip() and kind in _AT_PATH:
         where, load = expanded(path), _AT_PATH[kind][1]
+        if load is load_imagefolder:
+            load = partial(load_imagefolder, skip_unreadable=skip_unreadable)
     else:
         raise DreamAccelError(_unknown(name, kind))
     with reading(where):

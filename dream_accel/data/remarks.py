@@ -23,7 +23,7 @@ def remarks(train: ImageSet, test: ImageSet, *notes: str) -> str:
 
 
 def n_shared(train: Tensor, test: Tensor) -> int:
-    """How many test images are equal to a training image.
+    """Number of test images that are equal to a training image.
 
     Compared by hashes: of about 1,024 pixels of every image, and of whole images where those agree. The time is that of
     reading the images once, the memory a number per image.

@@ -86,9 +86,10 @@ class DataSplit:
         """Make a data set from map-style torch Datasets, each read once, in order, into memory.
 
         Args:
-            train: a map-style Dataset, Subset or ConcatDataset of pairs (image, label). Images are PIL images of 8 bits
-                per channel, or arrays or tensors (H, W), (H, W, C) or (C, H, W) of uint8 or of floats in [0, 1], as
-                torchvision's ToTensor makes them; all of one size. Labels are integers, or arrays or tensors of one.
+            train: a map-style Dataset, Subset or ConcatDataset of pairs (image, label). Images are PIL images of 8 or
+                16 bits per channel, or arrays or tensors (H, W), (H, W, C) or (C, H, W) of uint8 or of floats in
+                [0, 1], as torchvision's ToTensor makes them; all of one size. Labels are integers, or arrays or tensors
+                of one.
             test: such a Dataset; default: a fifth of ``train``, stratified by class and drawn with seed 0, at least one
                 image per class.
             class_names: one name per class; default: ``train.classes`` where it has them and no ``target_transform``,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DreamAccelError, DreamAccelWarning
-from .decode import decode, image_files
+from .decode import image_files, read_files
 from .image_set import ImageSet
 from .npz import read_npz
 from .sources import naming, not_found, require, write_npz
@@ -99,9 +99,9 @@ def _decode_folder(folder: Path) -> dict[str, np.ndarray]:
         )
     test_files = [folder / "val" / "images" / row[0] for row in rows]
     return {
-        "x_train": decode(train_files, "RGB", None),
+        "x_train": read_files(train_files, mode="RGB").pixels,
         "y_train": np.array(train_labels, np.int64),
-        "x_test": decode(test_files, "RGB", None),
+        "x_test": read_files(test_files, mode="RGB").pixels,
         "y_test": np.array([index[row[1]] for row in rows], np.int64),
         "class_names": np.array(_class_names(folder, wnids)),
     }

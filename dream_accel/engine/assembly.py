@@ -26,11 +26,12 @@ from ..recipes import RECIPES, Recipe
 from ..sampling import RepresentativeSampler
 from ..sampling.classes import fill_picks
 from ..synthetic import check_packing, initial_images
-from .checkpoint import Checkpoint
 from .compute import Compute
 from .distiller import Distiller
-from .schedules import SCHEDULES
+from .pool import NetworkPool
+from .schedules import find_schedule
 from .statistics import RealStatistics
+from .stored_run import Checkpoint
 from .synthetic_training import SyntheticTraining
 
 
@@ -62,6 +63,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
     sampler = build_sampler(recipe, split, compute, network)
     pixels = build_pixels(recipe, split, compute, network, statistics, state)
     recipe = decide_class_gradients(recipe, split, compute, objective, network, sampler, pixels, state)
+    matching = build_matching(recipe, split, compute, objective)
     return Distiller(
         recipe,
         split,
@@ -71,9 +73,10 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         trainer=build_trainer(recipe, compute, network),
         synthetic_training=build_synthetic_training(recipe, compute, network, pixels),
         sampler=sampler,
-        matching=build_matching(recipe, split, compute, objective),
+        matching=matching,
         pixels=pixels,
-        schedule=SCHEDULES[method.SCHEDULE],
+        pool=NetworkPool(recipe, split.train, network, sampler, matching, compute),
+        schedule=find_schedule(method.SCHEDULE, recipe.real),
     )
 
 

@@ -14,11 +14,11 @@ from ..data import DataSplit, Normalization
 from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
 from ..runtime.determinism import repeatable
-from ..runtime.devices import bf16_supported, memory_needed
+from ..runtime.devices import bf16_supported, device_errors
 from ..runtime.graphs import GraphedFunction
 
 SMALLER = "free it for this run, lower clusters, batch, max_synthetic or network_batch, or run on another device"
-"""What to do where a run does not fit."""
+"""Remedy for a run that does not fit the device."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Compute:
         Raises:
             DreamAccelError: the device is out of memory.
         """
-        with repeatable(self.device), memory_needed(self.device, SMALLER):
+        with repeatable(self.device), device_errors(self.device, SMALLER):
             yield
 
     def autocast(self) -> torch.autocast:

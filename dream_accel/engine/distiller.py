@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..data import DataSplit
 from ..errors import DreamAccelError
+from ..matching.objective import Target
 from ..matching.pixels import PixelSGD
 from ..matching.step import MatchingStep
 from ..networks import initialize
@@ -18,9 +19,10 @@ from ..recipes.settings import Recipe
 from ..results import Progress
 from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
-from .checkpoint import Checkpoint
 from .compute import Compute
+from .pool import NetworkPool
 from .statistics import RealStatistics
+from .stored_run import Checkpoint
 from .synthetic_training import SyntheticTraining
 
 STEPS_AT_ONCE = 16
@@ -67,6 +69,7 @@ class Distiller:
         sampler: chooses the real images.
         matching: computes distances and pixel gradients.
         pixels: the synthetic images and their optimiser.
+        pool: states of the network that a schedule keeps, with their picks.
         schedule: the order of the inner steps.
     """
 
@@ -83,6 +86,7 @@ class Distiller:
         sampler: RepresentativeSampler,
         matching: MatchingStep,
         pixels: PixelSGD,
+        pool: NetworkPool,
         schedule: Schedule,
     ) -> None:
         self.recipe = recipe
@@ -95,12 +99,14 @@ class Distiller:
         self.sampler = sampler
         self.matching = matching
         self.pixels = pixels
+        self.pool = pool
         self.schedule = schedule
         self._compute = compute
-        self._iteration = 0
+        self.iteration = 0
         self._rows = self._row_order(0)
         self._update = compute.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
         self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"), matching.generators)
+        self._cached_step = compute.recorded(self._match_and_move_cached, ("pixels", "velocity"), matching.generators)
 
     def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
         """Copy everything that the next outer iteration depends on.
@@ -137,24 +143,33 @@ class Distiller:
 
     def restart(self, iteration: int) -> None:
         """Initialise the network and the random streams of an outer iteration, and clamp the pixels to [0, 1]."""
-        seed = self.recipe.seed
-        self._iteration = iteration
+        self.iteration = iteration
         self.initialize_network()
-        self.trainer.restart(seed, "outer", iteration)
-        self.synthetic_training.restart(iteration)
+        self.trainer.restart(self.recipe.seed, "outer", iteration)
         self._rows = self._row_order(iteration)
+        self.synthetic_training.restart(iteration)
         self.pixels.clamp()
         self.sampler.restart(iteration)
-        self.matching.restart(seed, iteration)
+        self.matching.restart(self.recipe.seed, iteration)
+
+    def begin_trajectory(self, *keys: object) -> None:
+        """Initialise the network and the random streams of its training, named by ``keys`` and by no iteration."""
+        self._initialize("trajectory", *keys)
+        self.trainer.restart(self.recipe.seed, "trajectory", *keys)
+        self._rows = self._row_order("trajectory", *keys)
 
     def initialize_network(self, *keys: object) -> None:
-        """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step.
+        """Draw the network of the outer iteration, or another one that ``keys`` name, such as the inner step."""
+        self._initialize("outer", self.iteration, *keys)
+
+    def _initialize(self, *keys: object) -> None:
+        """Draw the network that ``keys`` name.
 
         Its batch norms take the statistics of real images, as they do after every training: running averages of
         augmented batches lag behind the weights.
         """
-        initialize(self.network, derive_seed(self.recipe.seed, "network", "outer", self._iteration, *keys))
-        self.statistics.restart("outer", self._iteration, *keys)
+        initialize(self.network, derive_seed(self.recipe.seed, "network", *keys))
+        self.statistics.restart(*keys)
         self.statistics.set()
 
     def match(self) -> Tensor:
@@ -166,6 +181,18 @@ class Distiller:
         indices = self.sampler.indices
         assert indices is not None
         return self._step(indices, images=self.sampler.images, pixels=self.pixels.pixels, velocity=self.pixels.velocity)
+
+    def match_target(self, target: Target, augmentations: Tensor) -> Tensor:
+        """Do one matching step with a real side computed before through the network as it is, and update the pixels.
+
+        Args:
+            target: as :meth:`dream_accel.matching.step.MatchingStep.target` returns it.
+            augmentations: those of the target.
+
+        Returns:
+            () the distance summed over classes.
+        """
+        return self._cached_step(target, augmentations, pixels=self.pixels.pixels, velocity=self.pixels.velocity)
 
     def train(self, count: int) -> None:
         """Train the network on the next ``count`` real images, in batches of ``network_batch``."""
@@ -197,14 +224,22 @@ class Distiller:
         """Return the number of real images matched or trained on in one outer iteration."""
         return self.schedule.real_images(self)
 
-    def _row_order(self, iteration: int) -> Rows:
-        draws = generator(self.recipe.seed, "rows", iteration, device=self.device)
+    def _row_order(self, *keys: object) -> Rows:
+        draws = generator(self.recipe.seed, "rows", *keys, device=self.device)
         return Rows(len(self.split.train), draws)
 
     def _match_and_move(self, indices: Tensor, *, images: Tensor, pixels: Tensor, velocity: Tensor) -> Tensor:
         with self._compute.autocast():
             distances, gradient = self.matching(self.network, images, indices, pixels)
         # This writes ``pixels`` and ``velocity``: the arguments are the optimiser's own tensors.
+        self.pixels.step(gradient)
+        return distances.sum()
+
+    def _match_and_move_cached(
+        self, target: Target, augmentations: Tensor, *, pixels: Tensor, velocity: Tensor
+    ) -> Tensor:
+        with self._compute.autocast():
+            distances, gradient = self.matching.match(self.network, target, augmentations, pixels)
         self.pixels.step(gradient)
         return distances.sum()
 

@@ -1,11 +1,13 @@
-"""Complete runs: distillation with checkpoints, history and interruption."""
+"""Complete runs: the iterations that are left, their history, and what ends them.
+
+When the checkpoint is written, and its name: :mod:`dream_accel.engine.checkpoint`.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,16 +15,17 @@ from typing import Any
 import torch
 
 from ..data import DataSplit
-from ..errors import DivergenceError, DreamAccelError, DreamAccelWarning
+from ..errors import DivergenceError, DreamAccelError
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
-from ..runtime.devices import find_device
-from ..runtime.files import UnwritableError
+from ..runtime.devices import device_errors, find_device
 from ..runtime.modes import default_modes
 from ..synthetic import SyntheticSet
 from .assembly import assemble
-from .checkpoint import CheckpointFile, Origin
+from .checkpoint import CheckpointFile
+from .compute import SMALLER
 from .splits import fingerprint, load_split
+from .stored_run import Origin, StoredRun
 
 
 class Run:
@@ -66,7 +69,6 @@ class Run:
         self.recipe = self._distiller.recipe
         self._state = self._distiller.state() if state is None else state
         self._moved = False
-        self._saved: tuple[int, Origin, Recipe] | None = None
 
     @property
     def history(self) -> tuple[Progress, ...]:
@@ -114,8 +116,10 @@ class Run:
             self._distiller.restore(self._state)
         self._moved = True
         began, history = time.perf_counter(), self.history
-        loss = float(self._distiller.outer_iteration(len(history), on_step))
-        self._check(loss)
+        with device_errors(self._distiller.device, SMALLER):
+            # A GPU reports what happened in the iteration when a value is read.
+            loss = float(self._distiller.outer_iteration(len(history), on_step))
+            self._check(loss)
         seconds = time.perf_counter() - began
         line = Progress(
             iteration=len(history) + 1,
@@ -126,8 +130,7 @@ class Run:
         )
         self._state = self._distiller.state((*history, line))
         self._moved = False
-        if self._checkpoint.is_due():
-            self._save_or_warn()
+        self._checkpoint.after_iteration(self._stored())
         return line
 
     def complete(
@@ -137,8 +140,7 @@ class Run:
     ) -> Result:
         """Do the outer iterations that are left. Ctrl-C ends the run and returns the result of those completed.
 
-        The checkpoint is written before the first iteration, which shows that there is room for it, and at the end,
-        however that comes. If it cannot be written later on, a warning says so and the run goes on.
+        :mod:`dream_accel.engine.checkpoint` says when the checkpoint is written.
 
         Args:
             on_step: called after every inner step.
@@ -152,12 +154,7 @@ class Run:
                 iterations before.
             DreamAccelError: the checkpoint cannot be written before the first iteration.
         """
-        try:
-            self.save()
-        except OSError as error:
-            raise DreamAccelError(
-                f"{self._checkpoint.path} cannot be written ({error.strerror}): free the place or name another one"
-            ) from None
+        self._checkpoint.before_first_iteration(self._stored())
         interrupted = False
         try:
             while len(self.history) < self.recipe.iterations:
@@ -168,19 +165,19 @@ class Run:
             interrupted = True
         except DivergenceError as error:
             self.origin = replace(self.origin, diverged=True)
-            self._save_or_warn()
+            self._checkpoint.at_end(self._stored())
             raise DivergenceError(str(error), self.result()) from None
         except BaseException:
-            self._save_or_warn()
+            self._checkpoint.at_end(self._stored())
             raise
         try:
-            self._save_or_warn()
+            self._checkpoint.at_end(self._stored())
         except KeyboardInterrupt:
             interrupted = True
         return self.result(interrupted)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Write the checkpoint.
+        """Write the checkpoint now.
 
         Args:
             path: the file to write; default: the run's checkpoint file, if it has one.
@@ -189,34 +186,19 @@ class Run:
             OSError: the file cannot be written.
         """
         file = self._checkpoint if path is None else CheckpointFile(path)
-        file.save(self._state, self.recipe, self.origin)
-        if path is None:
-            self._saved = self._description()
+        file.save(self._stored())
 
     @property
     def is_saved(self) -> bool:
-        """Whether the checkpoint file holds the state of the run, or the run has no such file."""
-        return self._checkpoint.path is None or self._saved == self._description()
-
-    def _description(self) -> tuple[int, Origin, Recipe]:
-        return len(self.history), self.origin, self.recipe
+        """True if the checkpoint file holds the state of the run, or the run has no such file."""
+        return self._checkpoint.holds(self._stored())
 
     def keep(self, path: str | os.PathLike[str]) -> None:
         """Write checkpoints to a file from here on. One that exists is not read, and is replaced."""
-        self._checkpoint, self._saved = CheckpointFile(path), None
+        self._checkpoint = CheckpointFile(path)
 
-    def _save_or_warn(self) -> None:
-        if self.is_saved:
-            return
-        try:
-            self.save()
-        except (OSError, UnwritableError) as error:
-            warnings.warn(
-                f"the checkpoint {self._checkpoint.path} cannot be written ({error}); the run is kept in "
-                "memory and goes on",
-                DreamAccelWarning,
-                stacklevel=2,
-            )
+    def _stored(self) -> StoredRun:
+        return StoredRun(self._state, self.recipe, self.origin)
 
     def _check(self, loss: float) -> None:
         try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .distiller import Distiller, Schedule
+from .pooled import Epochs, Fresh, PooledSteps, Updates
 
 
 class TrainedOnReal:
@@ -80,5 +81,18 @@ SCHEDULES: dict[str, Schedule] = {
     "trained_on_real": TrainedOnReal(),
     "trained_on_synthetic": TrainedOnSynthetic(),
     "fresh_networks": FreshNetworks(),
+    "trained_pool": PooledSteps(Epochs()),
 }
 """Every schedule by the name that recipes use."""
+
+CACHED: dict[str, Schedule] = {
+    "trained_on_real": PooledSteps(Updates()),
+    "fresh_networks": PooledSteps(Fresh()),
+    "trained_pool": PooledSteps(Epochs()),
+}
+"""The schedule that replaces each of these where the real side of the steps is cached."""
+
+
+def find_schedule(name: str, real: str) -> Schedule:
+    """Return the schedule of that name, for a real side that is ``"live"`` or ``"cached"``."""
+    return (CACHED if real == "cached" else SCHEDULES)[name]

@@ -10,14 +10,19 @@ import torch
 from ..data import DataSplit, ImageSet, as_split, load_dataset, resize, subset
 from ..random import hash_rows
 from ..recipes.settings import Recipe
-from ..runtime.devices import memory_needed
+from ..runtime.devices import device_errors
 
 SAMPLED_IMAGES = 512
 """Number of images whose pixels a fingerprint reads."""
 
 
 def load_split(
-    recipe: Recipe, device: torch.device, data_dir: str | None = None, download: bool = False, data: Any = None
+    recipe: Recipe,
+    device: torch.device,
+    data_dir: str | None = None,
+    download: bool = False,
+    data: Any = None,
+    at_most: bool = False,
 ) -> DataSplit:
     """Load the data set of a run, apply the recipe's ``size`` and ``limit_train``, and move it to a device.
 
@@ -27,6 +32,7 @@ def load_split(
         data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
         download: whether to download a named data set that is not found.
         data: the caller's own data set, as :func:`dream_accel.data.as_split` takes it.
+        at_most: take :func:`images_there_are` instead of refusing a ``limit_train`` that does not fit the data set.
 
     Returns:
         the data set.
@@ -36,11 +42,25 @@ def load_split(
             device.
     """
     size = recipe.size or None
-    split = load_dataset(recipe.dataset, data_dir, download, size) if data is None else resize(as_split(data), size)
-    if 0 < recipe.limit_train != len(split.train):
-        split = subset(split, recipe.limit_train, recipe.seed)
-    with memory_needed(device, "choose a smaller size or limit_train, or another device"):
+    if data is None:
+        split = load_dataset(recipe.dataset, data_dir, download, size, recipe.skip_unreadable)
+    else:
+        split = resize(as_split(data), size)
+    limit = images_there_are(recipe.limit_train, split.train) if at_most else recipe.limit_train
+    if 0 < limit != len(split.train):
+        split = subset(split, limit, recipe.seed)
+    with device_errors(device, "choose a smaller size or limit_train, or another device"):
         return split.to(device)
+
+
+def images_there_are(limit: int, train: ImageSet) -> int:
+    """Return a number of training images that a data set allows: ``limit``, but one per class at least and all at most.
+
+    Args:
+        limit: the number asked for; 0, for all, stays 0.
+        train: the training set.
+    """
+    return limit and min(max(limit, train.n_classes), len(train))
 
 
 def fingerprint(train: ImageSet) -> dict[str, Any]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import NamedTuple
 
 from ..data import DataSplit
+from ..engine.compute import Compute
+from ..engine.forgetting import check_forgetting
 from ..engine.loop import distill
-from ..errors import DivergenceError, DreamAccelWarning, choices, counted
+from ..engine.selection import select_rows
+from ..errors import DivergenceError, DreamAccelWarning, counted
 from ..recipes.settings import Recipe
 from ..results import Result
-from .protocol import evaluate
+from ..sampling.selection import FORGETTING
+from ..synthetic import SyntheticSet
+from .contestants import Contestant, chosen_baselines, contestants
+from .protocol import evaluate, evaluate_images
 from .settings import Evaluation, Protocol
-
-BASELINES = ("none", "real", "all")
-"""``none``: no baseline. ``real``: real images, random and selected by K-Means. ``all``: also distillation with random
-sampling from random initialisation, for the same number of steps."""
 
 Tick = Callable[[], None]
 """Advances a progress display by one."""
@@ -43,10 +44,14 @@ class Row(NamedTuple):
 def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> Iterator[Row]:
     """Evaluate a result and its baselines; every row trains the same networks in the same way.
 
+    Networks train on the whole training set for ``real_epochs`` instead of ``eval_epochs``, in batches of the same
+    size: ``eval_epochs`` over it would take thousands of times as many steps as over a few images per class, and as
+    many steps as over these would leave the ceiling too low.
+
     Args:
         result: a distilled set.
         data: the data set it was made from, on the device where the evaluation computes.
-        baselines: one of :data:`BASELINES`.
+        baselines: names joined by commas, as :func:`dream_accel.evaluation.contestants.chosen_baselines` takes them.
         watch: opens a progress display.
 
     Yields:
@@ -59,7 +64,7 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> It
             their accuracies alone. An interrupted distillation of a baseline is discarded, since it would not be
             comparable.
     """
-    return _rows(result, data, _contestants(result.recipe, baselines), watch)
+    return _rows(result, data, contestants(result.recipe, baselines), watch)
 
 
 def row_names(recipe: Recipe, baselines: str) -> list[str]:
@@ -68,47 +73,71 @@ def row_names(recipe: Recipe, baselines: str) -> list[str]:
     Raises:
         DreamAccelError: the choice of baselines is unknown.
     """
-    return [name for name, _ in _contestants(recipe, baselines)]
+    return [contestant.name for contestant in contestants(recipe, baselines)]
 
 
-def _contestants(recipe: Recipe, baselines: str) -> list[tuple[str, Recipe | None]]:
-    """Name and recipe of every row; None for the result itself."""
-    if baselines not in BASELINES:
-        raise choices("choice of baselines", baselines, BASELINES)
-    found: list[tuple[str, Recipe | None]] = []
-    if baselines != "none":
-        found += [
-            ("random real images", replace(recipe, init="random", factor=1, iterations=0)),
-            ("K-Means-selected real images", replace(recipe, init="kmeans", factor=1, iterations=0)),
-        ]
-    if baselines == "all":
-        random = replace(recipe, init="random", strategy="random")
-        found += [("distilled, random sampling from random initialisation", random)]
-    own = recipe.recipe.upper() if recipe.strategy == "dream" else f"{recipe.strategy} sampling"
-    return [*found, (f"distilled, {own}", None)]
+def check_baselines(baselines: str, data: DataSplit) -> None:
+    """Refuse a choice of baselines that is unknown or cannot be made from a data set, before anything is computed.
+
+    Raises:
+        DreamAccelError: the choice is refused.
+    """
+    if FORGETTING in chosen_baselines(baselines):
+        check_forgetting(data.train.n_classes)
 
 
-def _rows(
-    result: Result, data: DataSplit, contestants: Sequence[tuple[str, Recipe | None]], watch: Watch
-) -> Iterator[Row]:
-    recipe = result.recipe
-    for name, changed in contestants:
-        candidate = result if changed is None else _baseline(name, changed, data, watch)
-        if changed is not None and candidate.diverged:
-            name += f" (diverged after {counted(len(candidate.history), 'iteration')})"
-        seconds = candidate.history[-1].seconds if candidate.history else 0.0
+def _rows(result: Result, data: DataSplit, rows: Sequence[Contestant], watch: Watch) -> Iterator[Row]:
+    for contestant in rows:
+        name = contestant.name
+        settings = contestant.recipe or result.recipe
+        candidate = None if contestant.whole else _candidate(contestant, result, data, watch)
+        seconds = 0.0
+        if candidate is not None:
+            if candidate is not result and candidate.diverged:
+                name += f" (diverged after {counted(len(candidate.history), 'iteration')})"
+            seconds = candidate.history[-1].seconds if candidate.history else 0.0
         tested: list[float] = []
+        protocol = Protocol.of(settings, data.test.shape)
         try:
-            with watch(f"evaluating: {name}", recipe.eval_networks * recipe.eval_epochs) as tick:
-                evaluation = evaluate(candidate, data, device=data.test.device, on_epoch=tick, on_network=tested.append)
+            with watch(f"evaluating: {name}", protocol.networks * protocol.epochs) as tick:
+                if candidate is None:
+                    evaluation = evaluate_images(
+                        data.train.images,
+                        data.train.labels,
+                        data.test,
+                        data.normalization,
+                        protocol,
+                        on_epoch=tick,
+                        on_network=tested.append,
+                    )
+                else:
+                    evaluation = evaluate(
+                        candidate, data, device=data.test.device, on_epoch=tick, on_network=tested.append
+                    )
         except KeyboardInterrupt:
             if tested:
-                yield Row(name, Evaluation(tuple(tested), Protocol.of(candidate.recipe, data.test.shape)), seconds)
+                yield Row(name, Evaluation(tuple(tested), protocol), seconds)
             raise
         yield Row(name, evaluation, seconds)
 
 
-def _baseline(name: str, recipe: Recipe, data: DataSplit, watch: Watch) -> Result:
+def _candidate(contestant: Contestant, result: Result, data: DataSplit, watch: Watch) -> Result:
+    """The set of a row: the result, real images chosen by a rule, or a run."""
+    if contestant.recipe is None:
+        return result
+    if contestant.strategy is None:
+        return _run(contestant.name, contestant.recipe, data, watch)
+    return _selected(contestant.name, contestant.recipe, contestant.strategy, data, watch)
+
+
+def _selected(name: str, recipe: Recipe, strategy: str, data: DataSplit, watch: Watch) -> Result:
+    train = data.train
+    with watch(f"choosing {name}", recipe.real_epochs if strategy == FORGETTING else 0) as tick:
+        rows = select_rows(recipe, train, Compute.of(recipe, data), strategy, repeat=True, on_epoch=tick)
+    return Result(SyntheticSet(train.batch(rows).cpu()), recipe, data.normalization, train.class_names)
+
+
+def _run(name: str, recipe: Recipe, data: DataSplit, watch: Watch) -> Result:
     doing = f"distilling: {name}" if recipe.iterations else f"choosing {name}"
     with watch(doing, recipe.iterations * recipe.inner_steps) as tick, warnings.catch_warnings():
         # The distillation of the result itself has already given these warnings.

@@ -22,7 +22,7 @@ from ..networks.training import Rows, Trainer
 from ..random import generator
 from ..results import Result
 from ..runtime.determinism import repeatable
-from ..runtime.devices import find_device, memory_needed
+from ..runtime.devices import device_errors, find_device
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
@@ -31,6 +31,9 @@ from .settings import Evaluation, Protocol
 
 LR_DECAY = 0.2
 """Factor of the learning rate at 2/3 and at 5/6 of the epochs."""
+
+STEPS_AT_ONCE = 128
+"""Number of network steps that are recorded in one CUDA graph: an epoch over a distilled set, part of one over all."""
 
 
 @default_modes()
@@ -119,7 +122,7 @@ def evaluate_images(
     """Train networks on images and test them. All tensors must be on one device.
 
     Args:
-        images: (n, channels, H, W) float32 in [0, 1].
+        images: (n, channels, H, W) float32 in [0, 1], or uint8.
         labels: (n,) int64 classes, or (n, C) float32 distributions over classes.
         test: the test images.
         normalization: applied to images before they enter a network.
@@ -136,7 +139,7 @@ def evaluate_images(
     protocol.check()
     accuracies = []
     smaller = "free it, lower eval_batch or width, or evaluate on another device"
-    with retained_heap(), repeatable(images.device), memory_needed(images.device, smaller):
+    with retained_heap(), repeatable(images.device), device_errors(images.device, smaller):
         for number in range(protocol.networks):
             network = _train(images, labels, test, normalization, protocol, number, on_epoch)
             accuracies.append(_accuracy(network, test, normalization))
@@ -183,7 +186,8 @@ def _train(
     for epoch in range(protocol.epochs):
         if epoch in decays and epoch > 0:
             trainer.decay_lr(LR_DECAY)
-        train(rows.take(len(images)), images=images, labels=labels, batch=protocol.batch, lr=trainer.lr)
+        for some in rows.take(len(images)).split(STEPS_AT_ONCE * protocol.batch):
+            train(some, images=images, labels=labels, batch=protocol.batch, lr=trainer.lr)
         if on_epoch is not None:
             on_epoch()
     return network

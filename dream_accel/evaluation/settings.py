@@ -119,7 +119,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether every network of the protocol was tested."""
+        """True if every network of the protocol was tested."""
         return len(self.accuracies) == self.protocol.networks
 
     @property

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..data import Normalization
 from ..data.sources import reading
-from ..engine.checkpoint import CHECKPOINT_FILE, is_checkpoint, read_checkpoint
+from ..engine.checkpoint import CHECKPOINT_FILE
+from ..engine.stored_run import is_checkpoint, read_checkpoint
 from ..errors import DreamAccelError
 from ..recipes import Recipe, recipe
 from ..results import IMAGES_FILE, METRICS_FILE, Progress, Result

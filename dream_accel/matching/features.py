@@ -40,6 +40,10 @@ class FeatureMatching:
         distance, upstream = feature_distance(target, [features], self.metric, per_class=True, return_grads=True)
         return Match(self.weight * distance, [features], [self.weight * upstream[0]])
 
+    def reduced(self, target: Target) -> Target:
+        """Return the mean features of every class, (C, 1, *feature)."""
+        return [features.mean(dim=1, keepdim=True) for features in target]
+
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
         """Return an empty dict, since no gradients are compared."""
         return {}

@@ -40,6 +40,10 @@ class GradientMatching:
         )
         return Match(distance, g_synthetic, upstream)
 
+    def reduced(self, target: Target) -> Target:
+        """Return the target itself: one gradient per class."""
+        return target
+
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
         """Return the parameters whose gradients are compared, by name.
 

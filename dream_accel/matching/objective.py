@@ -18,6 +18,22 @@ Target = Sequence[Any]
 """Tensors computed from the real images, without autograd history; nested if objectives are nested."""
 
 
+def map_tensors(function: Callable[..., Tensor], *targets: Target) -> Target:
+    """Apply a function to the tensors at the same place of several targets.
+
+    Args:
+        function: takes one tensor of each target.
+        targets: at least one; all nested alike.
+
+    Returns:
+        the results, nested as the targets are.
+    """
+    return [
+        function(*parts) if isinstance(parts[0], Tensor) else map_tensors(function, *parts)
+        for parts in zip(*targets, strict=True)
+    ]
+
+
 class Match(NamedTuple):
     """The distance of every class, with the tensors from which one backward pass computes the pixel gradient.
 
@@ -81,6 +97,10 @@ class Objective(Protocol):
         """
         ...
 
+    def reduced(self, target: Target, /) -> Target:
+        """Return a target that matches alike and takes the least memory; (C, ...) tensors, linear in the images."""
+        ...
+
     def parameters(self, network: nn.Module, /) -> dict[str, Tensor]:
         """Return the parameters whose gradients are compared, by name; empty if none are."""
         ...
@@ -113,6 +133,10 @@ class Sum:
             [output for match in matches for output in match.outputs],
             [upstream for match in matches for upstream in match.upstream],
         )
+
+    def reduced(self, target: Target) -> Target:
+        """Reduce the target of every term."""
+        return [term.reduced(own) for term, own in zip(self.terms, target, strict=True)]
 
     def parameters(self, network: nn.Module) -> dict[str, Tensor]:
         """Return the parameters whose gradients any of the terms compares, by name."""

@@ -13,7 +13,7 @@ from ..networks.batchnorm import frozen_statistics
 from ..random import derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS
-from .objective import Objective
+from .objective import Objective, Target, map_tensors
 
 IMAGES_AT_ONCE = 1024
 """Maximum number of real and synthetic images in a batch of several classes; it bounds the memory."""
@@ -85,45 +85,118 @@ class MatchingStep:
         Returns:
             (C,) distances, and a gradient shaped like ``pixels``.
         """
-        n_classes, n = indices.shape
-        decoded = pixels.shape[1] * self.factor**2
-        draws = [(self._subset(decoded, own), self.augment.draw(1, own)) for own in self.generators]
-        at_once = self._classes_at_once(n + min(decoded, self.max_synthetic))
-        groups = [range(first, min(first + at_once, n_classes)) for first in range(0, n_classes, at_once)]
-        with frozen_statistics(network):
-            matches = [self._match(network, images, indices, pixels, draws, classes) for classes in groups]
-        distances, gradients = zip(*matches, strict=True)
-        return torch.cat(distances), torch.cat(gradients)
+        subsets, augmentations = self._draws(pixels)
+        groups = self._groups(indices.shape[1] + self._synthetic_per_class(pixels))
+        matches = []
+        for own in groups:
+            target = self._target(network, images, indices[own], augmentations[own], own)
+            matches.append(self._match(network, target, pixels[own], subsets[own], augmentations[own], own))
+        return _joined(matches)
 
-    def _classes_at_once(self, images_per_class: int) -> int:
-        return 1 if self.class_gradients == "loop" else max(1, IMAGES_AT_ONCE // images_per_class)
+    def target(self, network: nn.Module, images: Tensor, indices: Tensor, augmentations: Tensor) -> Target:
+        """Compute the real side of a step, which does not depend on the synthetic images.
+
+        Args:
+            network: the network through which both sides are compared.
+            images: as in a call.
+            indices: as in a call.
+            augmentations: (C, k) one draw per class, of :meth:`draw_augmentations`.
+
+        Returns:
+            the target of all classes, detached, as small as the objective can make it.
+        """
+        targets = [
+            self.objective.reduced(self._target(network, images, indices[own], augmentations[own], own))
+            for own in self._groups(indices.shape[1])
+        ]
+        return map_tensors(lambda *parts: torch.cat(parts), *targets)
+
+    def target_of_class(
+        self, network: nn.Module, images: Tensor, rows: Tensor, augmentations: Tensor, c: int
+    ) -> Target:
+        """Compute the target of one class from any number of its images.
+
+        Args:
+            network: the network through which both sides are compared.
+            images: as in a call.
+            rows: (n,) int64, images of class ``c``.
+            augmentations: (C, k), of which that of class ``c`` is used.
+            c: the class.
+
+        Returns:
+            the target of the class, detached, as small as the objective can make it.
+        """
+        own = slice(c, c + 1)
+        return self.objective.reduced(self._target(network, images, rows.unsqueeze(0), augmentations[own], own))
+
+    def match(self, network: nn.Module, target: Target, augmentations: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what a call does, from a target computed before with the same network and augmentations.
+
+        Args:
+            network: the network that the target was computed with.
+            target: of :meth:`target`, in the dtype of its computation.
+            augmentations: those of the target.
+            pixels: as in a call.
+
+        Returns:
+            as in a call.
+        """
+        subsets = [self._subset(self._decoded(pixels), own) for own in self.generators]
+        matches = []
+        for own in self._groups(self._synthetic_per_class(pixels)):
+            part = map_tensors(lambda tensor, own=own: tensor[own], target)
+            matches.append(self._match(network, part, pixels[own], subsets[own], augmentations[own], own))
+        return _joined(matches)
+
+    def draw_augmentations(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw one augmentation per class, (C, k), from a generator of each."""
+        return torch.cat([self.augment.draw(1, own) for own in generators])
+
+    def _draws(self, pixels: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        decoded = self._decoded(pixels)
+        draws = [(self._subset(decoded, own), self.augment.draw(1, own)) for own in self.generators]
+        subsets, augmentations = zip(*draws, strict=True)
+        return list(subsets), torch.cat(augmentations)
+
+    def _decoded(self, pixels: Tensor) -> int:
+        return pixels.shape[1] * self.factor**2
+
+    def _synthetic_per_class(self, pixels: Tensor) -> int:
+        return min(self._decoded(pixels), self.max_synthetic)
+
+    def _groups(self, images_per_class: int) -> list[slice]:
+        """Neighbouring classes that are computed in one batch."""
+        n_classes = len(self.generators)
+        at_once = 1 if self.class_gradients == "loop" else max(1, IMAGES_AT_ONCE // images_per_class)
+        return [slice(first, min(first + at_once, n_classes)) for first in range(0, n_classes, at_once)]
+
+    def _target(self, network: nn.Module, images: Tensor, indices: Tensor, augmentations: Tensor, own: slice) -> Target:
+        real = self._prepared(to_float(images[indices.flatten()]), augmentations)
+        classes = range(own.start, own.stop)
+        with frozen_statistics(network):
+            return self.objective.target(network, real, classes, CLASS_GRADIENTS[self.class_gradients])
 
     def _match(
         self,
         network: nn.Module,
-        images: Tensor,
-        indices: Tensor,
+        target: Target,
         pixels: Tensor,
-        draws: Sequence[tuple[Tensor | None, Tensor]],
-        classes: range,
+        subsets: Sequence[Tensor | None],
+        augmentations: Tensor,
+        own: slice,
     ) -> tuple[Tensor, Tensor]:
         """Distances and pixel gradients of some neighbouring classes, computed in one batch."""
-        own = slice(classes.start, classes.stop)
-        subsets, augmentations = zip(*draws[own], strict=True)
-        of_classes = pixels[own].detach().requires_grad_()
-        synthetic = decode(of_classes.flatten(0, 1), self.factor)
-        if subsets[0] is not None:
+        classes = range(own.start, own.stop)
+        pixels = pixels.detach().requires_grad_()
+        synthetic = decode(pixels.flatten(0, 1), self.factor)
+        used = [subset for subset in subsets if subset is not None]
+        if used:
             before = torch.arange(len(classes), device=pixels.device).unsqueeze(1) * (len(synthetic) // len(classes))
-            synthetic = synthetic[(torch.stack(subsets) + before).flatten()]
-        draw = torch.cat(augmentations)
-        real, synthetic = (
-            self._prepared(self.augment.apply(side, draw.repeat_interleave(len(side) // len(classes), dim=0)))
-            for side in (to_float(images[indices[own].flatten()]), synthetic)
-        )
-        gradients = CLASS_GRADIENTS[self.class_gradients]
-        target = self.objective.target(network, real, classes, gradients)
-        match = self.objective.match(network, target, synthetic, classes, gradients)
-        return match.distance, match.pixel_gradient(of_classes)
+            synthetic = synthetic[(torch.stack(used) + before).flatten()]
+        synthetic = self._prepared(synthetic, augmentations)
+        with frozen_statistics(network):
+            match = self.objective.match(network, target, synthetic, classes, CLASS_GRADIENTS[self.class_gradients])
+        return match.distance, match.pixel_gradient(pixels)
 
     def _subset(self, decoded: int, draws: torch.Generator) -> Tensor | None:
         """Indices of the decoded images of a class that are used; None if all are."""
@@ -131,6 +204,13 @@ class MatchingStep:
             return None
         return torch.rand(decoded, generator=draws, device=draws.device).argsort()[: self.max_synthetic]
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        images = self.normalize(images)
+    def _prepared(self, images: Tensor, augmentations: Tensor) -> Tensor:
+        """Augment images (C * n, ...), each class with its own draw, and bring them to the form networks take."""
+        draws = augmentations.repeat_interleave(len(images) // len(augmentations), dim=0)
+        images = self.normalize(self.augment.apply(images, draws))
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+
+def _joined(matches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    distances, gradients = zip(*matches, strict=True)
+    return torch.cat(distances), torch.cat(gradients)

@@ -100,9 +100,14 @@ def settings_read(name: str) -> tuple[str, ...]:
     if is_import_path(name):
         return ()
     if name not in NETWORKS:
-        raise choices("network", name, [*NETWORKS, "package.module:factory"])
+        raise unknown_network(name)
     parameters = inspect.signature(NETWORKS[name]).parameters
     return tuple(setting for setting in NETWORK_SETTINGS if setting in parameters)
+
+
+def unknown_network(name: object) -> DreamAccelError:
+    """Make the refusal of a name that is no network."""
+    return choices("network", name, [*NETWORKS, "package.module:factory"])
 
 
 def check_settings(name: str, given: Collection[str]) -> None:

@@ -51,10 +51,26 @@ def embedder_of(source: nn.Module | Embedder) -> Embedder:
     get_feature = getattr(network, "get_feature", None)
     if callable(get_feature):
         return lambda images: get_feature(images, 0, ALL_FEATURES)[-1]
-    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise _no_features(network)
-    return lambda images: _input_of_last(linears, network, images)
+    linears = _linear_layers(network)
+    return lambda images: _last_linear(linears, network, images)[0]
+
+
+def features_and_logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the features that the last linear layer of a network classifies, and its logits, in one forward pass.
+
+    Args:
+        network: a network with an ``nn.Linear``, as :func:`embedder_of` takes it.
+        images: (n, ...) as the network takes them.
+
+    Returns:
+        features (n, D), the input of the ``nn.Linear`` that runs last, and logits (n, n_classes), both with autograd
+        history.
+
+    Raises:
+        DreamAccelError: no ``nn.Linear`` runs in the forward pass.
+    """
+    network = unwrap(network)
+    return _last_linear(_linear_layers(network), network, images)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -68,8 +84,15 @@ def unwrap(network: nn.Module) -> nn.Module:
             return network
 
 
-def _input_of_last(layers: list[nn.Linear], network: nn.Module, images: Tensor) -> Tensor:
-    """The input of the layer that runs last, which the order of definition does not tell."""
+def _linear_layers(network: nn.Module) -> list[nn.Linear]:
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise _no_features(network)
+    return linears
+
+
+def _last_linear(layers: list[nn.Linear], network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The input of the layer that runs last, which the order of definition does not tell, and the network's output."""
     seen: list[Tensor] = []
     thread = threading.get_ident()
 
@@ -80,13 +103,13 @@ def _input_of_last(layers: list[nn.Linear], network: nn.Module, images: Tensor) 
 
     handles = [layer.register_forward_pre_hook(remember) for layer in layers]
     try:
-        network(images)
+        out = network(images)
     finally:
         for handle in handles:
             handle.remove()
     if not seen:
         raise _no_features(network)
-    return seen[0]
+    return seen[0], out
 
 
 def _no_features(network: nn.Module) -> DreamAccelError:

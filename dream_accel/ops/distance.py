@@ -177,7 +177,7 @@ def _scaled(ctx: Any, of_class: Tensor | None, of_layer: Tensor | None) -> list[
 
 
 def _is_one(scale: Tensor) -> bool:
-    """Whether the factors change nothing. Checked only on the CPU, where reading a value does not synchronise."""
+    """Return True if the factors change nothing. Read on the CPU only, where reading a value does not synchronise."""
     if type(scale) is not Tensor or not scale.is_cpu:
         return False
     return scale.item() == 1 if scale.numel() == 1 else bool((scale == 1).all())

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..matching.gradients import GradientMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import SHARED, Recipe
 
 NAME = "dc"
 
@@ -42,11 +42,18 @@ DEFAULTS: dict[str, Any] = {
 BY_IPC: dict[int, dict[str, Any]] = {
     1: {"inner_steps": 1, "synthetic_epochs": 1},
     10: {"inner_steps": 10, "synthetic_epochs": 50},
+    20: {"inner_steps": 20, "synthetic_epochs": 25},
+    30: {"inner_steps": 30, "synthetic_epochs": 20},
+    40: {"inner_steps": 40, "synthetic_epochs": 15},
     50: {"inner_steps": 50, "synthetic_epochs": 10},
 }
 """The published settings that depend on the images per class, from that number on."""
 
+_NO_FLIP = "color_crop_scale_rotate"
+
 BY_DATASET: dict[str, dict[str, Any]] = {
+    "mnist": {"train_augment": _NO_FLIP},
+    "svhn": {"train_augment": _NO_FLIP},
     # Not published: a run of seconds.
     "digits": {
         "ipc": 5,
@@ -63,9 +70,23 @@ BY_DATASET: dict[str, dict[str, Any]] = {
     },
 }
 
+BY_SIZE: dict[int, dict[str, Any]] = {}
+"""The published rate is that of normalised images of any size, and nothing else is published for large ones."""
+
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SETTINGS - {"feature_weight", "base_size", "network_batch", "network_images", "pretrain_epochs"}
+USES = SHARED | {
+    "interval",
+    "metric",
+    "layers",
+    "class_gradients",
+    "synthetic_epochs",
+    "synthetic_batch",
+    "synthetic_augment",
+}
+
+WITHOUT: dict[str, str] = {"real": "its networks learn from the synthetic set, so nothing of them can be computed once"}
+"""Why a setting of other methods makes no sense here."""
 
 SCHEDULE = "trained_on_synthetic"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..matching.features import FeatureMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import POOL, SHARED, Recipe
 
 NAME = "dm"
 
@@ -40,8 +40,8 @@ DEFAULTS: dict[str, Any] = {
 BY_IPC: dict[int, dict[str, Any]] = {}
 
 BY_DATASET: dict[str, dict[str, Any]] = {
-    "mnist": {"match_augment": _NO_FLIP},
-    "svhn": {"match_augment": _NO_FLIP},
+    "mnist": {"match_augment": _NO_FLIP, "train_augment": "color_crop_scale_rotate"},
+    "svhn": {"match_augment": _NO_FLIP, "train_augment": "color_crop_scale_rotate"},
     # Not published: a run of seconds.
     "digits": {
         "ipc": 5,
@@ -59,21 +59,12 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 }
 """The published settings that differ between data sets."""
 
+BY_SIZE: dict[int, dict[str, Any]] = {}
+"""The published rate is that of normalised images of any size, and nothing else is published for large ones."""
+
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SETTINGS - {
-    "metric",
-    "layers",
-    "feature_weight",
-    "class_gradients",
-    "base_size",
-    "network_batch",
-    "network_images",
-    "pretrain_epochs",
-    "synthetic_epochs",
-    "synthetic_batch",
-    "synthetic_augment",
-}
+USES = SHARED | POOL | {"interval"}
 
 SCHEDULE = "fresh_networks"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..matching.gradients import GradientMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import POOL, SHARED, Recipe
 
 NAME = "dream"
 
@@ -49,6 +49,8 @@ BY_IPC: dict[int, dict[str, Any]] = {}
 """The published settings that depend on the images per class: none but the pixel learning rate, by its rule."""
 
 _L1: dict[str, Any] = {"metric": "l1", "pixel_lr": 1e-4}
+_LARGE: dict[str, Any] = {"metric": "l1", "pixel_lr": 3e-3, "base_size": 224, "factor": 3, "iterations": 500}
+_IMAGENET: dict[str, Any] = {**_LARGE, "size": 224, "network_images": 500}
 _NO_FLIP = "color_crop_scale_rotate"
 
 BY_DATASET: dict[str, dict[str, Any]] = {
@@ -58,6 +60,9 @@ BY_DATASET: dict[str, dict[str, Any]] = {
     "cifar10": {"network_images": 2000},
     "cifar100": {"network_images": 2000},
     "tiny-imagenet": {"network_images": 1000, "clusters": 64, "depth": 4},
+    # Subsets of ImageNet, of which the user passes the images; published for ResNet-10 with average pooling.
+    "imagenet-10": _IMAGENET,
+    "imagenet-100": {**_IMAGENET, "pixel_lr": 1e-3},
     # Not published; chosen on a held-out part of the training set.
     "digits": {
         "ipc": 5,
@@ -78,16 +83,16 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 }
 """The published settings that depend on the data set."""
 
+BY_SIZE: dict[int, dict[str, Any]] = {64: {"network_images": 1000, "clusters": 64}, 128: _LARGE}
+"""The settings of other data sets by their image size: those of Tiny-ImageNet from 64 pixels on, those of ImageNet-10
+from 128 pixels on. The depth of the network follows the size in any case."""
+
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
-USES = SETTINGS - {
-    "feature_weight",
-    "pretrain_epochs",
-    "synthetic_epochs",
-    "synthetic_batch",
-    "synthetic_augment",
-}
+USES = (
+    SHARED | POOL | {"interval", "metric", "layers", "class_gradients", "base_size", "network_batch", "network_images"}
+)
 """The settings that the method reads."""
 
 SCHEDULE = "trained_on_real"

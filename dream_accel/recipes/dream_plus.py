@@ -16,10 +16,10 @@ from typing import Any
 from ..matching.features import FeatureMatching
 from ..matching.objective import Objective, Sum
 from . import dream
-from .dream import BY_DATASET, BY_IPC, PACKED, SCHEDULE
+from .dream import BY_DATASET, BY_IPC, BY_SIZE, PACKED, SCHEDULE
 from .settings import Recipe
 
-__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "BY_SIZE", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
 NAME = "dream+"
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import dc
-from .dc import BY_IPC, PACKED, SCHEDULE, USES, objective
+from .dc import BY_IPC, BY_SIZE, PACKED, SCHEDULE, USES, WITHOUT, objective
 
-__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "BY_SIZE", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "WITHOUT", "objective"]
 
 NAME = "dsa"
 
@@ -22,8 +22,8 @@ _NO_FLIP = "color_crop_cutout_scale_rotate"
 DEFAULTS: dict[str, Any] = {**dc.DEFAULTS, "init": "random", "match_augment": _AUGMENT, "synthetic_augment": _AUGMENT}
 
 BY_DATASET: dict[str, dict[str, Any]] = {
-    "mnist": {"match_augment": _NO_FLIP, "synthetic_augment": _NO_FLIP},
-    "svhn": {"match_augment": _NO_FLIP, "synthetic_augment": _NO_FLIP},
+    "mnist": {**dc.BY_DATASET["mnist"], "match_augment": _NO_FLIP, "synthetic_augment": _NO_FLIP},
+    "svhn": {**dc.BY_DATASET["svhn"], "match_augment": _NO_FLIP, "synthetic_augment": _NO_FLIP},
     "digits": {**dc.BY_DATASET["digits"], "match_augment": "color_crop", "synthetic_augment": "color_crop"},
 }
 """The published settings that differ between data sets; those of the digits are not published."""

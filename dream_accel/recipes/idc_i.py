@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from . import idc
-from .idc import BY_DATASET, BY_IPC, PACKED, SCHEDULE, USES, objective
+from .idc import BY_IPC, PACKED, SCHEDULE, USES, objective
 
-__all__ = ["BY_DATASET", "BY_IPC", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
+__all__ = ["BY_DATASET", "BY_IPC", "BY_SIZE", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
 
 NAME = "idc-i"
 
-DEFAULTS: dict[str, Any] = {**idc.DEFAULTS, "factor": 1}
+DEFAULTS: dict[str, Any] = {**idc.DEFAULTS, "init": "random", "factor": 1}
+
+BY_DATASET: dict[str, dict[str, Any]] = {name: {**own, "factor": 1} for name, own in idc.BY_DATASET.items()}
+
+BY_SIZE: dict[int, dict[str, Any]] = {side: {**own, "factor": 1} for side, own in idc.BY_SIZE.items()}

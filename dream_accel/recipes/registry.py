@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
 from ..networks import check_settings
-from . import dc, dm, dream, dream_plus, dsa, idc, idc_i
-from .settings import SETTINGS, Recipe
+from ..sampling.strategies import STRATEGIES, STRATEGY_SETTINGS
+from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i
+from .settings import CACHE, POOL, SETTINGS, Recipe
 
 
 class Method(Protocol):
@@ -23,12 +24,16 @@ class Method(Protocol):
     """The settings that differ from those of :class:`Recipe`, for any data set."""
     BY_DATASET: dict[str, dict[str, Any]]
     """The published settings that depend on the data set, by its name."""
+    BY_SIZE: dict[int, dict[str, Any]]
+    """The settings of data sets that are not in ``BY_DATASET``, by the setting ``size``: the entry of the largest side
+    not above it, in pixels. Without ``size`` none applies, so that a recipe is complete before the data are read."""
     BY_IPC: dict[int, dict[str, Any]]
     """The published settings that depend on the images per class: the entry of the largest number not above IPC."""
     PACKED: dict[str, dict[str, Any]]
     """Further settings, by data set, applied if the multi-formation factor is above 1."""
     USES: frozenset[str]
     """The settings that the method reads; any other one the caller gives is refused by name."""
+    # WITHOUT: dict[str, str], optional: the reason why a setting is not used, by its name.
     SCHEDULE: str
     """The name of its schedule in :data:`dream_accel.engine.schedules.SCHEDULES`."""
 
@@ -37,7 +42,7 @@ class Method(Protocol):
         ...
 
 
-_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm)
+_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm, dm_plus)
 
 RECIPES: Mapping[str, Method] = {method.NAME: method for method in _METHODS}
 """Every method by name. To add a method, write its module and append it to ``_METHODS``."""
@@ -49,14 +54,15 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
     Args:
         name: a key of :data:`RECIPES`.
         dataset: a name that :func:`dream_accel.data.load_dataset` takes; the method's settings for it are applied.
-        overrides: fields of :class:`Recipe` that the method uses; they take precedence over all other settings.
+        overrides: fields of :class:`Recipe` that the method and the strategy use; they take precedence over all other
+            settings.
 
     Returns:
         the recipe.
 
     Raises:
-        DreamAccelError: the recipe or a setting is unknown, the method or its network does not use a setting, or a
-            value is out of range.
+        DreamAccelError: the recipe or a setting is unknown, the method, its strategy or its network does not use a
+            setting, or a value is out of range.
     """
     if name not in RECIPES:
         raise choices("recipe", name, RECIPES)
@@ -64,21 +70,27 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
         _check_used(key, name)
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
-    prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"))
+    prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"), overrides.get("size"))
     made = Recipe(**{"recipe": name, "dataset": dataset, **prescribed, **overrides})
+    _check_pool(made, overrides)
+    for key in overrides:
+        _check_strategy_reads(key, made.strategy)
     check_settings(made.network, overrides)
     return made
 
 
-def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None = None) -> dict[str, Any]:
+def defaults(
+    name: str, dataset: str, factor: int | None = None, ipc: int | None = None, size: int | None = None
+) -> dict[str, Any]:
     """Look up the settings that a method prescribes for a data set, beyond the defaults of :class:`Recipe`.
 
     Args:
         name: a key of :data:`RECIPES`.
         dataset: the name of a data set in any spelling that ``load_dataset`` takes; for the user's own images the
-            method's settings for any data set apply.
+            method's settings for any data set apply, and those for ``size``.
         factor: the multi-formation factor, if the caller chose one.
         ipc: images per class, if the caller chose a number.
+        size: the side that images are resized to, pixels, if the caller chose one.
 
     Returns:
         values by the name of the setting.
@@ -86,12 +98,31 @@ def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None
     method, key = RECIPES[name], dataset.strip().lower().replace("_", "-")
     of_dataset = method.BY_DATASET.get(key, {})
     images = of_dataset.get("ipc", Recipe.ipc) if ipc is None else ipc
-    steps = [known for known in method.BY_IPC if isinstance(images, int) and known <= images]
-    of_ipc = method.BY_IPC[max(steps)] if steps else {}
-    found = {**method.DEFAULTS, **of_ipc, **of_dataset}
+    of_size = {} if key in method.BY_DATASET else _up_to(size, method.BY_SIZE)
+    found = {**method.DEFAULTS, **_up_to(images, method.BY_IPC), **of_size, **of_dataset}
     if (found.get("factor", Recipe.factor) if factor is None else factor) != 1:
         found.update(method.PACKED.get(key, {}))
     return found
+
+
+def size_remark(settings: Recipe, shape: tuple[int, int, int]) -> str:
+    """Say that the method has settings for larger images, which ``size`` alone would have chosen.
+
+    Args:
+        settings: of a run.
+        shape: (channels, height, width) of its images, pixels.
+
+    Returns:
+        one sentence; empty where ``size`` was given or would change nothing.
+    """
+    method, side = RECIPES[settings.recipe], min(shape[1:])
+    known = settings.dataset.strip().lower().replace("_", "-") in method.BY_DATASET
+    if settings.size or known or not _up_to(side, method.BY_SIZE):
+        return ""
+    return (
+        f"the settings are those of small images, and these have {shape[1]}x{shape[2]} pixels: --size {side} "
+        f"(size={side}) chooses the settings of that size"
+    )
 
 
 def setting_help(name: str) -> str:
@@ -99,6 +130,22 @@ def setting_help(name: str) -> str:
     about = next(setting.metadata for setting in fields(Recipe) if setting.name == name)
     names = RECIPES if name == "recipe" else about["names"]
     return about["help"] if names is None else f"{about['help']}: {', '.join(names)}"
+
+
+def _check_pool(made: Recipe, given: Mapping[str, Any]) -> None:
+    """Refuse settings of a pool of networks where the run has none, or caches nothing in it."""
+    if made.real == "cached":
+        return
+    unread = CACHE if "stage_epochs" in RECIPES[made.recipe].USES else POOL
+    for setting in sorted(unread - {"real"}):
+        if setting in given:
+            raise DreamAccelError(f"{setting} is given and real is 'live', which does not read it: add real='cached'")
+
+
+def _up_to(number: Any, table: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """The entry of the largest key not above a number; empty where there is none."""
+    keys = [key for key in table if isinstance(number, int) and key <= number]
+    return table[max(keys)] if keys else {}
 
 
 def _check_used(setting: str, name: str) -> None:
@@ -109,4 +156,16 @@ def _check_used(setting: str, name: str) -> None:
         raise DreamAccelError(f"a recipe has no setting {setting!r}: {hint}settings are {known}")
     if setting not in RECIPES[name].USES:
         users = [other for other, method in RECIPES.items() if setting in method.USES]
-        raise DreamAccelError(f"recipe {name!r} does not use {setting}: leave it out, or choose {' or '.join(users)}")
+        reason = getattr(RECIPES[name], "WITHOUT", {}).get(setting)
+        why = "" if reason is None else f" ({reason})"
+        raise DreamAccelError(
+            f"recipe {name!r} does not use {setting}{why}: leave it out, or choose {' or '.join(users)}"
+        )
+
+
+def _check_strategy_reads(setting: str, strategy: str) -> None:
+    if setting in STRATEGY_SETTINGS and setting not in STRATEGIES[strategy].uses:
+        users = [name for name, other in STRATEGIES.items() if setting in other.uses]
+        raise DreamAccelError(
+            f"strategy {strategy!r} does not use {setting}: leave it out, or choose the strategy {' or '.join(users)}"
+        )

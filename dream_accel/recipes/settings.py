@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import Field, dataclass, field, fields
-from numbers import Integral, Real
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, fields
 
 from ..augment import AUGMENTATIONS, Augmentation
-from ..errors import DreamAccelError, choices
+from ..errors import DreamAccelError
 from ..matching.class_gradients import CLASS_GRADIENTS
 from ..matching.pixels import LR_RULES, SWEEPS
-from ..networks import NETWORKS, is_import_path
+from ..networks import NETWORKS, is_import_path, unknown_network
 from ..networks.layers import ACTIVATIONS, NORMS, POOLINGS
 from ..ops import LAYER_RULES, METRICS
-from ..sampling.strategies import STRATEGIES
+from ..sampling.strategies import STRATEGIES, unknown_strategy
 from ..synthetic import INITS
+from .declaration import checked, declared
 
-PANELS = ("data", "sampling", "matching", "pixels", "networks", "evaluation")
+PANELS = ("data", "sampling", "matching", "pixels", "networks", "pool", "evaluation")
 """The groups of settings, in the order of the fields of :class:`Recipe`."""
-
-
-def _setting(
-    default: Any,
-    panel: str,
-    help: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    names: Collection[str] | None = None,
-    kind: str = "",
-    import_path: bool = False,
-) -> Any:
-    """Make a field of :class:`Recipe`.
-
-    Args:
-        default: the default, which also determines the type.
-        panel: one of ``PANELS``.
-        help: meaning and unit; help texts append the allowed names to it.
-        least, most: bounds of a number, inclusive.
-        names: the allowed names, usually a registry.
-        kind: the word for such a name in a refusal; default: ``help``.
-        import_path: whether ``package.module:factory`` is allowed beside the names; it is imported when it is used.
-    """
-    metadata = {"panel": panel, "help": help, "least": least, "most": most, "names": names, "kind": kind or help}
-    metadata["import_path"] = import_path
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -61,115 +30,168 @@ class Recipe:
         DreamAccelError: a value has the wrong type, is out of range or unknown, or contradicts another one.
     """
 
-    recipe: str = _setting("dream", "data", "method")
-    dataset: str = _setting("digits", "data", "data set: digits, mnist, cifar10, ..., imagefolder:PATH, npz:PATH")
-    ipc: int = _setting(10, "data", "synthetic images per class", least=1)
-    factor: int = _setting(
+    recipe: str = declared("dream", "data", "method")
+    dataset: str = declared("digits", "data", "data set: digits, mnist, cifar10, ..., imagefolder:PATH, npz:PATH")
+    ipc: int = declared(10, "data", "synthetic images per class", least=1)
+    factor: int = declared(
         2, "data", "multi-formation factor f: each synthetic image holds f x f smaller ones", least=1
     )
-    seed: int = _setting(0, "data", "seed of every random draw; the same seed gives the same pixels", least=0)
-    limit_train: int = _setting(
+    seed: int = declared(0, "data", "seed of every random draw; the same seed gives the same pixels", least=0)
+    limit_train: int = declared(
         0, "data", "use a seeded, balanced subset of this many training images (0: all)", least=0
     )
-    size: int = _setting(0, "data", "resize and centre-crop images to this side, pixels (0: as they are)", least=0)
+    size: int = declared(0, "data", "resize and centre-crop images to this side, pixels (0: as they are)", least=0)
+    skip_unreadable: bool = declared(
+        False, "data", "leave out files of an image folder that cannot be read, and say how many"
+    )
 
-    strategy: str = _setting("dream", "sampling", "real images to match", names=STRATEGIES, kind="strategy")
-    batch: int = _setting(
+    strategy: str = declared(
+        "dream", "sampling", "real images to match", names=STRATEGIES, kind="strategy", unknown=unknown_strategy
+    )
+    batch: int = declared(
         0, "sampling", "real images of a class per matching step (0: clusters times per_cluster)", least=0
     )
-    clusters: int = _setting(128, "sampling", "sub-clusters per class (N), where batch is 0", least=1)
-    per_cluster: int = _setting(1, "sampling", "real images per sub-cluster and step (n)", least=1)
-    interval: int = _setting(10, "sampling", "inner steps between two clusterings (I)", least=1)
-    kmeans_iterations: int = _setting(100, "sampling", "K-Means iterations at most", least=1)
-    init: str = _setting("kmeans", "sampling", "initial synthetic images", names=INITS, kind="initialisation")
+    clusters: int = declared(128, "sampling", "sub-clusters per class (N), where batch is 0", least=1)
+    per_cluster: int = declared(1, "sampling", "real images per sub-cluster and step (n)", least=1)
+    interval: int = declared(10, "sampling", "inner steps between two clusterings (I)", least=1, shared=False)
+    kmeans_iterations: int = declared(100, "sampling", "K-Means iterations at most", least=1)
+    init: str = declared("kmeans", "sampling", "initial synthetic images", names=INITS, kind="initialisation")
 
-    iterations: int = _setting(2000, "matching", "outer iterations, each with a fresh network (T)", least=0)
-    inner_steps: int = _setting(100, "matching", "matching steps per outer iteration (M)", least=1)
-    metric: str = _setting("mse", "matching", "distance of gradients", names=METRICS, kind="metric")
-    layers: str = _setting(
+    iterations: int = declared(2000, "matching", "outer iterations, each with a fresh network (T)", least=0)
+    inner_steps: int = declared(100, "matching", "matching steps per outer iteration (M)", least=1)
+    metric: str = declared("mse", "matching", "distance of gradients", names=METRICS, kind="metric", shared=False)
+    layers: str = declared(
         "conv",
         "matching",
         "tensors matched, by their dimensions (weights: all but 1-d)",
         names=LAYER_RULES,
         kind="layer rule",
+        shared=False,
     )
-    feature_weight: float = _setting(0.0, "matching", "weight of the distance of mean features (DREAM+: 1)", least=0)
-    match_augment: str = _setting(
+    feature_weight: float = declared(
+        0.0, "matching", "weight of the distance of mean features (DREAM+: 1)", least=0, shared=False
+    )
+    calibration_weight: float = declared(
+        0.0, "matching", "weight of the cross-entropy of the synthetic images (DM+)", least=0, shared=False
+    )
+    match_augment: str = declared(
         "color_crop_cutout",
         "matching",
         f"augmentation shared by real and synthetic images: any of {', '.join(AUGMENTATIONS)}, joined by _",
     )
-    max_synthetic: int = _setting(128, "matching", "decoded synthetic images of a class used per step", least=1)
+    max_synthetic: int = declared(128, "matching", "decoded synthetic images of a class used per step", least=1)
 
-    pixel_lr: float = _setting(
+    pixel_lr: float = declared(
         5e-3, "pixels", "learning rate of the pixels; scaled, before scaling by (IPC/10) pixels/base²", least=0
     )
-    pixel_lr_rule: str = _setting(
+    pixel_lr_rule: str = declared(
         "scaled",
         "pixels",
         "meaning of pixel_lr, scaled by IPC and size or of normalised images",
         names=LR_RULES,
         kind="pixel_lr rule",
     )
-    pixel_momentum: float = _setting(0.5, "pixels", "momentum of the pixel optimiser", least=0, most=1)
-    pixel_sweep: str = _setting(
+    pixel_momentum: float = declared(0.5, "pixels", "momentum of the pixel optimiser", least=0, most=1)
+    pixel_sweep: str = declared(
         "per_class", "pixels", "pixel momentum, as published or joint", names=SWEEPS, kind="pixel sweep"
     )
-    base_size: int = _setting(32, "pixels", "image side at which pixel_lr is not scaled, pixels", least=1)
+    base_size: int = declared(32, "pixels", "image side at which pixel_lr is not scaled, pixels", least=1, shared=False)
 
-    network: str = _setting(
+    network: str = declared(
         "convnet",
         "networks",
         "network, your own as package.module:factory, or one by name",
         names=NETWORKS,
-        kind="network",
-        import_path=True,
+        unknown=unknown_network,
+        also=is_import_path,
     )
-    width: int = _setting(
+    width: int = declared(
         128, "networks", "channels of every ConvNet block; 128: the published channels of another network", least=1
     )
-    depth: int = _setting(0, "networks", "blocks of the ConvNet (0: by image size, 3 for 32 pixels)", least=0)
-    norm: str = _setting("instance", "networks", "norm of the network", names=NORMS, kind="norm")
-    activation: str = _setting("relu", "networks", "activation of the network", names=ACTIVATIONS, kind="activation")
-    pooling: str = _setting("avg", "networks", "pooling of the ConvNet", names=POOLINGS, kind="pooling")
-    network_lr: float = _setting(0.01, "networks", "network learning rate (SGD)", least=0)
-    network_momentum: float = _setting(0.9, "networks", "network momentum", least=0, most=1)
-    weight_decay: float = _setting(5e-4, "networks", "network weight decay", least=0)
-    network_batch: int = _setting(128, "networks", "batch size of the network's own training, images", least=1)
-    network_images: int = _setting(500, "networks", "real images the network trains on after each step", least=0)
-    pretrain_epochs: int = _setting(
-        0, "networks", "epochs each new network trains before the first match (DREAM+: 1)", least=0
+    depth: int = declared(0, "networks", "blocks of the ConvNet (0: by image size, 3 for 32 pixels)", least=0)
+    norm: str = declared("instance", "networks", "norm of the network", names=NORMS, kind="norm")
+    activation: str = declared("relu", "networks", "activation of the network", names=ACTIVATIONS, kind="activation")
+    pooling: str = declared("avg", "networks", "pooling of the ConvNet", names=POOLINGS, kind="pooling")
+    network_lr: float = declared(0.01, "networks", "network learning rate (SGD)", least=0)
+    network_momentum: float = declared(0.9, "networks", "network momentum", least=0, most=1)
+    weight_decay: float = declared(5e-4, "networks", "network weight decay", least=0)
+    network_batch: int = declared(
+        128, "networks", "batch size of the network's own training, images", least=1, shared=False
     )
-    synthetic_epochs: int = _setting(
-        0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0
+    network_images: int = declared(
+        500, "networks", "real images the network trains on after each step", least=0, shared=False
     )
-    synthetic_batch: int = _setting(256, "networks", "batch size of that training, images", least=1)
-    synthetic_augment: str = _setting("", "networks", "augmentation of that training, as match_augment (DSA)")
-    train_augment: str = _setting(
+    pretrain_epochs: int = declared(
+        0, "networks", "epochs each new network trains before the first match (DREAM+: 1)", least=0, shared=False
+    )
+    synthetic_epochs: int = declared(
+        0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0, shared=False
+    )
+    synthetic_batch: int = declared(256, "networks", "batch size of that training, images", least=1, shared=False)
+    synthetic_augment: str = declared(
+        "", "networks", "augmentation of that training, as match_augment (DSA)", shared=False
+    )
+    train_augment: str = declared(
         "color_crop_flip_scale_rotate", "networks", "augmentation of every training image, as match_augment"
     )
-    cutmix: float = _setting(0.5, "networks", "probability of CutMix per training batch", least=0, most=1)
+    cutmix: float = declared(0.5, "networks", "probability of CutMix per training batch", least=0, most=1)
 
-    class_gradients: str = _setting(
+    class_gradients: str = declared(
         "auto",
         "networks",
         "per-class gradients (auto: measured on a GPU)",
         names=("auto", *CLASS_GRADIENTS),
         kind="implementation of class_gradients",
+        shared=False,
     )
-    graphs: bool = _setting(True, "networks", "on a GPU, record the steps as CUDA graphs and replay them")
-    bf16: bool = _setting(False, "networks", "networks compute in bfloat16 (autocast); fewer digits, other pixels")
-    channels_last: bool = _setting(False, "networks", "memory format of images and networks")
+    graphs: bool = declared(True, "networks", "on a GPU, record the steps as CUDA graphs and replay them")
+    bf16: bool = declared(False, "networks", "networks compute in bfloat16 (autocast); fewer digits, other pixels")
+    channels_last: bool = declared(False, "networks", "memory format of images and networks")
 
-    eval_epochs: int = _setting(1000, "evaluation", "epochs over the synthetic set", least=1)
-    eval_batch: int = _setting(64, "evaluation", "batch size, images", least=1)
-    eval_networks: int = _setting(3, "evaluation", "networks trained from scratch", least=1)
+    trajectories: int = declared(
+        5, "pool", "training trajectories on real images, of which the pool keeps states", least=1, shared=False
+    )
+    stages: int = declared(10, "pool", "states of each of them in the pool", least=1, shared=False)
+    stage_epochs: int = declared(1, "pool", "epochs of training between two states (DM+)", least=1, shared=False)
+    real: str = declared(
+        "live",
+        "pool",
+        "real side of a matching step: computed at each step, or once per network of the pool",
+        names=("live", "cached"),
+        kind="real side",
+        shared=False,
+    )
+    draws: int = declared(2, "pool", "augmentation draws of every network of a cached pool", least=1, shared=False)
+    real_batch: str = declared(
+        "picks",
+        "pool",
+        "real images of a cached step: the picks of the strategy, or every image of the class",
+        names=("picks", "class"),
+        kind="real batch",
+        shared=False,
+    )
+    renew: int = declared(
+        0,
+        "pool",
+        "outer iterations after which the oldest trajectory gives way to a new one (0: never)",
+        least=0,
+        shared=False,
+    )
+    pool_dtype: str = declared(
+        "fp32", "pool", "format of what is cached", names=("fp32", "bf16", "fp16"), kind="pool_dtype", shared=False
+    )
+    pool_memory: float = declared(4.0, "pool", "memory of the pool at most, GB", least=0, shared=False)
+
+    eval_epochs: int = declared(1000, "evaluation", "epochs over the synthetic set", least=1)
+    eval_batch: int = declared(64, "evaluation", "batch size, images", least=1)
+    eval_networks: int = declared(3, "evaluation", "networks trained from scratch", least=1)
+    real_epochs: int = declared(
+        50, "evaluation", "epochs over the whole training set, of the baselines that train on it", least=1
+    )
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            value = _plain(setting, getattr(self, setting.name))
-            object.__setattr__(self, setting.name, value)
-            _check(setting, value)
+            object.__setattr__(self, setting.name, checked(setting, getattr(self, setting.name)))
         for names in (self.match_augment, self.train_augment, self.synthetic_augment):
             Augmentation(names)
         if self.feature_weight > 0 and self.metric == "cos":
@@ -222,35 +244,11 @@ class Recipe:
 SETTINGS = frozenset(setting.name for setting in fields(Recipe))
 """The name of every setting."""
 
+SHARED = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["shared"])
+"""The name of every setting that all methods read."""
 
-def _plain(setting: Field[Any], value: Any) -> Any:
-    """Convert a value to the Python type of its setting, so that JSON represents it; numbers of NumPy are numbers.
+CACHE = frozenset({"real", "real_batch", "draws", "pool_dtype"})
+"""The settings of a real side that is computed once."""
 
-    Raises:
-        DreamAccelError: the value is of another kind, such as a truth value or a fraction for a whole number.
-    """
-    kind, is_truth = type(setting.default), isinstance(value, (bool, np.bool_))
-    if kind is bool and is_truth:
-        return bool(value)
-    if kind is int and isinstance(value, Integral) and not is_truth:
-        return int(value)
-    if kind is float and isinstance(value, Real) and not is_truth:
-        return int(value) if isinstance(value, Integral) else float(value)
-    if kind is str and isinstance(value, str):
-        return str(value)
-    raise DreamAccelError(f"{setting.name} is {value!r}: it must be of type {kind.__name__}")
-
-
-def _check(setting: Field[Any], value: Any) -> None:
-    about = setting.metadata
-    if about["import_path"] and is_import_path(value):
-        return
-    if about["names"] is not None and value not in about["names"]:
-        paths = ["package.module:factory"] if about["import_path"] else []
-        raise choices(about["kind"], value, [*about["names"], *paths])
-    if about["least"] is not None and not value >= about["least"]:
-        raise DreamAccelError(f"{setting.name} is {value}: it must be at least {about['least']}")
-    if isinstance(value, float) and math.isinf(value):
-        raise DreamAccelError(f"{setting.name} is {value}: it must be finite")
-    if about["most"] is not None and not value <= about["most"]:
-        raise DreamAccelError(f"{setting.name} is {value}: it must be between {about['least']} and {about['most']}")
+POOL = CACHE | {"trajectories", "stages", "renew", "pool_memory"}
+"""The settings of a pool of networks, for methods whose networks do not depend on the synthetic set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -15,14 +16,19 @@ from ..errors import DreamAccelError, DreamAccelWarning
 REASON = 160
 """Characters of a foreign error that are repeated in a sentence of ours."""
 
+DEVICE_ERRORS = (RuntimeError, AssertionError, NotImplementedError, torch.cuda.DeferredCudaCallError)
+"""Types of errors that PyTorch raises for a device that is missing, full, gone, or not served by it."""
+DRIVER_ERROR = "CUDA error"
+"""Beginning of the message of an error that the driver reported; after most of them no call of the process succeeds."""
+
 
 def reading_waits(tensor: torch.Tensor) -> bool:
-    """Whether reading the values makes the host wait: on every device but the CPU."""
+    """Return True if reading the values makes the host wait: on every device but the CPU."""
     return tensor.device.type != "cpu"
 
 
 def all_stopped(active: torch.Tensor) -> bool:
-    """Whether no flag is set, where reading the flags does not synchronise; False elsewhere.
+    """Return True if no flag is set, where reading the flags does not synchronise; False elsewhere.
 
     On an accelerator the launches for groups that have stopped cost less than asking whether all have.
     """
@@ -44,11 +50,10 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
     if name is None or name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        try:
-            _try(torch.device("cuda"))
-        except RuntimeError as error:
+        reason = why_unusable(torch.device("cuda"))
+        if reason is not None:
             warnings.warn(
-                f"the CUDA device cannot be used ({reason_of(error)}): running on the CPU, which is slower",
+                f"the CUDA device cannot be used ({reason}): running on the CPU, which is slower",
                 DreamAccelWarning,
                 stacklevel=2,
             )
@@ -56,22 +61,43 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device("cuda")
     try:
         device = torch.device(name)
-        _try(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = why_unusable(device)
+    except RuntimeError as error:
+        reason = reason_of(error)
+    if reason is not None:
         available = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise DreamAccelError(
-            f"device {str(name)!r} cannot be used here ({reason_of(error)}): choose one of {', '.join(available)}"
-        ) from None
+            f"device {str(name)!r} cannot be used here ({reason}): choose one of {', '.join(available)}"
+        )
     return device
 
 
-def _try(device: torch.device) -> None:
-    """Allocate and launch: a PyTorch without code for a GPU fails at its first kernel only."""
-    torch.zeros(1, device=device)
+def why_unusable(device: torch.device) -> str | None:
+    """Return why a device cannot be used, in the words of its driver; None if it can.
+
+    A tensor is allocated and filled, because a PyTorch without code for a GPU fails at its first kernel only.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except DEVICE_ERRORS as error:
+        return reason_of(error)
+    return None
+
+
+def mig_profile(name: str) -> str | None:
+    """Return the profile of a MIG slice, such as ``"1g.10gb"``; None for a whole GPU.
+
+    A slice has a part of the multiprocessors, the memory and the L2 cache of its GPU.
+
+    Args:
+        name: the name that the driver gives, such as ``"NVIDIA H100 80GB HBM3 MIG 1g.10gb"``.
+    """
+    found = re.search(r"\bMIG (\S+)", name)
+    return None if found is None else found[1]
 
 
 def bf16_supported(device: torch.device) -> bool:
-    """Whether networks can be trained in bfloat16 on a device; a CPU needs AVX-512 for that."""
+    """Return True if networks can be trained in bfloat16 on a device; a CPU needs AVX-512 for that."""
     if device.type == "cuda":
         # PyTorch answers for the current device.
         with torch.cuda.device(device):
@@ -83,7 +109,7 @@ def bf16_supported(device: torch.device) -> bool:
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether the current stream of a device is being recorded in a CUDA graph."""
+    """Return True while the current stream of a device is being recorded in a CUDA graph."""
     if device.type != "cuda":
         return False
     # PyTorch answers for the current device.
@@ -99,23 +125,30 @@ def release_memory() -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """What a foreign error says, shortened to one line; its type where it says nothing."""
+    """Return the first line of a foreign error, shortened; the name of its type if it says nothing."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[0], REASON, placeholder=" ...").rstrip(".") if lines else type(error).__name__
 
 
 @contextmanager
-def memory_needed(device: torch.device, remedy: str) -> Iterator[None]:
-    """Turn running out of device memory into one sentence.
+def device_errors(device: torch.device, remedy: str) -> Iterator[None]:
+    """Turn running out of device memory, and a GPU that stops answering, into one sentence.
 
     Args:
-        device: where the memory is needed.
-        remedy: what makes less do.
+        device: where the computation runs.
+        remedy: what needs less memory.
 
     Raises:
-        DreamAccelError: the device is out of memory.
+        DreamAccelError: the device is out of memory, or its driver reports an error.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DreamAccelError(f"{device} is out of memory ({reason_of(error)}): {remedy}") from error
+    except RuntimeError as error:
+        if not str(error).startswith(DRIVER_ERROR):
+            raise
+        raise DreamAccelError(
+            f"{device} does not answer any more ({reason_of(error)}): continue in another process, from the last "
+            "checkpoint if there is one, or on the CPU, which is slower"
+        ) from error

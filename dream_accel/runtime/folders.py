@@ -235,7 +235,7 @@ def _alive(pid: int, started: str) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process started, as boot and clock ticks; empty where the system does not say."""
+    """Start of a process, as boot and clock ticks; empty where the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]

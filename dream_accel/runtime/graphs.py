@@ -28,7 +28,7 @@ MAX_KINDS = 256
 """Kinds of input that a function remembers after their first call."""
 
 ON_FAILURE = ("eager", "raise")
-"""What follows a recording that failed: the function is called eagerly from then on, or an error is raised."""
+"""Consequences of a recording that failed: the function is called eagerly from then on, or an error is raised."""
 
 
 class GraphedFunction:

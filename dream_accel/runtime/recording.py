@@ -23,7 +23,7 @@ class GraphBackend(Protocol):
     """Records and replays functions; the tests use one that needs no GPU."""
 
     def serves(self, device: torch.device) -> bool:
-        """Whether functions of tensors on ``device`` can be recorded at this moment."""
+        """Return True if functions of tensors on ``device`` can be recorded at this moment."""
         ...
 
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
@@ -45,7 +45,7 @@ class CudaGraphs:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def serves(self, device: torch.device) -> bool:
-        """Whether this is a CUDA device and its current stream is not being recorded already."""
+        """Return True for a CUDA device whose current stream is not being recorded already."""
         return device.type == "cuda" and not is_capturing(device)
 
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:

@@ -1,6 +1,6 @@
 """Choosing real images: strategies, the sampler of a matching loop, and one-time selection."""
 
 from .sampler import RepresentativeSampler
-from .selection import select
+from .selection import select, select_by_score
 
-__all__ = ["RepresentativeSampler", "select"]
+__all__ = ["RepresentativeSampler", "select", "select_by_score"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arrays import whole_number
-from ..clustering import check_finite, finite_rows
+from ..clustering import check_finite, finite_rows, scaled_rows
 from ..data import to_float
 from ..errors import DreamAccelError, DreamAccelWarning
 from ..networks.features import Embedder, embed_rows
@@ -181,7 +181,7 @@ class RepresentativeSampler:
             if self.pool is not None or drawn:
                 pool = self._pools.draw(offsets, derive_seed(self.seed, "pool", *self._keys, self._step))
                 rows, offsets = rows[pool], self._pools.offsets
-            x = self._embed(source, self.images, rows)
+            x = scaled_rows(self._embed(source, self.images, rows), offsets)
             self._finite &= finite_rows(x).all()
         seed = derive_seed(self.seed, "picks", *self._keys, self._step)
         picks = self.strategy.pick(x, offsets, self.n_clusters, self.per_cluster, seed, self.max_iter)

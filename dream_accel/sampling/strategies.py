@@ -1,4 +1,4 @@
-"""Strategies that pick rows of every class: DREAM's representatives, and those they are compared with."""
+"""Strategies of a matching loop, which pick rows of every class at every step or refresh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import ops
 from ..clustering import BatchedKMeans
-from ..errors import choices
+from ..errors import DreamAccelError, choices
 from ..groups import first_rows, random_rows, sort_within_groups
 
 
@@ -20,13 +20,15 @@ class Strategy:
 
     Attributes:
         pick: ``(features, offsets, clusters, per_cluster, seed, max_iter) -> (C, n)``: features (N, D) ordered class
-            after class and int64 offsets (C+1,) to int64 row indices, ``n = clusters * per_cluster``; -1 where a class
-            has too few rows.
-        needs_features: whether features are read; a strategy that reads none also accepts row numbers (N, 1).
+            after class, as :func:`dream_accel.clustering.scaled_rows` returns them, and int64 offsets (C+1,) to int64
+            row indices, ``n = clusters * per_cluster``; -1 where a class has too few rows.
+        needs_features: True if features are read; a strategy that reads none also accepts row numbers (N, 1).
+        uses: the settings of a recipe that this strategy reads and others do not.
     """
 
     pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
     needs_features: bool = True
+    uses: frozenset[str] = frozenset(("interval",))
 
 
 def _pick_dream(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
@@ -39,28 +41,37 @@ def _pick_random(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, 
 
 
 def _pick_central(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
-    return first_rows(sort_within_groups(_to_class_mean(x, offsets), offsets), offsets, n_clusters * per_cluster)
+    _, distance = to_class_mean(x, offsets)
+    return first_rows(sort_within_groups(distance, offsets), offsets, n_clusters * per_cluster)
 
 
 def _pick_boundary(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
-    farthest_first = sort_within_groups(_to_class_mean(x, offsets), offsets, descending=True)
-    return first_rows(farthest_first, offsets, n_clusters * per_cluster)
+    _, distance = to_class_mean(x, offsets)
+    return first_rows(sort_within_groups(distance, offsets, descending=True), offsets, n_clusters * per_cluster)
 
 
-def _to_class_mean(x: Tensor, offsets: Tensor) -> Tensor:
+def to_class_mean(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """(C, 1, D) the mean of every class, and (N,) the squared distance of every row to that of its class."""
     one_cluster = torch.zeros(len(x), dtype=torch.int32, device=x.device)
     mean, _ = ops.kmeans_update(x, offsets, one_cluster, 1)
-    return ops.kmeans_assign(x, offsets, mean)[1]
+    return mean, ops.kmeans_assign(x, offsets, mean)[1]
 
 
 STRATEGIES = {
-    "dream": Strategy(_pick_dream),
-    "random": Strategy(_pick_random, needs_features=False),
+    "dream": Strategy(_pick_dream, uses=frozenset(("interval", "kmeans_iterations"))),
+    "random": Strategy(_pick_random, needs_features=False, uses=frozenset()),
     "central": Strategy(_pick_central),
     "boundary": Strategy(_pick_boundary),
 }
 """``dream``: the images nearest the centres of a K-Means of the class. ``random``: distinct images, drawn again at
 every step. ``central`` and ``boundary``: the images nearest the mean of the class, and those farthest from it."""
+
+
+ONCE_ONLY = ("kmeans", "herding", "k-center", "forgetting")
+"""Names that choose a set once and are refused in matching: ``kmeans`` is ``dream`` there; herding and K-center greedy
+read a class as many times as they pick images, and forgetting trains a network first."""
+STRATEGY_SETTINGS = frozenset[str]().union(*(strategy.uses for strategy in STRATEGIES.values()))
+"""The settings of a recipe that only some strategies read."""
 
 
 def find_strategy(name: str) -> Strategy:
@@ -70,5 +81,15 @@ def find_strategy(name: str) -> Strategy:
         DreamAccelError: no strategy has that name; the message lists those that exist.
     """
     if name not in STRATEGIES:
-        raise choices("strategy", name, STRATEGIES)
+        raise unknown_strategy(name)
     return STRATEGIES[name]
+
+
+def unknown_strategy(name: object) -> DreamAccelError:
+    """Make the refusal of a name that is no strategy of a matching loop."""
+    if name not in ONCE_ONLY:
+        return choices("strategy", name, STRATEGIES)
+    return DreamAccelError(
+        f"strategy {name!r} chooses a set once, by `dream-accel select` or --baselines: to match at every step choose "
+        f"one of {', '.join(STRATEGIES)}" + (" (dream is K-Means)" if name == "kmeans" else "")
+    )

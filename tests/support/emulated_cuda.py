@@ -20,7 +20,7 @@ ORDERS = {"forward": 0, "backward": 1, "shuffled": 2}
 
 
 def why_not() -> str | None:
-    """Why the emulation cannot run here, or None."""
+    """Return the reason why the emulation cannot run here; None if it can."""
     if _native.load() is None:
         return f"no compiled host code to drive it: {_native.why_not()}"
     if not _native.load().build_info()["cuda"]:
@@ -53,7 +53,7 @@ class Emulation:
         self._library.emulate_mistake.restype = ctypes.c_char_p
 
     def order(self, name: str, seed: int = 0) -> None:
-        """How blocks and threads are taken from here on."""
+        """Set the order in which blocks and threads are taken from here on."""
         self._library.emulate(ORDERS[name], seed)
 
     def mistake(self, name: str) -> tuple[str, int]:
@@ -67,7 +67,7 @@ class Emulation:
         return self._library.emulated_launches()
 
     def waits(self) -> int:
-        """How often a thread waited for others, at a barrier or in a shuffle, so far."""
+        """Number of times a thread waited for others, at a barrier or in a shuffle, so far."""
         return self._library.emulated_waits()
 
 

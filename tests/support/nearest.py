@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 ROUNDING = 2**-20
-"""What rounding may cost, in units of the spread of a row and its group's centroids around the mean row of the group.
+"""Cost of rounding at most, in units of the spread of a row and its group's centroids around the mean row of the group.
 
 Products of float32 numbers err by 2^-24 of their size each, and the errors of many features may add up; the operators
 subtract a centre from both sides first, so the distance from the origin is no part of it.
 """
 UNDERFLOW = torch.finfo(torch.float32).tiny
-"""What a feature may add to a squared distance unseen: whatever is below the smallest normal number may count as 0."""
+"""Part of a squared distance that a feature may add unseen: less than the smallest normal number may count as 0."""
 
 
 def assert_nearest(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, distance: Tensor) -> None:

@@ -126,7 +126,7 @@ def arguments(**more: Any) -> SimpleNamespace:
 
 
 def never(*_: Any, **__: Any) -> Any:
-    """What a page replaces: its call is a failure."""
+    """A function that a page replaces: its call is a failure."""
     raise AssertionError("the original was called")
 
 

@@ -1,4 +1,15 @@
-"""Labels after empty clusters have taken the farthest rows."""
+"""Empty clusters: the rule that fills them, and the labels of the rows after it.
+
+The rule is ``empty="farthest"`` of :func:`dream_accel.ops.kmeans_update`. The e-th empty cluster of a group takes the
+row with the e-th largest distance to its own centroid. Rows at distance 0 and the member nearest each centroid never
+move, so that no other cluster runs empty; where there are not enough such rows, a cluster keeps its previous centroid,
+which is also what ``empty="keep"`` does.
+
+Implementations: ``_relocate`` in ``backends/reference.py`` (the definition), ``fill_empty_clusters`` in
+``csrc/cpu/kmeans_update.cpp``, ``move_to_empty_clusters`` in ``csrc/cuda/kmeans_members.cuh``, and ``fill_slots`` in
+``kernels/slots.py`` (Triton). This module serves the fits that hold labels and distances but not all rows at once:
+:mod:`.streaming` and :mod:`.gram`.
+"""
 
 from __future__ import annotations
 

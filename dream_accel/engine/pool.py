@@ -1,0 +1,193 @@
+"""Pool of networks: states along a few training trajectories, with their picks and the real side of matching steps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..data import ImageSet
+from ..errors import DreamAccelError
+from ..matching.objective import Target, map_tensors
+from ..matching.step import MatchingStep
+from ..random import generator
+from ..recipes.settings import Recipe
+from ..sampling import RepresentativeSampler
+from .compute import Compute
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Formats of stored targets by the name that recipes use."""
+
+
+@dataclass
+class State:
+    """One network of the pool.
+
+    Attributes:
+        tensors: parameters and buffers, in the order of the network's ``state_dict``.
+        picks: (C, n) int64, the real images picked in its features; None if the strategy reads no features.
+        real: targets and augmentations by the number of the draw, as far as they have been computed.
+    """
+
+    tensors: list[Tensor]
+    picks: Tensor | None
+    real: dict[int, tuple[Target, Tensor]] = field(default_factory=dict)
+
+
+class NetworkPool:
+    """States of one network, the real images that a strategy picks in their features, and the targets of these images.
+
+    All of it depends on the real images alone, so it is computed once: states and picks when a trajectory is trained,
+    targets when they are first asked for. Everything is on the network's device.
+
+    Args:
+        recipe: the settings of the pool.
+        train: the real images.
+        network: the network that states are taken from and loaded into, in place.
+        sampler: picks the real images.
+        matching: computes targets.
+        compute: numeric format and recording.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: ImageSet,
+        network: nn.Module,
+        sampler: RepresentativeSampler,
+        matching: MatchingStep,
+        compute: Compute,
+    ) -> None:
+        self.network = network
+        self._recipe = recipe
+        self._train = train
+        self._sampler = sampler
+        self._matching = matching
+        self._compute = compute
+        self._dtype = DTYPES[recipe.pool_dtype]
+        self._trajectories: dict[int, list[State]] = {}
+        self._of_picks = compute.recorded(self._target_of_picks, ("images",))
+
+    def __contains__(self, number: int) -> bool:
+        """Return whether all states of a trajectory are kept."""
+        return len(self._trajectories.get(number, ())) == self._recipe.stages
+
+    def __len__(self) -> int:
+        """Return the number of states."""
+        return sum(map(len, self._trajectories.values()))
+
+    def keep_only(self, numbers: Collection[int]) -> None:
+        """Forget all other trajectories, and those that were interrupted."""
+        self._trajectories = {
+            number: states for number, states in self._trajectories.items() if number in numbers and number in self
+        }
+
+    def add(self, number: int) -> None:
+        """Add the network as it is as the next state of a trajectory, with the picks in its features.
+
+        Picks are renewed every ``interval`` states.
+
+        Raises:
+            DreamAccelError: the whole pool would take more than ``pool_memory``.
+        """
+        states = self._trajectories.setdefault(number, [])
+        picks: Tensor | None = None
+        if self._sampler.strategy.needs_features:
+            if len(states) % self._recipe.interval == 0:
+                self._sampler.restart("trajectory", number, len(states))
+                self._sampler.refresh(self.network)
+                picks = self._sampler.indices
+            else:
+                picks = states[-1].picks
+        states.append(State([tensor.clone() for tensor in self.network.state_dict().values()], picks))
+        if len(self) == 1:
+            self._check_memory(number)
+
+    def load(self, number: int, stage: int) -> None:
+        """Set the network to a state, and the sampler to its picks; a strategy without features draws new ones."""
+        state = self._trajectories[number][stage]
+        self._load_network(state)
+        if state.picks is None:
+            self._sampler.update()
+        else:
+            self._sampler.indices = state.picks
+
+    def target(self, number: int, stage: int, draw: int) -> tuple[Target, Tensor]:
+        """Set the network to a state, and return the real side of a step through it.
+
+        Args:
+            number: the trajectory.
+            stage: the state of it, from 0.
+            draw: the number of the augmentation draw, from 0.
+
+        Returns:
+            the target of all classes, float32, and the augmentations (C, k) it was computed with.
+        """
+        state = self._trajectories[number][stage]
+        self._load_network(state)
+        if draw not in state.real:
+            state.real[draw] = self._compute_target(state, number, stage, draw)
+        target, augmentations = state.real[draw]
+        return map_tensors(lambda tensor: tensor.float(), target), augmentations
+
+    def _load_network(self, state: State) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.network.state_dict().values()), state.tensors)
+
+    def _compute_target(self, state: State, *keys: int) -> tuple[Target, Tensor]:
+        seed, device = self._recipe.seed, self._compute.device
+        draws = [generator(seed, "pool", c, *keys, device=device) for c in range(self._sampler.n_classes)]
+        augmentations = self._matching.draw_augmentations(draws)
+        if self._recipe.real_batch == "class":
+            target = self._target_of_classes(augmentations)
+        else:
+            picks = state.picks
+            if picks is None:
+                self._sampler.restart("pool", *keys)
+                self._sampler.update()
+                picks = self._sampler.indices
+            target = self._of_picks(picks, augmentations, images=self._sampler.images)
+        return map_tensors(lambda tensor: tensor.to(self._dtype, copy=True), target), augmentations
+
+    def _target_of_picks(self, picks: Tensor, augmentations: Tensor, *, images: Tensor) -> Target:
+        with self._compute.autocast():
+            return self._matching.target(self.network, images, picks, augmentations)
+
+    def _target_of_classes(self, augmentations: Tensor) -> Target:
+        """The mean of the targets of all images of every class, in chunks of about a batch."""
+        targets = []
+        order, offsets = self._train.by_class()
+        for c, rows in enumerate(order.split(offsets.diff().tolist())):
+            parts = rows.split(self._sampler.batch_size)
+            with self._compute.autocast():
+                found = [
+                    self._matching.target_of_class(self.network, self._train.images, part, augmentations, c)
+                    for part in parts
+                ]
+            weights = [len(part) / len(rows) for part in parts]
+            targets.append(map_tensors(partial(_weighted_sum, weights), *found))
+        return map_tensors(lambda *of_classes: torch.cat(of_classes), *targets)
+
+    def _check_memory(self, number: int) -> None:
+        recipe, state = self._recipe, self._trajectories[number][0]
+        each = _bytes([state.tensors, [] if state.picks is None else [state.picks]])
+        if recipe.real == "cached":
+            self.target(number, 0, 0)
+            each += recipe.draws * _bytes(state.real[0][0])
+        count = recipe.trajectories * recipe.stages
+        if count * each > recipe.pool_memory * 1e9:
+            raise DreamAccelError(
+                f"a pool of {count} networks takes {count * each / 1e9:.3g} GB, and pool_memory is "
+                f"{recipe.pool_memory:g}: lower trajectories, stages or draws, store it as bf16, or raise pool_memory"
+            )
+
+
+def _weighted_sum(weights: list[float], *tensors: Tensor) -> Tensor:
+    return torch.stack([weight * tensor.float() for weight, tensor in zip(weights, tensors, strict=True)]).sum(dim=0)
+
+
+def _bytes(target: Target) -> int:
+    return sum(part.nbytes if isinstance(part, Tensor) else _bytes(part) for part in target)

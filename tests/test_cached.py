@@ -1,0 +1,151 @@
+"""Cached steps: the real side of a matching step computed once per network of a pool and augmentation draw."""
+
+import pytest
+import torch
+from support.refusals import refused
+from test_engine import toy_split
+
+import dream_accel as da
+from dream_accel.engine.assembly import assemble
+from dream_accel.engine.loop import Run
+from dream_accel.engine.pooled import active_trajectories
+from dream_accel.matching.objective import map_tensors
+from dream_accel.random import generator
+
+SMALL = {"ipc": 2, "batch": 4, "width": 4, "depth": 2, "factor": 1, "real": "cached", "match_augment": "color_crop"}
+POOL = {"trajectories": 2, "stages": 3, "draws": 2, "inner_steps": 5}
+METHODS = ["dream", "dream+", "idc", "dm", "dm+"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(name, **changed):
+    own = {"network_images": 8} if name in ("dream", "dream+", "idc") else {}
+    return da.recipe(name, "toy", **{**SMALL, **POOL, **own, **changed})
+
+
+def images_of(recipe, split):
+    return Run(recipe, split).complete().synthetic.images
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_cached_step_is_the_live_step_of_its_network_picks_and_draws(name):
+    split, recipe = toy_split(per_class=20), settings(name)
+    run = assemble(recipe, split)
+    run.outer_iteration(0)
+    target, augmentations = run.pool.target(0, 1, 1)
+    distances, gradient = run.matching.match(run.network, target, augmentations, run.pixels.pixels)
+
+    for c, draws in enumerate(run.matching.generators):
+        draws.set_state(generator(recipe.seed, "pool", c, 0, 1, 1).get_state())
+    if recipe.strategy == "random":
+        run.sampler.restart("pool", 0, 1, 1)
+        run.sampler.update()
+    else:
+        run.pool.load(0, 1)
+    live, expected = run.matching(run.network, run.sampler.images, run.sampler.indices, run.pixels.pixels)
+    torch.testing.assert_close(distances, live, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resumed_run_fills_its_pool_again_to_the_same_bits(name, tmp_path):
+    split, recipe = toy_split(per_class=20), settings(name, iterations=4, renew=1)
+    expected = images_of(recipe, split)
+    stopped = Run(recipe, split, tmp_path / "run.safetensors")
+    for _ in range(3):
+        stopped.advance()
+    stopped.save()
+    assert Run(recipe, split, tmp_path / "run.safetensors").complete().synthetic.images.equal(expected)
+
+
+@pytest.mark.parametrize("name", ["dream", "dream+", "dm+"])
+def test_the_whole_class_is_the_mean_over_all_its_images(name):
+    """By one batch that contains every image of the class."""
+    split = toy_split(per_class=12)
+    whole = assemble(settings(name, real_batch="class"), split)
+    whole.outer_iteration(0)
+    at_once = assemble(settings(name, strategy="central", batch=12), split)
+    at_once.outer_iteration(0)
+    found, augmentations = whole.pool.target(0, 2, 0)
+    expected, others = at_once.pool.target(0, 2, 0)
+    assert augmentations.equal(others)
+    map_tensors(lambda a, b: torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6) or a, found, expected)
+
+
+def test_every_target_is_computed_once(monkeypatch):
+    split, recipe = toy_split(per_class=20), settings("dream")
+    run = assemble(recipe, split)
+    computed, compute = [], run.pool._compute_target
+
+    def counting(state, *keys):
+        computed.append(keys)
+        return compute(state, *keys)
+
+    monkeypatch.setattr(run.pool, "_compute_target", counting)
+    for iteration in range(8):
+        run.outer_iteration(iteration)
+    assert sorted(computed) == [(number, stage, draw) for number in range(2) for stage in range(3) for draw in range(2)]
+
+
+def test_picks_are_renewed_every_interval_states(monkeypatch):
+    split = toy_split(per_class=20)
+    for interval, refreshes in ((1, 3), (2, 2), (10, 1)):
+        run = assemble(settings("dream", interval=interval), split)
+        seen, refresh = [], run.sampler.refresh
+        monkeypatch.setattr(
+            run.sampler, "refresh", lambda network, seen=seen, refresh=refresh: seen.append(refresh(network))
+        )
+        run.outer_iteration(0)
+        assert len(seen) == refreshes
+
+
+@pytest.mark.parametrize(
+    ("renew", "expected"),
+    [
+        (0, [[0], [0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]),
+        (2, [[0], [0, 1], [0, 1, 2], [0, 1, 2], [1, 2, 3], [1, 2, 3]]),
+    ],
+)
+def test_the_oldest_trajectory_gives_way(renew, expected):
+    recipe = settings("dream", trajectories=3, renew=renew)
+    assert [list(active_trajectories(recipe, t)) for t in range(len(expected))] == expected
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 1e-2), ("fp16", 2e-3)])
+def test_targets_stored_in_fewer_bits_are_rounded(dtype, tolerance):
+    split = toy_split(per_class=20)
+    exact, rounded = (assemble(settings("dream", pool_dtype=name), split) for name in ("fp32", dtype))
+    for run in (exact, rounded):
+        run.outer_iteration(0)
+    (a, _), (b, _) = exact.pool.target(0, 0, 0), rounded.pool.target(0, 0, 0)
+    for x, y in zip(a, b, strict=True):
+        assert y.dtype == torch.float32
+        assert not x.equal(y)
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=1e-6)
+
+
+def test_a_pool_above_its_memory_is_refused_before_it_is_filled():
+    run = assemble(settings("dream", pool_memory=1e-6), toy_split(per_class=20))
+    message = refused(run.outer_iteration, 0)
+    assert "pool_memory is 1e-06: lower trajectories, stages or draws" in message
+    assert len(run.pool) == 1
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa"])
+def test_networks_that_learn_from_the_synthetic_set_cannot_be_cached(name):
+    assert "learn from the synthetic set" in refused(da.recipe, name, real="cached")
+
+
+@pytest.mark.parametrize("setting", ["draws", "trajectories", "renew", "real_batch"])
+def test_a_setting_of_the_pool_without_a_pool_is_refused(setting):
+    value = "class" if setting == "real_batch" else 3
+    assert f"{setting} is given and real is 'live'" in refused(da.recipe, "dream", **{setting: value})
