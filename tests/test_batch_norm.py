@@ -154,7 +154,7 @@ class TestRun:
         expected = sum((a - b).square().flatten(1).sum(1) for a, b in zip(real, synthetic, strict=True))
         torch.testing.assert_close(distances, expected, rtol=1e-4, atol=1e-6)
 
-    @pytest.mark.parametrize("recipe", ["dream", "dc", "dm"])
+    @pytest.mark.parametrize("recipe", ["dream", "dc", "dm", "dm+"])
     def test_a_continued_run_has_the_bits_of_an_unbroken_one(self, recipe, tmp_path):
         small = {"ipc": 1, "batch": 4, "iterations": 2, "inner_steps": 2, "width": 4, "depth": 2, "factor": 1}
         small |= {"network_images": 6, "clusters": 4} if recipe == "dream" else {}
