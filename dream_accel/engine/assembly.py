@@ -18,6 +18,7 @@ from ..matching.class_gradients import CLASS_GRADIENTS, refusal
 from ..matching.objective import Objective
 from ..matching.pixels import PixelSGD
 from ..matching.step import MatchingStep
+from ..matching.trajectories import TrajectoryMatching
 from ..networks import initialize, make_network
 from ..networks.features import embed_rows
 from ..networks.training import Trainer
@@ -44,6 +45,8 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
     Returns:
         the distiller; its ``recipe`` names the chosen class-gradient implementation.
 
+    Methods that match trajectories are assembled by :mod:`dream_accel.engine.trajectory_assembly`.
+
     Raises:
         DreamAccelError: settings do not fit the data set or the device.
     """
@@ -56,6 +59,7 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None) -> Distiller:
     method = RECIPES[recipe.recipe]
     objective = method.objective(recipe)
+    assert not isinstance(objective, TrajectoryMatching)
     network = build_network(recipe, split, compute)
     sampler = build_sampler(recipe, split, compute, network)
     pixels = build_pixels(recipe, split, compute, network, state)

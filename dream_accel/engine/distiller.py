@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -26,11 +26,52 @@ STEPS_AT_ONCE = 16
 """Number of network steps that are recorded in one CUDA graph."""
 
 
-class Schedule(Protocol):
+class Distillation(Protocol):
+    """The parts of a run at work, as :class:`dream_accel.engine.loop.Run` drives them.
+
+    :class:`Distiller` matches real and synthetic images,
+    :class:`dream_accel.engine.trajectories.TrajectoryDistiller` the trajectories of experts.
+    """
+
+    recipe: Recipe
+    """The settings, with everything decided."""
+    rates: str
+    """The learning rates to lower if the run diverges, in words."""
+
+    def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
+        """Copy everything that the next outer iteration depends on."""
+        ...
+
+    def restore(self, state: Checkpoint) -> None:
+        """Go back to a state that :meth:`state` returned."""
+        ...
+
+    def outer_iteration(self, iteration: int, on_step: Callable[[], None] | None = None) -> Tensor:
+        """Do the inner steps of an outer iteration, counted from 0, and return the mean distance ()."""
+        ...
+
+    def check(self) -> None:
+        """Refuse values that became NaN or Inf; this waits for the device."""
+        ...
+
+    def images_per_iteration(self) -> int:
+        """Return the number of real images matched or trained on in one outer iteration."""
+        ...
+
+    def student_lr(self) -> float | None:
+        """Return the learned step size of the student, None if there is none; this waits for the device."""
+        ...
+
+
+Parts = TypeVar("Parts", contravariant=True)
+"""The kind of :class:`Distillation` that a schedule is for."""
+
+
+class Schedule(Protocol[Parts]):
     """The order of the inner steps of one outer iteration; :mod:`dream_accel.engine.schedules` has all schedules."""
 
-    def run(self, distiller: Distiller, on_step: Callable[[], None], /) -> Tensor:
-        """Do the inner steps on a freshly initialised network.
+    def run(self, distiller: Parts, on_step: Callable[[], None], /) -> Tensor:
+        """Do the inner steps.
 
         Args:
             distiller: the run, whose methods do the single steps.
@@ -41,7 +82,7 @@ class Schedule(Protocol):
         """
         ...
 
-    def real_images(self, distiller: Distiller, /) -> int:
+    def real_images(self, distiller: Parts, /) -> int:
         """Return the number of real images matched or trained on in one outer iteration."""
         ...
 
@@ -68,6 +109,8 @@ class Distiller:
         schedule: the order of the inner steps.
     """
 
+    rates = "pixel_lr or network_lr"
+
     def __init__(
         self,
         recipe: Recipe,
@@ -80,7 +123,7 @@ class Distiller:
         sampler: RepresentativeSampler,
         matching: MatchingStep,
         pixels: PixelSGD,
-        schedule: Schedule,
+        schedule: Schedule[Any],
     ) -> None:
         self.recipe = recipe
         self.split = split
@@ -177,11 +220,14 @@ class Distiller:
         """
         self.sampler.check()
         if not self.pixels.pixels.isfinite().all():
-            raise DreamAccelError("the synthetic pixels hold NaN or Inf: they diverged; lower pixel_lr or network_lr")
+            raise DreamAccelError(f"the synthetic pixels hold NaN or Inf: they diverged; lower {self.rates}")
 
     def images_per_iteration(self) -> int:
         """Return the number of real images matched or trained on in one outer iteration."""
         return self.schedule.real_images(self)
+
+    def student_lr(self) -> None:
+        """Return None: no step size is learned."""
 
     def _row_order(self, iteration: int) -> Rows:
         draws = generator(self.recipe.seed, "rows", iteration, device=self.device)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..matching.gradients import GradientMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import SETTINGS, TRAJECTORIES, Recipe
 
 NAME = "dc"
 
@@ -65,7 +65,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SETTINGS - {"feature_weight", "base_size", "network_batch", "network_images", "pretrain_epochs"}
+USES = SETTINGS - TRAJECTORIES - {"feature_weight", "base_size", "network_batch", "network_images", "pretrain_epochs"}
 
 SCHEDULE = "trained_on_synthetic"
 

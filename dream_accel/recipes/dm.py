@@ -16,7 +16,7 @@ from typing import Any
 
 from ..matching.features import FeatureMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import SETTINGS, TRAJECTORIES, Recipe
 
 NAME = "dm"
 
@@ -61,7 +61,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SETTINGS - {
+USES = SETTINGS - TRAJECTORIES - {
     "metric",
     "layers",
     "feature_weight",

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..matching.gradients import GradientMatching
 from ..matching.objective import Objective
-from .settings import SETTINGS, Recipe
+from .settings import SETTINGS, TRAJECTORIES, Recipe
 
 NAME = "dream"
 
@@ -81,7 +81,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
-USES = SETTINGS - {
+USES = SETTINGS - TRAJECTORIES - {
     "feature_weight",
     "pretrain_epochs",
     "synthetic_epochs",

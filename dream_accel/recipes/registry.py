@@ -9,12 +9,17 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
-from . import dc, dm, dream, dream_plus, dsa, idc, idc_i
+from ..matching.trajectories import TrajectoryMatching
+from . import dc, dm, dream, dream_plus, dsa, idc, idc_i, mtt
 from .settings import SETTINGS, Recipe
 
 
 class Method(Protocol):
-    """The names that the module of a method defines; :mod:`dream_accel.recipes.dream` is an example."""
+    """The names that the module of a method defines; :mod:`dream_accel.recipes.dream` is an example.
+
+    A method whose published settings depend on data set and images per class together also defines
+    ``BY_DATASET_AND_IPC: dict[str, dict[int, dict[str, Any]]]``; those of :mod:`dream_accel.recipes.mtt` do.
+    """
 
     NAME: str
     """The name of the recipe."""
@@ -31,12 +36,12 @@ class Method(Protocol):
     SCHEDULE: str
     """The name of its schedule in :data:`dream_accel.engine.schedules.SCHEDULES`."""
 
-    def objective(self, settings: Recipe, /) -> Objective:
-        """Return the loss between real and synthetic images for these settings."""
+    def objective(self, settings: Recipe, /) -> Objective | TrajectoryMatching:
+        """Return the loss for these settings: between real and synthetic images, or between student and expert."""
         ...
 
 
-_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm)
+_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm, mtt)
 
 RECIPES: Mapping[str, Method] = {method.NAME: method for method in _METHODS}
 """Every method by name. To add a method, write its module and append it to ``_METHODS``."""
@@ -83,12 +88,17 @@ def defaults(name: str, dataset: str, factor: int | None = None, ipc: int | None
     method, key = RECIPES[name], dataset.strip().lower().replace("_", "-")
     of_dataset = method.BY_DATASET.get(key, {})
     images = of_dataset.get("ipc", Recipe.ipc) if ipc is None else ipc
-    steps = [known for known in method.BY_IPC if isinstance(images, int) and known <= images]
-    of_ipc = method.BY_IPC[max(steps)] if steps else {}
-    found = {**method.DEFAULTS, **of_ipc, **of_dataset}
+    of_both = getattr(method, "BY_DATASET_AND_IPC", {}).get(key, {})
+    found = {**method.DEFAULTS, **_up_to(method.BY_IPC, images), **of_dataset, **_up_to(of_both, images)}
     if (found.get("factor", Recipe.factor) if factor is None else factor) != 1:
         found.update(method.PACKED.get(key, {}))
     return found
+
+
+def _up_to(by_ipc: Mapping[int, dict[str, Any]], images: Any) -> dict[str, Any]:
+    """The entry of the largest number not above the images per class; empty if there is none."""
+    steps = [known for known in by_ipc if isinstance(images, int) and known <= images]
+    return by_ipc[max(steps)] if steps else {}
 
 
 def setting_help(name: str) -> str:

@@ -19,7 +19,7 @@ from ..ops import LAYER_RULES, METRICS
 from ..sampling.strategies import STRATEGIES
 from ..synthetic import INITS
 
-PANELS = ("data", "sampling", "matching", "pixels", "networks", "evaluation")
+PANELS = ("data", "sampling", "matching", "trajectories", "pixels", "networks", "evaluation")
 """The groups of settings, in the order of the fields of :class:`Recipe`."""
 
 
@@ -97,6 +97,19 @@ class Recipe:
     )
     max_synthetic: int = _setting(128, "matching", "decoded synthetic images of a class used per step", least=1)
 
+    experts: str = _setting(
+        "", "trajectories", "folder of the experts to match, which `dream-accel experts` writes (MTT)"
+    )
+    n_experts: int = _setting(100, "trajectories", "experts to train, and to match at most", least=1)
+    trajectory_epochs: int = _setting(50, "trajectories", "epochs of their training", least=1)
+    synthetic_steps: int = _setting(20, "trajectories", "steps of the student on the synthetic set (N)", least=1)
+    expert_epochs: int = _setting(
+        3, "trajectories", "epochs of the expert that those steps are to cover (M)", least=1
+    )
+    max_start_epoch: int = _setting(25, "trajectories", "students start from an epoch below this one (T+)", least=1)
+    student_lr: float = _setting(0.01, "trajectories", "initial step size of the student, which is learned", least=1e-8)
+    student_lr_lr: float = _setting(1e-5, "trajectories", "learning rate of that step size", least=0)
+
     pixel_lr: float = _setting(
         5e-3, "pixels", "learning rate of the pixels; scaled, before scaling by (IPC/10) pixels/base²", least=0
     )
@@ -127,8 +140,8 @@ class Recipe:
     synthetic_epochs: int = _setting(
         0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0
     )
-    synthetic_batch: int = _setting(256, "networks", "batch size of that training, images", least=1)
-    synthetic_augment: str = _setting("", "networks", "augmentation of that training, as match_augment (DSA)")
+    synthetic_batch: int = _setting(256, "networks", "batch size on the synthetic set, images (0: all)", least=0)
+    synthetic_augment: str = _setting("", "networks", "augmentation on the synthetic set, as match_augment (DSA, MTT)")
     train_augment: str = _setting(
         "color_crop_flip_scale_rotate", "networks", "augmentation of every training image, as match_augment"
     )
@@ -200,6 +213,9 @@ class Recipe:
 
 SETTINGS = frozenset(setting.name for setting in fields(Recipe))
 """The name of every setting."""
+
+TRAJECTORIES = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["panel"] == "trajectories")
+"""The settings of methods that match trajectories."""
 
 
 def _plain(setting: Field[Any], value: Any) -> Any:
