@@ -25,10 +25,10 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 60.0
 """Minimum time between two automatic checkpoints, seconds."""
 FREE_TO_CHANGE = (
-    *("iterations", "pixel_lr", "network_lr", "graphs", "experts"),
+    *("iterations", "pixel_lr", "student_lr_lr", "network_lr", "graphs", "experts"),
     *("eval_epochs", "eval_batch", "eval_networks"),
 )
-"""Settings that a continued run may change; its result records that it did. Experts may have moved to another folder."""
+"""Settings that a continued run may change; its result records that it did. Experts may have moved."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class Experts:
             epoch: 0 to ``epochs``; 0 is before training.
         """
         file = self._files[number]
-        return {name: file.get_slice(name)[epoch : epoch + 1][0] for name in file.keys()}  # noqa: SIM118 (not a dict)
+        arrays = {name: file.get_slice(name)[epoch : epoch + 1] for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return {name: torch.from_numpy(array)[0] for name, array in arrays.items()}
 
     def flat(self, number: int, epoch: int, network: nn.Module) -> Tensor:
         """Read the parameters of an expert after an epoch, flattened in the order of a network's own, (P,) float32."""
@@ -234,9 +235,9 @@ def _check_fit(experts: Experts, recipe: Recipe, train: ImageSet) -> None:
     last = recipe.max_start_epoch - 1 + recipe.expert_epochs
     if last > experts.epochs:
         raise DreamAccelError(
-            f"max_start_epoch {recipe.max_start_epoch} and expert_epochs {recipe.expert_epochs} reach epoch {last}, and "
-            f"the experts in {folder} were trained for {counted(experts.epochs, 'epoch')}: lower one of the two, or "
-            "train experts with more trajectory_epochs"
+            f"max_start_epoch {recipe.max_start_epoch} and expert_epochs {recipe.expert_epochs} reach epoch {last}, "
+            f"and the experts in {folder} were trained for {counted(experts.epochs, 'epoch')}: lower one, or train "
+            "experts with more trajectory_epochs"
         )
 
 
@@ -245,7 +246,7 @@ def _opened(path: Path, digest: str, epochs: int) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
-        file = safe_open(path, framework="pt")
+        file = safe_open(path, framework="numpy")
         header = file.metadata() or {}
         lengths = {file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, IndexError):

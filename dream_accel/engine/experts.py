@@ -184,9 +184,7 @@ class ExpertTraining:
 
     def _step(self, rows: Tensor, *, images: Tensor, labels: Tensor) -> Tensor:
         with self._compute.autocast():
-            return self.trainer.steps(
-                rows, images=images, labels=labels, batch=len(rows), lr=self.recipe.network_lr
-            )
+            return self.trainer.steps(rows, images=images, labels=labels, batch=len(rows), lr=self.recipe.network_lr)
 
 
 def _nothing() -> None:

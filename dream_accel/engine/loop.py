@@ -237,9 +237,7 @@ class Run:
         except DreamAccelError as error:
             raise DivergenceError(str(error)) from None
         if not math.isfinite(loss):
-            raise DivergenceError(
-                f"the matching distance is {loss}: the run diverged; lower {self._distiller.rates}"
-            )
+            raise DivergenceError(f"the matching distance is {loss}: the run diverged; lower {self._distiller.rates}")
 
 
 @default_modes()

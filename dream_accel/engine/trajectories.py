@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ..errors import DreamAccelError
 from ..matching.pixels import PixelSGD
 from ..matching.trajectories import StepSize, TrajectoryStep
 from ..networks.training import Rows
-from ..random import generator
+from ..random import derive_seed, generator
 from ..recipes.settings import Recipe
 from ..results import Progress
 from ..runtime.heap import retained_heap
@@ -43,7 +44,7 @@ class TrajectoryDistiller:
         schedule: the order of the inner steps.
     """
 
-    rates = "pixel_lr"
+    rates = "pixel_lr or student_lr_lr"
 
     def __init__(
         self,
@@ -111,8 +112,8 @@ class TrajectoryDistiller:
     def restart(self, iteration: int) -> None:
         """Begin the random streams of an outer iteration."""
         seed = self.recipe.seed
-        # On the host, so that the draw of a file needs no round trip.
-        self._draws = generator(seed, "trajectories", iteration)
+        # On the host, where the files are read.
+        self._draws = Random(derive_seed(seed, "trajectories", iteration))
         self._rows = Rows(self._decoded, generator(seed, "student rows", iteration, device=self.device))
         self.matching.restart(seed, iteration)
 
@@ -122,8 +123,8 @@ class TrajectoryDistiller:
         Returns:
             () the distance.
         """
-        number, epoch = self._draw(len(self.experts)), self._draw(self.recipe.max_start_epoch)
-        number = self.experts.numbers[number]
+        number = self._draws.choice(self.experts.numbers)
+        epoch = self._draws.randrange(self.recipe.max_start_epoch)
         start, target = (self._parameters(number, at) for at in (epoch, epoch + self.recipe.expert_epochs))
         rows = torch.stack([self._rows.take(self._batch) for _ in range(self.recipe.synthetic_steps)])
         pixels, velocity = self.pixels.pixels, self.pixels.velocity
@@ -137,10 +138,10 @@ class TrajectoryDistiller:
         Raises:
             DreamAccelError: a pixel or the step size is NaN or Inf.
         """
-        if not self.step_size.state.isfinite().all():
-            raise DreamAccelError("the student's step size became NaN or Inf: it diverged; lower student_lr_lr")
-        if not self.pixels.pixels.isfinite().all():
-            raise DreamAccelError(f"the synthetic pixels hold NaN or Inf: they diverged; lower {self.rates}")
+        values = {"synthetic pixels": self.pixels.pixels, "student's step size and its velocity": self.step_size.state}
+        for name, tensor in values.items():
+            if not tensor.isfinite().all():
+                raise DreamAccelError(f"the {name} hold NaN or Inf: they diverged; lower {self.rates}")
 
     def images_per_iteration(self) -> int:
         """Return the number of real images matched or trained on in one outer iteration."""
@@ -149,9 +150,6 @@ class TrajectoryDistiller:
     def student_lr(self) -> float:
         """Return the learned step size; this waits for the device."""
         return float(self.step_size.logarithm.exp())
-
-    def _draw(self, n: int) -> int:
-        return int(torch.randint(n, (), generator=self._draws))
 
     def _parameters(self, number: int, epoch: int) -> Tensor:
         flat = self.experts.flat(number, epoch, self.network)

@@ -80,10 +80,13 @@ def _contestants(recipe: Recipe, baselines: str) -> list[tuple[str, Recipe | Non
             ("random real images", replace(recipe, init="random", factor=1, iterations=0)),
             ("K-Means-selected real images", replace(recipe, init="kmeans", factor=1, iterations=0)),
         ]
-    if baselines == "all":
+    if baselines == "all" and recipe.experts:
+        # The strategy is that of the experts, which are given.
+        found += [("distilled from random initialisation", replace(recipe, init="random"))]
+    elif baselines == "all":
         random = replace(recipe, init="random", strategy="random")
         found += [("distilled, random sampling from random initialisation", random)]
-    own = recipe.recipe.upper() if recipe.strategy == "dream" else f"{recipe.strategy} sampling"
+    own = recipe.recipe.upper() if recipe.strategy == "dream" or recipe.experts else f"{recipe.strategy} sampling"
     return [*found, (f"distilled, {own}", None)]
 
 

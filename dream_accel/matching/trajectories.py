@@ -167,7 +167,9 @@ class StepSize:
     def __init__(
         self, start: float, lr: float, momentum: float, device: torch.device, state: Tensor | None = None
     ) -> None:
-        self.state = (torch.tensor([math.log(start), 0.0], dtype=torch.float32) if state is None else state.clone()).to(device)
+        self.state = (torch.tensor([math.log(start), 0.0], dtype=torch.float32) if state is None else state.clone()).to(
+            device
+        )
         self.rate = lr / start**2
         self.momentum = momentum
 

@@ -61,19 +61,23 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 
 PACKED: dict[str, dict[str, Any]] = {}
 
-USES = SETTINGS - TRAJECTORIES - {
-    "metric",
-    "layers",
-    "feature_weight",
-    "class_gradients",
-    "base_size",
-    "network_batch",
-    "network_images",
-    "pretrain_epochs",
-    "synthetic_epochs",
-    "synthetic_batch",
-    "synthetic_augment",
-}
+USES = (
+    SETTINGS
+    - TRAJECTORIES
+    - {
+        "metric",
+        "layers",
+        "feature_weight",
+        "class_gradients",
+        "base_size",
+        "network_batch",
+        "network_images",
+        "pretrain_epochs",
+        "synthetic_epochs",
+        "synthetic_batch",
+        "synthetic_augment",
+    }
+)
 
 SCHEDULE = "fresh_networks"
 

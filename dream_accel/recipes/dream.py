@@ -81,13 +81,17 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "cutmix": 0.0}}
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
-USES = SETTINGS - TRAJECTORIES - {
-    "feature_weight",
-    "pretrain_epochs",
-    "synthetic_epochs",
-    "synthetic_batch",
-    "synthetic_augment",
-}
+USES = (
+    SETTINGS
+    - TRAJECTORIES
+    - {
+        "feature_weight",
+        "pretrain_epochs",
+        "synthetic_epochs",
+        "synthetic_batch",
+        "synthetic_augment",
+    }
+)
 """The settings that the method reads."""
 
 SCHEDULE = "trained_on_real"

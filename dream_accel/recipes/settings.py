@@ -103,9 +103,7 @@ class Recipe:
     n_experts: int = _setting(100, "trajectories", "experts to train, and to match at most", least=1)
     trajectory_epochs: int = _setting(50, "trajectories", "epochs of their training", least=1)
     synthetic_steps: int = _setting(20, "trajectories", "steps of the student on the synthetic set (N)", least=1)
-    expert_epochs: int = _setting(
-        3, "trajectories", "epochs of the expert that those steps are to cover (M)", least=1
-    )
+    expert_epochs: int = _setting(3, "trajectories", "epochs of the expert that those steps are to cover (M)", least=1)
     max_start_epoch: int = _setting(25, "trajectories", "students start from an epoch below this one (T+)", least=1)
     student_lr: float = _setting(0.01, "trajectories", "initial step size of the student, which is learned", least=1e-8)
     student_lr_lr: float = _setting(1e-5, "trajectories", "learning rate of that step size", least=0)
