@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from dream_accel.matching.trajectories import StepSize, TrajectoryMatching, Traj
 from dream_accel.networks import make_network
 from dream_accel.networks.training import Rows
 from dream_accel.random import generator
+from dream_accel.recipes import RECIPES
 from dream_accel.synthetic import decode
 
 CPU = torch.device("cpu")
@@ -307,7 +310,9 @@ class TestRun:
         assert caught.value.result.diverged
 
     def test_a_baseline_keeps_the_experts(self, folder):
-        assert row_names(mtt(folder), "all")[2:] == ["distilled from random initialisation", "distilled, MTT"]
+        other = row_names(mtt(folder, init="kmeans"), "all")
+        assert other[2:] == ["distilled from random initialisation", "distilled, MTT"]
+        assert row_names(mtt(folder), "all")[2:] == ["distilled, MTT"]
 
 
 class TestSettings:
@@ -336,8 +341,18 @@ class TestSettings:
         assert (found.pixel_momentum, found.iterations * found.inner_steps, found.factor) == (0.5, 5000, 1)
         assert found.max_start_epoch - 1 + found.expert_epochs <= found.trajectory_epochs
 
+    def test_page_has_the_settings_of_the_recipe(self):
+        page = (Path(__file__).parents[1] / "docs" / "recipes" / "mtt.md").read_text()
+        rows = re.findall(r"^\| `([\w-]+)`, (\d+) \| (.+) \| (?:yes|no) \|$", page, re.MULTILINE)
+        assert len(rows) == 9
+        for dataset, ipc, values in rows:
+            found = da.recipe("mtt", dataset, ipc=int(ipc))
+            shown = (found.synthetic_steps, found.expert_epochs, found.max_start_epoch)
+            shown += (found.pixel_lr, found.student_lr_lr, found.student_lr, found.synthetic_batch)
+            assert values == " | ".join(f"{value:g}" for value in shown)
+
     @pytest.mark.parametrize("setting", ["experts", "synthetic_steps", "student_lr", "max_start_epoch"])
-    @pytest.mark.parametrize("name", ["dream", "dc", "dm", "idc"])
+    @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"mtt"}))
     def test_of_trajectories_are_refused_by_other_recipes(self, name, setting):
         value = "folder" if setting == "experts" else 1
         message = refused(da.recipe, name, **{setting: value})

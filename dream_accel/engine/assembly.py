@@ -34,6 +34,11 @@ from .schedules import SCHEDULES
 from .synthetic_training import SyntheticTraining
 
 
+def matches_trajectories(recipe: Recipe) -> bool:
+    """Whether the method matches the trajectories of experts and not real images; it then needs experts."""
+    return isinstance(RECIPES[recipe.recipe].objective(recipe), TrajectoryMatching)
+
+
 def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> Distiller:
     """Build a distillation.
 

@@ -20,7 +20,7 @@ from ..recipes import RECIPES, Recipe
 from ..runtime.devices import find_device
 from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
-from .assembly import build_network, build_sampler
+from .assembly import build_network, build_sampler, matches_trajectories
 from .compute import Compute
 from .expert_store import MANIFEST_FILE, Experts, Manifest, save_expert
 from .splits import load_split
@@ -68,8 +68,8 @@ def train_experts(
             expert diverged, or the data set or the device cannot be used.
         OSError: a file cannot be written; the experts before it are kept.
     """
-    if "experts" not in RECIPES[recipe.recipe].USES:
-        users = " or ".join(name for name, method in RECIPES.items() if "experts" in method.USES)
+    if not matches_trajectories(recipe):
+        users = " or ".join(name for name in RECIPES if matches_trajectories(replace(recipe, recipe=name)))
         raise DreamAccelError(f"recipe {recipe.recipe!r} matches no trajectories and needs no experts: choose {users}")
     split = load_split(recipe, find_device(device), data_dir, download, data)
     compute = Compute.of(recipe, split)

@@ -14,13 +14,13 @@ import torch
 
 from ..data import DataSplit
 from ..errors import DivergenceError, DreamAccelError, DreamAccelWarning
-from ..recipes import RECIPES, Recipe
+from ..recipes.settings import Recipe
 from ..results import Progress, Result
 from ..runtime.devices import find_device
 from ..runtime.files import UnwritableError
 from ..runtime.modes import default_modes
 from ..synthetic import SyntheticSet
-from .assembly import assemble
+from .assembly import assemble, matches_trajectories
 from .checkpoint import CheckpointFile, Origin
 from .distiller import Distillation
 from .expert_store import experts_for
@@ -55,9 +55,8 @@ class Run:
         data_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
-        experts = None
-        if "experts" in RECIPES[recipe.recipe].USES:
-            experts = experts_for(self.recipe, split.train)
+        experts = experts_for(self.recipe, split.train) if matches_trajectories(recipe) else None
+        if experts is not None:
             self.recipe = replace(self.recipe, experts=os.path.abspath(experts.folder))
         self.origin = Origin(
             fingerprint(split.train),

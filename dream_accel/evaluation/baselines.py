@@ -82,7 +82,8 @@ def _contestants(recipe: Recipe, baselines: str) -> list[tuple[str, Recipe | Non
         ]
     if baselines == "all" and recipe.experts:
         # The strategy is that of the experts, which are given.
-        found += [("distilled from random initialisation", replace(recipe, init="random"))]
+        if recipe.init != "random":
+            found += [("distilled from random initialisation", replace(recipe, init="random"))]
     elif baselines == "all":
         random = replace(recipe, init="random", strategy="random")
         found += [("distilled, random sampling from random initialisation", random)]
