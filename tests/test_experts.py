@@ -102,20 +102,28 @@ class TestTraining:
 
         monkeypatch.setattr(RepresentativeSampler, "update", noting)
         monkeypatch.setattr("dream_accel.engine.experts.Trainer.steps", taking)
-        train(tmp_path, strategy="dream", interval=3, n_experts=1)
-        # 36 images in batches of 3 classes x 3 picks: 4 steps in each of 4 epochs.
+        train(tmp_path, strategy="dream", interval=3, n_experts=1, clusters=6)
+        # Batches of 9 of the 18 picks: 36 images are 4 steps, in each of 4 epochs.
         assert refreshes == [step % 3 == 0 for step in range(16)]
-        labels = toy_split().train.labels
-        for rows in batches:
-            assert labels[rows].tolist() == [0] * 3 + [1] * 3 + [2] * 3
-            assert len(set(rows.tolist())) == 9
-        assert torch.equal(batches[0], batches[2])
-        assert not torch.equal(batches[0], batches[3])
+        assert [len(rows) for rows in batches] == [9] * 16
+        split = toy_split()
+        network = make_network("convnet", (1, 8, 8), 3, 4, 2, 0, "expert", 0)
+        sampler = RepresentativeSampler(
+            *(split.train.images, split.train.labels, 6, 1, 3),
+            normalize=split.normalization,
+            max_iter=100,
+        )
+        sampler.restart("expert", 0)
+        update(sampler, network)
+        order = Rows(18, generator(0, "expert rows", 0))
+        for rows in batches[:3]:
+            assert torch.equal(rows, sampler.indices.flatten()[order.take(9)])
+        assert len({*batches[0].tolist(), *batches[1].tolist()}) == 18
         manifest = Experts(tmp_path).manifest
         assert (manifest.settings["strategy"], manifest.settings["interval"]) == ("dream", 3)
 
     def test_experts_of_a_strategy_serve_a_run_with_it(self, tmp_path):
-        train(tmp_path, strategy="dream")
+        train(tmp_path, strategy="dream", clusters=6)
         result = da.distill(mtt(tmp_path, strategy="dream", init="kmeans"), toy_split(), device="cpu")
         assert result.synthetic.images.isfinite().all()
         assert "strategy 'dream', and this run has 'random'" in refused(

@@ -358,9 +358,9 @@ class TestSettings:
         message = refused(da.recipe, name, **{setting: value})
         assert message == f"recipe {name!r} does not use {setting}: leave it out, or choose mtt"
 
-    @pytest.mark.parametrize("setting", ["metric", "clusters", "network_images", "class_gradients"])
+    @pytest.mark.parametrize("setting", ["metric", "match_augment", "network_images", "class_gradients"])
     def test_of_other_recipes_are_refused(self, setting):
-        value = {"metric": "l1", "class_gradients": "loop"}.get(setting, 1)
+        value = {"metric": "l1", "class_gradients": "loop", "match_augment": "crop"}.get(setting, 1)
         assert f"'mtt' does not use {setting}" in refused(da.recipe, "mtt", **{setting: value})
 
 

@@ -29,7 +29,7 @@ TRAINING = (
     *("seed", "bf16", "channels_last"),
 )
 """Settings that determine the experts, beside architecture and data."""
-SAMPLING = ("interval", "kmeans_iterations")
+SAMPLING = ("batch", "clusters", "per_cluster", "interval", "kmeans_iterations")
 """Settings that determine them as well, if their batches are chosen by a strategy."""
 
 

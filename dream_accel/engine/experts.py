@@ -46,13 +46,14 @@ def train_experts(
     has the same bits whether or not the experts before it were trained in the same call.
 
     With the strategy ``"random"`` an epoch is one pass over the training set in random order, as published. With any
-    other one, every batch holds the picks of that strategy, ``network_batch / C`` of each of the C classes, which are
-    renewed every ``interval`` steps in the features of the expert in training; an epoch has the same number of images.
+    other one, batches are drawn from the picks of that strategy, as many of every class as a matching step would take,
+    which are renewed every ``interval`` steps in the features of the expert in training; an epoch has as many steps.
 
     Args:
         recipe: of a method that matches trajectories. Read are ``n_experts``, ``trajectory_epochs``, ``network``,
             ``width``, ``depth``, ``network_lr``, ``network_batch``, ``train_augment``, ``cutmix``, ``strategy``,
-            ``interval``, ``kmeans_iterations``, ``seed`` and what determines the data set.
+            for the picks ``batch``, ``clusters``, ``per_cluster``, ``interval`` and ``kmeans_iterations``, ``seed`` and
+            what determines the data set.
         data: the data set, as :func:`dream_accel.data.as_split` takes it; default: the one that the recipe names.
         out: the folder of the experts; if it holds some of the same settings and data, they are kept.
         device: the device to train on; default: a GPU if there is one.
@@ -131,9 +132,7 @@ class ExpertTraining:
             keys=("expert", "init"),
             channels_last=compute.channels_last,
         )
-        clusters = max(1, recipe.network_batch // split.train.n_classes)
-        sampling = replace(recipe, clusters=clusters, batch=0, per_cluster=1)
-        self.sampler = None if recipe.strategy == "random" else build_sampler(sampling, split, compute, self.network)
+        self.sampler = None if recipe.strategy == "random" else build_sampler(recipe, split, compute, self.network)
         self._compute = compute
         self._update = compute.recorded(self._step, ("images", "labels"), [self.trainer.draws])
 
@@ -155,7 +154,8 @@ class ExpertTraining:
         self.trainer.restart(seed, "expert", number)
         if self.sampler is not None:
             self.sampler.restart("expert", number)
-        order = Rows(len(train), generator(seed, "expert rows", number, device=self.device))
+        picks = None if self.sampler is None else self.sampler.batch_size * self.sampler.n_classes
+        order = Rows(picks or len(train), generator(seed, "expert rows", number, device=self.device))
         states = [self._state()]
         for _ in range(self.recipe.trajectory_epochs):
             for rows in self._batches(order):
@@ -168,15 +168,14 @@ class ExpertTraining:
         return stacked
 
     def _batches(self, order: Rows) -> Iterator[Tensor]:
-        """The rows of every step of an epoch."""
-        n, batch = len(self.split.train), self.recipe.network_batch
-        if self.sampler is None:
-            yield from order.batches(n, batch)
-            return
-        for _ in range(-(-n // (self.sampler.batch_size * self.sampler.n_classes))):
+        """The rows of every step of an epoch, in an order of all images or of the sampler's picks."""
+        for rows in order.batches(len(self.split.train), self.recipe.network_batch):
+            if self.sampler is None:
+                yield rows
+                continue
             self.sampler.update(self.network)
             assert self.sampler.indices is not None
-            yield self.sampler.indices.flatten()
+            yield self.sampler.indices.flatten()[rows]
 
     def _state(self) -> dict[str, Tensor]:
         named = self.network.named_parameters()
