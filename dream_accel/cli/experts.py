@@ -53,7 +53,7 @@ def experts(
             raise typer.Exit(INTERRUPTED) from None
     print(f"{counted(len(found), 'expert')} of {counted(found.epochs, 'epoch')} in {folder}/")
     matching = ("dream-accel", "distill", "--recipe", chosen.recipe, "--experts", str(folder))
-    print(f"`{shlex.join(matching)}` with the same data set and network matches them")
+    print(f"`{shlex.join(matching)}` with the same data set, network and strategy matches them")
 
 
 @contextmanager
