@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ._version import __version__ as __version__
     from .clustering import BatchedKMeans, KMeansResult, kmeans
     from .data import DataSplit, ImageSet, load_dataset
+    from .engine.expert_store import Experts
+    from .engine.experts import train_experts
     from .engine.loop import distill
     from .errors import DivergenceError, DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
@@ -37,6 +39,8 @@ _HOMES = {
     "ImageSet": "data",
     "load_dataset": "data",
     "distill": "engine.loop",
+    "Experts": "engine.expert_store",
+    "train_experts": "engine.experts",
     "DivergenceError": "errors",
     "DreamAccelError": "errors",
     "DreamAccelWarning": "errors",
@@ -59,6 +63,7 @@ __all__ = [
     "DivergenceError",
     "DreamAccelError",
     "DreamAccelWarning",
+    "Experts",
     "ImageSet",
     "KMeansResult",
     "Recipe",
@@ -74,6 +79,7 @@ __all__ = [
     "load_dataset",
     "recipe",
     "select",
+    "train_experts",
 ]
 
 

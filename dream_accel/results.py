@@ -30,9 +30,11 @@ class Progress:
     Attributes:
         iteration: number of outer iterations completed.
         step: number of inner steps completed.
-        loss: matching distance, summed over classes, mean over the inner steps of the iteration.
+        loss: matching distance, summed over classes, mean over the inner steps of the iteration; of trajectories, the
+            normalised distance of student and expert.
         images_per_second: real images matched or trained on, per second of the iteration.
         seconds: computing time since the run began; a continued run adds its own.
+        student_lr: the learned step size of the student at the end of the iteration; None if none is learned.
     """
 
     iteration: int
@@ -40,6 +42,11 @@ class Progress:
     loss: float
     images_per_second: float
     seconds: float
+    student_lr: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to values that JSON represents; a step size that is not learned is left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass
@@ -80,6 +87,11 @@ class Result:
     def labels(self) -> Tensor:
         """The classes (C * IPC,) int64 of the stored images."""
         return self.synthetic.labels.flatten()
+
+    @property
+    def student_lr(self) -> float | None:
+        """The learned step size of trajectory matching after the last iteration; None for other methods."""
+        return self.history[-1].student_lr if self.history else self.synthetic.metadata.get("student_lr")
 
     @property
     def source(self) -> str | None:
@@ -128,7 +140,7 @@ class Result:
         self.synthetic.save(folder / IMAGES_FILE)
         config = {**self._description(), "versions": versions()}
         write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
-        write_text(folder / METRICS_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in self.history))
+        write_text(folder / METRICS_FILE, "".join(json.dumps(line.to_dict()) + "\n" for line in self.history))
         return folder
 
     def _description(self) -> dict[str, Any]:
@@ -141,6 +153,7 @@ class Result:
             "diverged": self.diverged,
             "data": self.data,
             "changes": self.changes,
+            **({} if self.student_lr is None else {"student_lr": self.student_lr}),
         }
 
 

@@ -65,6 +65,8 @@ def settings_table(name: str) -> str:
         if general.factor != 1 and packed:
             by.append((f"`{dataset}`, `factor=1`", code(changes(name, dataset, factor=1))))
     by += [(f"`ipc` from {ipc} on", code(own)) for ipc, own in method.BY_IPC.items()]
+    for dataset, of_ipc in getattr(method, "BY_DATASET_AND_IPC", {}).items():
+        by += [(f"`{dataset}`, `ipc` from {ipc} on", code(own)) for ipc, own in of_ipc.items()]
     by += [(f"`size` from {size} on, other data sets", code(own)) for size, own in method.BY_SIZE.items()]
     return text + ("\n" + rows(("for", "instead"), by) if by else "")
 
@@ -139,6 +141,9 @@ def test_a_table_says_what_a_run_has():
             stated = dict(re.findall(r"`(\w+)=([^`]*)`", text.partition("\n\n")[0]))
             own = re.search(rf"^\| `{dataset}` \| (.*) \|$", text, re.MULTILINE)
             stated |= dict(re.findall(r"`(\w+)=([^`]*)`", own[1])) if own else {}
+            of_ipc = re.findall(rf"^\| `{dataset}`, `ipc` from (\d+) on \| (.*) \|$", text, re.MULTILINE)
+            below = [line for ipc, line in of_ipc if int(ipc) <= Recipe.ipc]
+            stated |= dict(re.findall(r"`(\w+)=([^`]*)`", below[-1])) if below else {}
             found = da.recipe(name, dataset)
             assert stated == {key: repr(getattr(found, key)).replace("'", '"') for key in stated}
             assert len(stated) >= 15
@@ -160,14 +165,18 @@ def test_the_combinations_are_those_that_are_refused():
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
-def test_snippets_of_a_page_run(page, monkeypatch, capsys):
+def test_snippets_of_a_page_run(page, monkeypatch, capsys, tmp_path):
     """As they are typed, but with the smallest settings."""
     whole = da.recipe
     small = {"iterations": 1, "inner_steps": 1, "limit_train": 100, "width": 4, "eval_epochs": 1, "eval_networks": 1}
     small |= {"network_images": 16, "synthetic_epochs": 1, "batch": 4}
+    small |= {"n_experts": 1, "trajectory_epochs": 2, "synthetic_steps": 1, "expert_epochs": 1, "max_start_epoch": 1}
+    monkeypatch.chdir(tmp_path)
 
     def little(name, *args, **settings):
         used = {key: value for key, value in small.items() if key in RECIPES[name].USES}
+        if RECIPES[name].SCHEDULE == "trained_pool" or settings.get("real") == "cached":
+            used |= {"stages": 2, "trajectories": 1}
         return whole(name, *args, **{**settings, **used})
 
     monkeypatch.setattr(da, "recipe", little)

@@ -97,7 +97,7 @@ def test_written_files_are_what_others_can_read(tmp_path):
     assert (config["iterations_done"], config["interrupted"]) == (2, False)
     assert config["versions"] == versions()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [asdict(line) for line in HISTORY]
+    assert lines == [line.to_dict() for line in HISTORY]
 
 
 def test_saving_again_replaces_what_was_there(tmp_path):

@@ -16,6 +16,7 @@ from dream_accel.data import Normalization
 from dream_accel.engine.assembly import build_matching, build_trainer
 from dream_accel.engine.compute import Compute
 from dream_accel.matching.pixels import PixelSGD
+from dream_accel.matching.trajectories import TrajectoryMatching
 from dream_accel.networks import make_network
 from dream_accel.networks.features import embed_rows, images_at_a_time
 from dream_accel.recipes import RECIPES, Recipe, recipe
@@ -192,7 +193,9 @@ def _matching(problem: Problem, way: str) -> tuple[tuple[Op, ...], int]:
     chosen = replace(problem.recipe, class_gradients=way)
     with FakeTensorMode():
         split, compute, network = _parts(problem)
-        step = build_matching(chosen, split, compute, RECIPES[chosen.recipe].objective(chosen))
+        objective = RECIPES[chosen.recipe].objective(chosen)
+        assert not isinstance(objective, TrajectoryMatching)
+        step = build_matching(chosen, split, compute, objective)
         images, indices = _images(problem), _index(problem.classes, chosen.n_clusters * chosen.per_cluster)
         pixels = torch.zeros(problem.classes, chosen.ipc, *problem.image)
         optimiser = PixelSGD(pixels, 1.0, chosen.pixel_momentum, chosen.pixel_sweep)

@@ -151,10 +151,13 @@ def print_progress(result: Any) -> None:
     """Print the progress and the speed of a run."""
     if result.history:
         last = result.history[-1]
+        learned = last.student_lr is not None
+        middle = (
+            f"step size {last.student_lr:.3g}" if learned else f"{last.images_per_second:.0f} real images per second"
+        )
         print(
             f"{counted(last.iteration, 'outer iteration')}, {counted(last.step, 'matching step')} in "
-            f"{last.seconds:.1f} s, {last.images_per_second:.0f} real images per second, matching distance "
-            f"{last.loss:.4g}"
+            f"{last.seconds:.1f} s, {middle}, matching distance {last.loss:.4g}"
         )
 
 

@@ -18,6 +18,7 @@ from ..matching.class_gradients import CLASS_GRADIENTS, refusal
 from ..matching.objective import Objective
 from ..matching.pixels import PixelSGD
 from ..matching.step import MatchingStep
+from ..matching.trajectories import TrajectoryMatching
 from ..networks import initialize, make_network
 from ..networks.features import embed_rows
 from ..networks.training import Trainer
@@ -35,6 +36,11 @@ from .stored_run import Checkpoint
 from .synthetic_training import SyntheticTraining
 
 
+def matches_trajectories(recipe: Recipe) -> bool:
+    """Whether the method matches the trajectories of experts and not real images; it then needs experts."""
+    return isinstance(RECIPES[recipe.recipe].objective(recipe), TrajectoryMatching)
+
+
 def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> Distiller:
     """Build a distillation.
 
@@ -45,6 +51,8 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 
     Returns:
         the distiller; its ``recipe`` names the chosen class-gradient implementation.
+
+    Methods that match trajectories are assembled by :mod:`dream_accel.engine.trajectory_assembly`.
 
     Raises:
         DreamAccelError: settings do not fit the data set or the device.
@@ -58,6 +66,7 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
 def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None) -> Distiller:
     method = RECIPES[recipe.recipe]
     objective = method.objective(recipe)
+    assert not isinstance(objective, TrajectoryMatching)
     network = build_network(recipe, split, compute)
     statistics = RealStatistics(network, split, compute, recipe.seed)
     sampler = build_sampler(recipe, split, compute, network)

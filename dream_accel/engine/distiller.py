@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from ..results import Progress
 from ..runtime.heap import retained_heap
 from ..sampling import RepresentativeSampler
 from .compute import Compute
+from .distillation import Schedule
 from .pool import NetworkPool
 from .statistics import RealStatistics
 from .stored_run import Checkpoint
@@ -27,26 +28,6 @@ from .synthetic_training import SyntheticTraining
 
 STEPS_AT_ONCE = 16
 """Number of network steps that are recorded in one CUDA graph."""
-
-
-class Schedule(Protocol):
-    """The order of the inner steps of one outer iteration; :mod:`dream_accel.engine.schedules` has all schedules."""
-
-    def run(self, distiller: Distiller, on_step: Callable[[], None], /) -> Tensor:
-        """Do the inner steps on a freshly initialised network.
-
-        Args:
-            distiller: the run, whose methods do the single steps.
-            on_step: called after every inner step.
-
-        Returns:
-            () the distance summed over classes, mean over the steps.
-        """
-        ...
-
-    def real_images(self, distiller: Distiller, /) -> int:
-        """Return the number of real images matched or trained on in one outer iteration."""
-        ...
 
 
 class Distiller:
@@ -73,6 +54,8 @@ class Distiller:
         schedule: the order of the inner steps.
     """
 
+    rates = "pixel_lr or network_lr"
+
     def __init__(
         self,
         recipe: Recipe,
@@ -87,7 +70,7 @@ class Distiller:
         matching: MatchingStep,
         pixels: PixelSGD,
         pool: NetworkPool,
-        schedule: Schedule,
+        schedule: Schedule[Any],
     ) -> None:
         self.recipe = recipe
         self.split = split
@@ -218,11 +201,14 @@ class Distiller:
         """
         self.sampler.check()
         if not self.pixels.pixels.isfinite().all():
-            raise DreamAccelError("the synthetic pixels hold NaN or Inf: they diverged; lower pixel_lr or network_lr")
+            raise DreamAccelError(f"the synthetic pixels hold NaN or Inf: they diverged; lower {self.rates}")
 
     def images_per_iteration(self) -> int:
         """Return the number of real images matched or trained on in one outer iteration."""
         return self.schedule.real_images(self)
+
+    def student_lr(self) -> None:
+        """Return None: no step size is learned."""
 
     def _row_order(self, *keys: object) -> Rows:
         draws = generator(self.recipe.seed, "rows", *keys, device=self.device)

@@ -21,11 +21,14 @@ from ..results import Progress, Result
 from ..runtime.devices import device_errors, find_device
 from ..runtime.modes import default_modes
 from ..synthetic import SyntheticSet
-from .assembly import assemble
+from .assembly import assemble, matches_trajectories
 from .checkpoint import CheckpointFile
 from .compute import SMALLER
+from .distillation import Distillation
+from .expert_store import experts_for
 from .splits import fingerprint, load_split
 from .stored_run import Origin, StoredRun
+from .trajectory_assembly import assemble_trajectories
 
 
 class Run:
@@ -55,17 +58,25 @@ class Run:
         data_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
+        experts = experts_for(self.recipe, split.train) if matches_trajectories(recipe) else None
+        if experts is not None:
+            self.recipe = replace(self.recipe, experts=os.path.abspath(experts.folder))
         self.origin = Origin(
             fingerprint(split.train),
             split.train.class_names,
             split.normalization,
             str(split.train.device),
             None if data_dir is None else os.path.abspath(data_dir),
+            experts=None if experts is None else experts.description(),
         )
         self._checkpoint = CheckpointFile(checkpoint)
         shape = (split.train.n_classes, recipe.ipc, *split.train.shape)
         state, self.origin = self._checkpoint.load(self.recipe, self.origin, shape)
-        self._distiller = assemble(self.recipe, split, state)
+        self._distiller: Distillation = (
+            assemble(self.recipe, split, state)
+            if experts is None
+            else assemble_trajectories(self.recipe, split, experts, state)
+        )
         self.recipe = self._distiller.recipe
         self._state = self._distiller.state() if state is None else state
         self._moved = False
@@ -127,6 +138,7 @@ class Run:
             loss=loss,
             images_per_second=self._distiller.images_per_iteration() / max(seconds, 1e-9),
             seconds=seconds + (history[-1].seconds if history else 0.0),
+            student_lr=self._distiller.student_lr(),
         )
         self._state = self._distiller.state((*history, line))
         self._moved = False
@@ -206,7 +218,7 @@ class Run:
         except DreamAccelError as error:
             raise DivergenceError(str(error)) from None
         if not math.isfinite(loss):
-            raise DivergenceError(f"the matching distance is {loss}: the run diverged; lower pixel_lr or network_lr")
+            raise DivergenceError(f"the matching distance is {loss}: the run diverged; lower {self._distiller.rates}")
 
 
 @default_modes()

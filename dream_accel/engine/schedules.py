@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .distiller import Distiller, Schedule
+from .distillation import Schedule
+from .distiller import Distiller
 from .pooled import Epochs, Fresh, PooledSteps, Updates
+from .trajectories import TrajectoryDistiller
 
 
 class TrainedOnReal:
@@ -73,15 +76,32 @@ class FreshNetworks:
         return _matched(distiller)
 
 
+class MatchedTrajectories:
+    """Steps that each match one part of the trajectory of one expert (MTT)."""
+
+    def run(self, distiller: TrajectoryDistiller, on_step: Callable[[], None]) -> Tensor:
+        """Draw an expert and a start epoch, and match, ``inner_steps`` times."""
+        total = torch.zeros((), device=distiller.device)
+        for _ in range(distiller.recipe.inner_steps):
+            total += distiller.match()
+            on_step()
+        return total / distiller.recipe.inner_steps
+
+    def real_images(self, distiller: TrajectoryDistiller) -> int:
+        """Return 0: real images are read when the experts are trained."""
+        return 0
+
+
 def _matched(distiller: Distiller) -> int:
     return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.sampler.n_classes
 
 
-SCHEDULES: dict[str, Schedule] = {
+SCHEDULES: dict[str, Schedule[Any]] = {
     "trained_on_real": TrainedOnReal(),
     "trained_on_synthetic": TrainedOnSynthetic(),
     "fresh_networks": FreshNetworks(),
     "trained_pool": PooledSteps(Epochs()),
+    "trajectories": MatchedTrajectories(),
 }
 """Every schedule by the name that recipes use."""
 

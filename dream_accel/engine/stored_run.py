@@ -22,8 +22,11 @@ from ..runtime.files import write_bytes
 from .splits import data_difference
 
 FORMAT = "dream_accel.checkpoint/1"
-FREE_TO_CHANGE = ("iterations", "pixel_lr", "network_lr", "graphs", "eval_epochs", "eval_batch", "eval_networks")
-"""Settings that a continued run may change; its result records that it did."""
+FREE_TO_CHANGE = (
+    *("iterations", "pixel_lr", "student_lr_lr", "network_lr", "graphs", "experts"),
+    *("eval_epochs", "eval_batch", "eval_networks"),
+)
+"""Settings that a continued run may change; its result records that it did. Experts may have moved."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Origin:
         data_dir: the folder of named data sets, if the user gave one.
         changes: one entry per continuation with other settings, as in :class:`dream_accel.results.Result`.
         diverged: whether the next iteration made NaN or Inf.
+        experts: the experts whose trajectories are matched, as :meth:`.expert_store.Experts.description` returns them;
+            None if there are none.
     """
 
     data: dict[str, Any] | None = None
@@ -47,6 +52,7 @@ class Origin:
     data_dir: str | None = None
     changes: tuple[dict[str, Any], ...] = ()
     diverged: bool = False
+    experts: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to values that JSON represents."""
@@ -76,12 +82,15 @@ class Checkpoint:
         velocity: velocity of the pixel optimiser, shaped like ``pixels``.
         history: one line per completed outer iteration.
         class_gradients: class-gradient implementation; a resumed run reuses it.
+        step_size: (2,) float32, the state of :class:`dream_accel.matching.trajectories.StepSize`; None if no step size
+            is learned.
     """
 
     pixels: Tensor
     velocity: Tensor
     history: tuple[Progress, ...]
     class_gradients: str = "auto"
+    step_size: Tensor | None = None
 
     def save(self, path: Path, recipe: Recipe, origin: Origin) -> None:
         """Write a safetensors file atomically.
@@ -99,10 +108,12 @@ class Checkpoint:
         header = {
             "format": FORMAT,
             "recipe": json.dumps(asdict(recipe)),
-            "history": json.dumps([asdict(line) for line in self.history]),
+            "history": json.dumps([line.to_dict() for line in self.history]),
             "origin": json.dumps(origin.to_dict()),
         }
         tensors = {"pixels": self.pixels.cpu().contiguous(), "velocity": self.velocity.cpu().contiguous()}
+        if self.step_size is not None:
+            tensors["step_size"] = self.step_size.cpu()
         write_bytes(path, save(tensors, metadata=header))
 
 
@@ -138,6 +149,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> StoredRun:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             pixels, velocity = file.get_tensor("pixels"), file.get_tensor("velocity")
+            step_size = file.get_tensor("step_size") if "step_size" in file.keys() else None  # noqa: SIM118
         settings = json.loads(header["recipe"])
         known = {setting.name for setting in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in settings.items() if key in known})
@@ -150,7 +162,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> StoredRun:
             f"{path} holds pixels of shape {tuple(pixels.shape)} and velocities of shape {tuple(velocity.shape)}: "
             "expected (classes, IPC, channels, height, width) for both"
         )
-    return StoredRun(Checkpoint(pixels, velocity, history, recipe.class_gradients), recipe, origin)
+    return StoredRun(Checkpoint(pixels, velocity, history, recipe.class_gradients, step_size), recipe, origin)
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -200,6 +212,11 @@ def continued(path: Path, stored: StoredRun, recipe: Recipe, origin: Origin) -> 
     elif origin.data is not None and (difference := data_difference(stored.origin.data, origin.data)) is not None:
         raise DreamAccelError(
             f"{path} belongs to a run on other data ({difference}): continue it on the data it was begun with, or "
+            "begin a run in another folder"
+        )
+    if stored.origin.experts != origin.experts:
+        raise DreamAccelError(
+            f"{path} belongs to a run on other experts: name the folder of those it was begun with, as it was then, or "
             "begin a run in another folder"
         )
     done = len(stored.state.history)

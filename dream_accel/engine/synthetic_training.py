@@ -19,7 +19,7 @@ class SyntheticTraining:
         compute: numeric format and recording.
         shape: (C, IPC, channels, H, W) of the pixels.
         factor: multi-formation factor of the synthetic set.
-        batch: batch size, images.
+        batch: batch size, images; 0 for all.
         lr: learning rate.
         seed: together with the outer iteration, names the order of the images.
     """
@@ -30,12 +30,12 @@ class SyntheticTraining:
         n_classes, ipc, *image = shape
         self.trainer = trainer
         self.factor = factor
-        self.batch = batch
         self.lr = lr
         self.seed = seed
         self._compute = compute
         # Buffers, so that a recorded step finds the images at one address.
         n = n_classes * ipc * factor**2
+        self.batch = batch or n
         self._images = torch.empty(n, *image, device=compute.device)
         self._labels = torch.arange(n_classes, device=compute.device).repeat_interleave(ipc * factor**2)
         self._rows = self._row_order(0)

@@ -43,6 +43,8 @@ def _real(name: str, strategy: str) -> Callable[[Recipe], Contestant]:
 
 
 def _random_sampling(recipe: Recipe) -> Contestant:
+    if recipe.experts:  # the strategy is that of the experts, which are given
+        return Contestant("distilled from random initialisation", replace(recipe, init="random"))
     name = "distilled, random sampling from random initialisation"
     return Contestant(name, replace(recipe, init="random", strategy="random"))
 
@@ -109,5 +111,8 @@ def contestants(recipe: Recipe, choice: str) -> Sequence[Contestant]:
     Raises:
         DreamAccelError: as :func:`chosen_baselines`.
     """
-    own = recipe.recipe.upper() if recipe.strategy == "dream" else f"{recipe.strategy} sampling"
-    return [*(CONTESTANTS[name](recipe) for name in chosen_baselines(choice)), Contestant(f"distilled, {own}")]
+    named_by_method = recipe.strategy == "dream" or recipe.experts
+    own = recipe.recipe.upper() if named_by_method else f"{recipe.strategy} sampling"
+    others = [CONTESTANTS[name](recipe) for name in chosen_baselines(choice)]
+    # A baseline that is the result itself would be made twice.
+    return [*(other for other in others if other.recipe != recipe), Contestant(f"distilled, {own}")]

@@ -29,6 +29,19 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
     return [layer for layer in layers if layer.running_mean is not None]
 
 
+def refuse_statistics(network: nn.Module) -> None:
+    """Refuse a network whose batch norms keep statistics, which a trajectory of parameters does not contain.
+
+    Raises:
+        DreamAccelError: the network has such a layer.
+    """
+    if batch_norms(network):
+        raise DreamAccelError(
+            "trajectories are parameters, and batch norm also keeps statistics, which they do not contain: choose the "
+            "norm instance, group or layer"
+        )
+
+
 @contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
     """Normalise by the running statistics, which stay as they are; layers return to their own mode at the end."""

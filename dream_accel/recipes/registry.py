@@ -9,14 +9,19 @@ from typing import Any, Protocol
 
 from ..errors import DreamAccelError, choices
 from ..matching.objective import Objective
+from ..matching.trajectories import TrajectoryMatching
 from ..networks import check_settings
 from ..sampling.strategies import STRATEGIES, STRATEGY_SETTINGS
-from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i
+from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i, mtt
 from .settings import CACHE, POOL, SETTINGS, Recipe
 
 
 class Method(Protocol):
-    """The names that the module of a method defines; :mod:`dream_accel.recipes.dream` is an example."""
+    """The names that the module of a method defines; :mod:`dream_accel.recipes.dream` is an example.
+
+    A method whose published settings depend on data set and images per class together also defines
+    ``BY_DATASET_AND_IPC: dict[str, dict[int, dict[str, Any]]]``; those of :mod:`dream_accel.recipes.mtt` do.
+    """
 
     NAME: str
     """The name of the recipe."""
@@ -37,12 +42,12 @@ class Method(Protocol):
     SCHEDULE: str
     """The name of its schedule in :data:`dream_accel.engine.schedules.SCHEDULES`."""
 
-    def objective(self, settings: Recipe, /) -> Objective:
-        """Return the loss between real and synthetic images for these settings."""
+    def objective(self, settings: Recipe, /) -> Objective | TrajectoryMatching:
+        """Return the loss for these settings: between real and synthetic images, or between student and expert."""
         ...
 
 
-_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm, dm_plus)
+_METHODS: tuple[Method, ...] = (dream, dream_plus, idc, idc_i, dc, dsa, dm, mtt, dm_plus)
 
 RECIPES: Mapping[str, Method] = {method.NAME: method for method in _METHODS}
 """Every method by name. To add a method, write its module and append it to ``_METHODS``."""
@@ -99,7 +104,9 @@ def defaults(
     of_dataset = method.BY_DATASET.get(key, {})
     images = of_dataset.get("ipc", Recipe.ipc) if ipc is None else ipc
     of_size = {} if key in method.BY_DATASET else _up_to(size, method.BY_SIZE)
-    found = {**method.DEFAULTS, **_up_to(images, method.BY_IPC), **of_size, **of_dataset}
+    of_both = getattr(method, "BY_DATASET_AND_IPC", {}).get(key, {})
+    of_images = _up_to(images, method.BY_IPC)
+    found = {**method.DEFAULTS, **of_images, **of_size, **of_dataset, **_up_to(images, of_both)}
     if (found.get("factor", Recipe.factor) if factor is None else factor) != 1:
         found.update(method.PACKED.get(key, {}))
     return found

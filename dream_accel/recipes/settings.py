@@ -16,7 +16,7 @@ from ..sampling.strategies import STRATEGIES, unknown_strategy
 from ..synthetic import INITS
 from .declaration import checked, declared
 
-PANELS = ("data", "sampling", "matching", "pixels", "networks", "pool", "evaluation")
+PANELS = ("data", "sampling", "matching", "trajectories", "pixels", "networks", "pool", "evaluation")
 """The groups of settings, in the order of the fields of :class:`Recipe`."""
 
 
@@ -81,6 +81,25 @@ class Recipe:
     )
     max_synthetic: int = declared(128, "matching", "decoded synthetic images of a class used per step", least=1)
 
+    experts: str = declared(
+        "", "trajectories", "folder of the experts to match, which `dream-accel experts` writes (MTT)", shared=False
+    )
+    n_experts: int = declared(100, "trajectories", "experts to train, and to match at most", least=1, shared=False)
+    trajectory_epochs: int = declared(50, "trajectories", "epochs of their training", least=1, shared=False)
+    synthetic_steps: int = declared(
+        20, "trajectories", "steps of the student on the synthetic set (N)", least=1, shared=False
+    )
+    expert_epochs: int = declared(
+        3, "trajectories", "epochs of the expert that those steps are to cover (M)", least=1, shared=False
+    )
+    max_start_epoch: int = declared(
+        25, "trajectories", "students start from an epoch below this one (T+)", least=1, shared=False
+    )
+    student_lr: float = declared(
+        0.01, "trajectories", "initial step size of the student, which is learned", least=1e-8, shared=False
+    )
+    student_lr_lr: float = declared(1e-5, "trajectories", "learning rate of that step size", least=0, shared=False)
+
     pixel_lr: float = declared(
         5e-3, "pixels", "learning rate of the pixels; scaled, before scaling by (IPC/10) pixels/base²", least=0
     )
@@ -127,9 +146,11 @@ class Recipe:
     synthetic_epochs: int = declared(
         0, "networks", "epochs the network trains on the synthetic set after each step (DC, DSA)", least=0, shared=False
     )
-    synthetic_batch: int = declared(256, "networks", "batch size of that training, images", least=1, shared=False)
+    synthetic_batch: int = declared(
+        256, "networks", "batch size on the synthetic set, images (0: all)", least=0, shared=False
+    )
     synthetic_augment: str = declared(
-        "", "networks", "augmentation of that training, as match_augment (DSA)", shared=False
+        "", "networks", "augmentation on the synthetic set, as match_augment (DSA, MTT)", shared=False
     )
     train_augment: str = declared(
         "color_crop_flip_scale_rotate", "networks", "augmentation of every training image, as match_augment"
@@ -246,6 +267,9 @@ SETTINGS = frozenset(setting.name for setting in fields(Recipe))
 
 SHARED = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["shared"])
 """The name of every setting that all methods read."""
+
+TRAJECTORIES = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["panel"] == "trajectories")
+"""The settings of methods that match trajectories."""
 
 CACHE = frozenset({"real", "real_batch", "draws", "pool_dtype"})
 """The settings of a real side that is computed once."""
