@@ -91,6 +91,11 @@ def quantiles(seconds: Sequence[float], scale: float) -> dict[str, float]:
     return {name: float(f"{value * scale:.4g}") for name, value in values.items()}
 
 
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Return a clock, seconds: of the processor for a CPU, where other work does not count, else of the wall."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
+
+
 def device_name(device: torch.device) -> str:
     """The processor or GPU by its own name."""
     if device.type == "cuda":
