@@ -2,15 +2,14 @@
 
     dream-accel bench family --data-dir DATA --out bench/results/family/fashion-mnist-ipc10.csv
 
-A cell is a method on one seed. It distils until an outer iteration ends after the given seconds, evaluated on the test
-set once; cells that the file has are skipped, so the same command continues. On a CPU seconds are those of the
-processor, which other work on the machine hardly changes: run it on one thread. Learning rates and lengths of iterations
-are for this budget and were chosen with ``holdout``; everything else is the method's own.
+A cell is a method on one seed. It distils until an outer iteration ends after the given seconds, and is evaluated once.
+Cells that the file has are skipped, so the same command continues. On a CPU seconds are those of the processor, which
+other work on the machine hardly changes: run it on one thread. Learning rates and lengths of iterations are for this
+budget and were chosen with ``holdout``; everything else is the method's own.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path

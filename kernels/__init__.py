@@ -3,7 +3,7 @@
 The host function that launches a kernel is in the same file, under it: ``assign.py`` (:func:`kmeans_assign`),
 ``update.py`` (:func:`kmeans_update`), ``nearest.py`` (:func:`nearest_members`), ``members.py`` (:func:`member_lists`),
 ``slots.py`` (free slots and empty clusters), ``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices),
-``gradient_distance.py``, ``global_cosine.py`` and ``scale_gradients.py``. ``launch.py`` has what all launches share.
+``gradient_distance.py``, ``global_cosine.py`` and ``scale_gradients.py``. ``common.py`` has what all launches share.
 
 Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. No function
 synchronises with the device, and sizes that only the device knows shorten loops but change no launch, so every function

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tuned
+from .common import COMPILE, dense, maybe_dense, on_device_of
 from .distance import squared_distance
-from .launch import COMPILE, dense, maybe_dense, on_device_of
 from .prepare import centre_centroids, round_operand, tile_map
 from .tiles import AssignTile
 

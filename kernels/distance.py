@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .launch import COMPILE, dense, on_device_of
+from .common import COMPILE, dense, on_device_of
 from .prepare import tile_map
 
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import COMPILE
+from .common import COMPILE
 from .pair_table import chunk_of
 from .pairs import batches_of, class_size, cosine, load_pair, options_of, store_grad
 

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .common import COMPILE, on_device_of
 from .global_cosine import global_cosine
-from .launch import COMPILE, on_device_of
 from .pair_table import chunk_of, column_of, field
 from .pairs import LENGTH, batches_of, class_size, cosine, load_pair, options_of, store_grad
 

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .launch import COMPILE, interpreted
+from .common import COMPILE, interpreted
 
 
 class TileMap(NamedTuple):

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import COMPILE, on_device_of
+from .common import COMPILE, on_device_of
 from .pair_table import batches, chunk_of, field, typed
 from .pairs import SIZES, TYPES
 

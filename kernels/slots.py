@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .launch import COMPILE, dense, maybe_dense, on_device_of
+from .common import COMPILE, dense, maybe_dense, on_device_of
 from .members import Members
 from .select import ranks_of_taken, select_rows
 

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
+from .common import COMPILE, dense, maybe_dense, on_device_of
 from .distance import own_distance
-from .launch import COMPILE, dense, maybe_dense, on_device_of
 from .members import member_lists
 from .slots import fill_slots, free_slots
 

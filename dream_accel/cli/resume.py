@@ -1,4 +1,8 @@
-"""Continuation of a run from the command line: its settings, its device and its data are those of the run."""
+"""Continuation of a run from the command line: its settings, its device and its data are those of the run.
+
+The settings that may change are :data:`dream_accel.engine.stored_run.FREE_TO_CHANGE`, beside the device; the result
+records that they did. Everything else is refused by :func:`dream_accel.engine.stored_run.continued`.
+"""
 
 from __future__ import annotations
 
