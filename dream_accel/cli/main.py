@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DreamAccelError, DreamAccelWarning
+from .analyze import app as analyze
 from .bench import app as bench
 from .convert import convert
 from .distill import distill
@@ -42,6 +43,7 @@ app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pr
 app.command(cls=ResumingCommand)(distill)
 for command in (evaluate, select, experts, convert, doctor):
     app.command()(command)
+app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")
 
 

@@ -39,7 +39,7 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
     Returns:
         the bytes of a PNG file.
     """
-    figure_class, canvas_class = _matplotlib()
+    figure_class, canvas_class = matplotlib_classes()
     class_names = class_names[:MAX_ROWS]
     rows = [_shrunk(images[labels == c][:MAX_COLUMNS], len(class_names)) for c in range(len(class_names))]
     columns = max(len(row) for row in rows)
@@ -87,7 +87,7 @@ def render_curves(history: Sequence[Progress]) -> bytes:
     Returns:
         the bytes of a PNG file.
     """
-    figure_class, canvas_class = _matplotlib()
+    figure_class, canvas_class = matplotlib_classes()
     figure = figure_class(figsize=(9, 3), dpi=100)
     canvas_class(figure)
     left, right = figure.subplots(1, 2)
@@ -99,8 +99,8 @@ def render_curves(history: Sequence[Progress]) -> bytes:
     return _png(figure)
 
 
-def _matplotlib() -> tuple[Any, Any]:
-    # The object interface does not change pyplot's global state or the user's backend.
+def matplotlib_classes() -> tuple[Any, Any]:
+    """Return Figure and the Agg canvas: they change neither pyplot's global state nor the user's backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,0 +1,123 @@
+"""``dream-accel analyze``: one command per figure, each with the CSV behind it.
+
+The parameters of a figure are those of its function in :mod:`dream_accel.analysis`, each an option with the default of
+the function; all other options are settings of a run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from ..analysis import ANALYSES, find_analysis
+from ..analysis.registry import PARAMETERS
+from ..errors import DreamAccelError, counted
+from .options import EVALUATION, DataDir, Device, Download, OutFolder, Overwrite, Quick, option
+from .output import Output, output_folder, print_data
+from .recipe_options import chosen_recipe, with_recipe
+from .rows import RowWriter, settings_of
+
+
+class Figures(TyperGroup):
+    """The figures; an unknown one is refused with those that there are."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first argument names."""
+        if not args[0].startswith("-"):
+            find_analysis(args[0])
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=Figures, no_args_is_help=True, help="Make a figure of the paper, and the CSV behind it.")
+
+
+def analyze(name: str, settings: dict[str, Any], given: dict[str, Any], **where: Any) -> None:
+    """Measure, write NAME.csv as the rows come, and draw NAME.png and NAME.svg.
+
+    Args:
+        name: a key of :data:`dream_accel.analysis.ANALYSES`.
+        settings: settings of a run that were given.
+        given: parameters of the figure that were given.
+        where: ``out``, ``overwrite``, ``device``, ``data_dir``, ``download`` and ``quick``.
+    """
+    from ..engine.splits import load_split
+    from ..runtime.devices import find_device
+
+    analysis, quick = find_analysis(name), where["quick"]
+    chosen = chosen_recipe(settings, quick)
+    parameters = {**(analysis.quick if quick else {}), **given}
+    folder_name = f"{chosen.dataset}-{name}"
+    with output_folder(where["out"], folder_name, where["overwrite"], chosen.dataset) as folder:
+        device = find_device(where["device"])
+        at_most = quick and "limit_train" not in settings
+        split = load_split(chosen, device, where["data_dir"], where["download"], at_most=at_most)
+        chosen = replace(chosen, dataset=split.name, limit_train=chosen.limit_train and len(split.train))
+        output = Output(folder)
+        described = settings_of(chosen, split, figure=name, parameters=parameters)
+        writer = RowWriter(name, analysis.row, output, described)
+        print_data(split, device)
+        writer.take(analysis.measure(chosen, split, **parameters))
+        writer.draw(split)
+    if not output.lost:
+        files = f"{output.place}/{name}.csv, .png and .svg"
+        print(f"{counted(len(writer.rows), 'row')} written to {files}")
+    if output.status:
+        raise typer.Exit(output.status)
+
+
+def _command_of(name: str) -> Callable[..., None]:
+    """A command whose options are the parameters of the figure's function, beside those of every command."""
+    measure = ANALYSES[name].measure
+    defaults = {p.name: p.default for p in inspect.signature(measure).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    kinds = get_type_hints(measure)
+    common: dict[str, tuple[Any, Any]] = {
+        "out": (OutFolder, None),
+        "overwrite": (Overwrite, False),
+        "device": (Device, "auto"),
+        "data_dir": (DataDir, None),
+        "download": (Download, False),
+        "quick": (Quick, False),
+    }
+
+    def command(settings: dict[str, Any], **options: Any) -> None:
+        where = {key: options.pop(key) for key in common}
+        given = {key: _parsed(key, text, kinds[key]) for key, text in options.items() if text is not None}
+        analyze(name, settings, given, **where)
+
+    own = {key: (_option(key, default), None) for key, default in defaults.items()}
+    keyword = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    parameters = [inspect.Parameter("settings", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=dict[str, Any])]
+    parameters += [
+        keyword(key, annotation=annotation, default=default) for key, (annotation, default) in {**own, **common}.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__doc__ = (inspect.getdoc(measure) or "").partition("\n\n")[0]
+    return with_recipe(command)
+
+
+def _option(key: str, default: Any) -> Any:
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    about = f"{PARAMETERS[key][0].upper()}{PARAMETERS[key][1:]}"
+    several = ", joined by commas." if isinstance(default, tuple) else "."
+    return Annotated[str | None, option(help=about + several, panel=EVALUATION, default=shown or "first and last")]
+
+
+def _parsed(key: str, text: str, kind: Any) -> Any:
+    """Convert the text of an option to the type of the function's parameter: an int, or a tuple of ints or names."""
+    if kind == tuple[str, ...]:
+        return tuple(word.strip() for word in text.split(","))
+    try:
+        return int(text) if kind is int else tuple(int(word) for word in text.split(","))
+    except ValueError:
+        expected = "a whole number" if kind is int else "whole numbers, joined by commas"
+        raise DreamAccelError(f"--{key.replace('_', '-')} is {text!r}: give {expected}") from None
+
+
+for _name in ANALYSES:
+    app.command(_name)(_command_of(_name))
