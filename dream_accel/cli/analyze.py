@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any, get_type_hints
 
@@ -59,7 +59,7 @@ def analyze(name: str, settings: dict[str, Any], given: dict[str, Any], **where:
         split = load_split(chosen, device, where["data_dir"], where["download"], at_most=at_most)
         chosen = replace(chosen, dataset=split.name, limit_train=chosen.limit_train and len(split.train))
         output = Output(folder)
-        described = settings_of(chosen, split, figure=name, parameters=parameters)
+        described = settings_of(split, figure=name, parameters=parameters, recipe=asdict(chosen))
         writer = RowWriter(name, analysis.row, output, described)
         print_data(split, device)
         writer.take(analysis.measure(chosen, split, **parameters))

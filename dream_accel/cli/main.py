@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ..errors import DreamAccelError, DreamAccelWarning
 from .analyze import app as analyze
 from .bench import app as bench
+from .continual import continual
 from .convert import convert
 from .distill import distill
 from .doctor import doctor
@@ -41,7 +42,7 @@ class Program(TyperGroup):
 
 app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(cls=ResumingCommand)(distill)
-for command in (evaluate, select, experts, convert, doctor):
+for command in (evaluate, select, experts, continual, convert, doctor):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")

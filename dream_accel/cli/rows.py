@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..bench.rows import write_rows
-from ..recipes import Recipe
 from ..runtime.files import write_text
 from .output import Output
 
@@ -69,14 +67,13 @@ class RowWriter:
         write_rows(folder / f"{self._name}.csv", self._kind, self.rows)
 
 
-def settings_of(recipe: Recipe, split: Any, **others: Any) -> dict[str, Any]:
-    """Describe a command in values that JSON represents: recipe, data, device, versions, and others."""
+def settings_of(split: Any, **others: Any) -> dict[str, Any]:
+    """Describe a command in values that JSON represents: its settings, and data, device and versions beside them."""
     from ..engine.splits import fingerprint
     from ..results import versions
 
     described = {
         **others,
-        "recipe": asdict(recipe),
         "data": fingerprint(split.train),
         "device": str(split.train.device),
         "versions": versions(),

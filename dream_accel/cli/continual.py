@@ -1,0 +1,160 @@
+"""``dream-accel continual``: learns the classes step by step from a memory of few images per class."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..bench.rows import read_rows, write_rows
+from ..data import DataSplit
+from ..errors import DreamAccelError, choices
+from ..evaluation.continual import Memory, OrderMean, StepAccuracy, check_protocol, class_incremental, over_orders
+from ..recipes import RECIPES
+from ..sampling.selection import SELECTION_NAMES
+from .options import EVALUATION, DataDir, Device, Download, OutFolder, Overwrite, Quick, option
+from .output import Output, output_folder, print_data
+from .recipe_options import chosen_recipe, with_recipe
+from .rows import SETTINGS_FILE, RowWriter, settings_of
+
+NAME = "continual"
+MEANS = f"{NAME}-mean.csv"
+MEMORIES = "memories"
+IPC = 20
+"""Images kept per class, as published for CIFAR-100."""
+DISTILLED = tuple(name for name in RECIPES if name != "mtt")
+REAL = tuple(name for name in SELECTION_NAMES if name not in RECIPES)
+
+
+@with_recipe
+def continual(
+    settings: dict[str, Any],
+    recipe: Annotated[
+        str,
+        option(
+            "--memory",
+            help=f"What the memory is made by, several joined by commas: {', '.join((*DISTILLED, *REAL))}.",
+            panel="Data",
+        ),
+    ] = "random,herding,dream",
+    steps: Annotated[int, option(help="Steps that the classes arrive in.", panel=EVALUATION)] = 5,
+    orders: Annotated[int, option(help="Orders of the classes.", panel=EVALUATION)] = 5,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    download: Download = False,
+    quick: Quick = False,
+) -> None:
+    """Learn the classes in steps, keeping --ipc images of each, and test on all classes seen after every step.
+
+    Writes continual.csv, continual-mean.csv, continual.png and continual.svg. The memory of every step is kept, and the
+    same command in the same folder continues; more --orders and another --memory are added to what is there.
+    """
+    from ..engine.splits import load_split
+    from ..runtime.devices import find_device
+
+    memories = [_memory(name.strip(), settings, quick) for name in recipe.split(",")]
+    chosen = memories[0].recipe
+    with _folder(out, f"{chosen.dataset}-{NAME}", overwrite, chosen.dataset) as folder:
+        where = find_device(device)
+        split = load_split(chosen, where, data_dir, download, at_most=quick and "limit_train" not in settings)
+        for memory in memories:
+            check_protocol(memory, split, steps, orders)
+        described, before = _continued(folder, memories, split, steps)
+        output = Output(folder)
+        writer = RowWriter(NAME, StepAccuracy, output, described, before)
+        writer.flush()  # the settings, without which the memories could not be continued
+        print_data(split, where)
+        if before:
+            print(f"{len(before)} steps are measured, and kept")
+        for memory in memories:
+            done = {(row.order, row.step) for row in before if row.memory == memory.name}
+            files = folder / MEMORIES
+            writer.take(_told(class_incremental(memory, split, steps, orders, folder=files, done=done)))
+        means = over_orders(writer.rows)
+        output.write("the means are", lambda place: write_rows(place / MEANS, OrderMean, means))
+        writer.draw(split)
+    for mean in means:
+        print(f"{mean.memory}: {mean.n_seen} classes, {mean.mean:.1f} ± {mean.std:.1f} % over {mean.orders} orders")
+    if not output.lost:
+        print(f"written to {output.place}/{NAME}.csv, {MEANS}, .png and .svg")
+    if output.status:
+        raise typer.Exit(output.status)
+
+
+def _memory(name: str, settings: dict[str, Any], quick: bool) -> Memory:
+    """The memory of a name: distilled by the recipe of that name, or real images chosen by that rule."""
+    if name not in (*DISTILLED, *REAL):
+        raise choices("memory", name, (*DISTILLED, *REAL))
+    given = {"eval_networks": 1, **settings}
+    if given.get("dataset", "digits") != "digits":
+        given = {"ipc": IPC, **given}
+    if name in DISTILLED:
+        return Memory(name, chosen_recipe({**given, "recipe": name}, quick))
+    return Memory(name, chosen_recipe({**given, "recipe": "dream", "factor": 1}, quick), name)
+
+
+def _continued(
+    folder: Path, memories: list[Memory], split: DataSplit, steps: int
+) -> tuple[dict[str, Any], list[StepAccuracy]]:
+    """Describe the run, and read the rows that an earlier command left in the folder.
+
+    Raises:
+        DreamAccelError: the earlier command had other steps, other data or other settings.
+    """
+    made_by = {memory.name: {"strategy": memory.strategy, "recipe": asdict(memory.recipe)} for memory in memories}
+    described = settings_of(split, steps=steps, memories=made_by)
+    file = folder / SETTINGS_FILE
+    if not file.exists():
+        return described, []
+    earlier = json.loads(file.read_text())
+    for what, here, there in _both(described, earlier):
+        if here != there:
+            raise DreamAccelError(
+                f"{folder} holds a run with another {what}, {there}, and this one has {here}: name another folder, or "
+                "give --overwrite"
+            )
+    described["memories"] = {**earlier["memories"], **described["memories"]}
+    rows = folder / f"{NAME}.csv"
+    return described, read_rows(rows, StepAccuracy) if rows.exists() else []
+
+
+def _both(here: dict[str, Any], there: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """What two runs must agree in, with its value in each."""
+    yield "number of steps", here["steps"], there["steps"]
+    yield from ((f"data set ({key})", value, there["data"].get(key)) for key, value in here["data"].items())
+    for name, made in here["memories"].items():
+        if name in there["memories"]:
+            earlier = there["memories"][name]["recipe"]
+            yield from ((f"{key} of {name}", value, earlier.get(key)) for key, value in made["recipe"].items())
+
+
+@contextmanager
+def _folder(out: Path | None, name: str, overwrite: bool, dataset: str) -> Iterator[Path]:
+    """Take the folder to write to, as every command does; one that such a command wrote need not be empty."""
+    from ..runtime.folders import take_folder
+
+    earlier = out is not None and (out / SETTINGS_FILE).exists() and (out / f"{NAME}.csv").exists()
+    with take_folder(out) if out is not None and earlier else output_folder(out, name, overwrite, dataset) as place:
+        if overwrite:
+            shutil.rmtree(place / MEMORIES, ignore_errors=True)
+            for file in (SETTINGS_FILE, f"{NAME}.csv"):
+                (place / file).unlink(missing_ok=True)
+        yield place
+
+
+def _told(rows: Iterable[StepAccuracy]) -> Iterator[StepAccuracy]:
+    """Print rows as they come."""
+    for row in rows:
+        print(
+            f"{row.memory}, order {row.order}, step {row.step}: {row.accuracy:.1f} % of {row.n_seen} classes",
+            flush=True,
+        )
+        yield row
