@@ -69,7 +69,11 @@ def test_commands_and_flags_exist(document):
     for line in re.findall(r"^dream-accel (.*)$", text, re.MULTILINE):
         words = line.partition("#")[0].split()
         assert words[0] in known, line
-        parameters = getattr(known[words[0]], "params", [])
+        command = known[words[0]]
+        if words[0] == "analyze":
+            assert words[1] in command.commands, line
+            command = command.commands[words[1]]
+        parameters = getattr(command, "params", [])
         flags = {flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)}
         if words[0] != "bench":
             assert {word for word in words if word.startswith("--")} <= flags, line

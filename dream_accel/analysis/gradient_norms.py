@@ -67,7 +67,7 @@ def pick_norms(
     *,
     strategies: tuple[str, ...] = ("central", "dream", "random", "boundary"),
     batch: int = 32,
-    trained: tuple[int, ...] = (0, 2500),
+    trained: tuple[int, ...] = (0, 10000),
 ) -> Iterator[PickNorm]:
     """Measure the gradient norm of every image that a strategy picks.
 

@@ -43,7 +43,7 @@ ANALYSES: dict[str, Analysis] = {
     "interval": Analysis(RunAccuracy, clustering_interval, {"interval": (1, 2)}),
     "initialisation": Analysis(RunAccuracy, initialisation),
     "feature-migration": Analysis(Place, feature_migration, {"shown": 10, "trained": 64}),
-    "gradient-difference": Analysis(Difference, gradient_difference, {"every": 1}),
+    "gradient-difference": Analysis(Difference, gradient_difference, {"strategies": ("dream", "random"), "every": 2}),
     "evenness": Analysis(Evenness, evenness, {"batches": (4, 8), "trained": (0, 64), "draws": 1}),
     "picks": Analysis(Pick, picks, {"batch": 8, "trained": 64}),
     "gradient-fidelity": Analysis(Fidelity, gradient_fidelity, {"batches": (4, 8), "trained": (0, 64), "draws": 1}),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import DataSplit
+from ..errors import counted
 from ..runtime.files import write_bytes
 from .figures import matplotlib_classes
 
@@ -96,7 +97,7 @@ def _along_training(y: str, ylabel: str) -> Callable[[Sequence[Any], DataSplit],
         for axis, stop in zip(axes, stops, strict=True):
             own = [row for row in rows if row.trained == stop]
             lines(axis, own, "batch", y, lambda row: row.strategy, "images of a class in a batch", ylabel)
-            axis.set_title(f"network trained on {stop:,} images", fontsize="medium")
+            axis.set_title(f"network trained on {counted(stop, 'image')}", fontsize="medium")
         return figure
 
     return draw
@@ -141,7 +142,7 @@ def _norms(rows: Sequence[Any], split: DataSplit) -> Any:
         axis.boxplot(own, showmeans=True, flierprops={"markersize": 3})
         axis.set_xticks(range(1, len(strategies) + 1), strategies)
         axis.set(ylabel="gradient norm of an image", ylim=(0, None))
-        axis.set_title(f"network trained on {stop:,} images", fontsize="medium")
+        axis.set_title(f"network trained on {counted(stop, 'image')}", fontsize="medium")
     return figure
 
 
@@ -164,7 +165,7 @@ def _migration(rows: Sequence[Any], split: DataSplit) -> Any:
                 linewidths=0.6,
                 label=split.train.class_names[label],
             )
-        axis.set(xticks=[], yticks=[], title=f"after {stage} outer iterations")
+        axis.set(xticks=[], yticks=[], title=f"after {counted(stage, 'outer iteration')}")
     axes[0].legend(fontsize="small", title="synthetic (stars)")
     return figure
 
