@@ -68,6 +68,9 @@ PARAMETERS = {
 }
 """The meaning of every parameter of an analysis."""
 
+REPLACED = {"strategies": ("strategy",), "batches": ("batch", "clusters"), "batch": ("clusters",)}
+"""The settings of a recipe in whose place an analysis takes the parameter."""
+
 
 def find_analysis(name: str) -> Analysis:
     """Return the analysis of that name.

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..analysis import ANALYSES, find_analysis
-from ..analysis.registry import PARAMETERS
+from ..analysis.registry import PARAMETERS, REPLACED
 from ..errors import DreamAccelError, counted
 from .options import EVALUATION, DataDir, Device, Download, OutFolder, Overwrite, Quick, option
 from .output import Output, output_folder, print_data
@@ -50,6 +50,10 @@ def analyze(name: str, settings: dict[str, Any], given: dict[str, Any], **where:
     from ..runtime.devices import find_device
 
     analysis, quick = find_analysis(name), where["quick"]
+    for parameter in inspect.signature(analysis.measure).parameters:
+        for setting in REPLACED.get(parameter, ()):
+            if setting in settings:
+                raise DreamAccelError(f"{name} does not read --{setting}: give --{parameter} in its place")
     chosen = chosen_recipe(settings, quick)
     parameters = {**(analysis.quick if quick else {}), **given}
     folder_name = f"{chosen.dataset}-{name}"
