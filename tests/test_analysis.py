@@ -311,7 +311,6 @@ def test_parameters_of_a_figure_are_options(run):
     [
         (("nothing",), "error: unknown figure 'nothing': choose one of gradient-norms, "),
         (("picks", "--quick", "--batch", 21, "--out", "out"), "error: a batch has 21 images of a class, and class "),
-        (("picks", "--batch", "many"), "error: --batch is 'many': give a whole number\n"),
         (("evenness", "--clusters", 8), "error: evenness does not read --clusters: give --batches in its place\n"),
         (("picks", "--strategy", "dream"), "error: picks does not read --strategy: give --strategies in its place\n"),
         (("interval", "--interval", "1,x"), "error: --interval is '1,x': give whole numbers, joined by commas\n"),

@@ -91,7 +91,7 @@ def _command_of(name: str) -> Callable[..., None]:
 
     def command(settings: dict[str, Any], **options: Any) -> None:
         where = {key: options.pop(key) for key in common}
-        given = {key: _parsed(key, text, kinds[key]) for key, text in options.items() if text is not None}
+        given = {key: _parsed(key, value, kinds[key]) for key, value in options.items() if value is not None}
         analyze(name, settings, given, **where)
 
     own = {key: (_option(key, default), None) for key, default in defaults.items()}
@@ -107,20 +107,22 @@ def _command_of(name: str) -> Callable[..., None]:
 
 def _option(key: str, default: Any) -> Any:
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    kind = str if isinstance(default, tuple) else int
     about = f"{PARAMETERS[key][0].upper()}{PARAMETERS[key][1:]}"
     several = ", joined by commas." if isinstance(default, tuple) else "."
-    return Annotated[str | None, option(help=about + several, panel=EVALUATION, default=shown or "first and last")]
+    return Annotated[kind | None, option(help=about + several, panel=EVALUATION, default=shown or "by --iterations")]
 
 
-def _parsed(key: str, text: str, kind: Any) -> Any:
-    """Convert the text of an option to the type of the function's parameter: an int, or a tuple of ints or names."""
-    if kind == tuple[str, ...]:
-        return tuple(word.strip() for word in text.split(","))
+def _parsed(key: str, value: Any, kind: Any) -> Any:
+    """Convert the value of an option to the type of the function's parameter: an int, or a tuple of ints or names."""
+    if kind is int:
+        return value
+    words = [word.strip() for word in value.split(",")]
     try:
-        return int(text) if kind is int else tuple(int(word) for word in text.split(","))
+        return tuple(words) if kind == tuple[str, ...] else tuple(map(int, words))
     except ValueError:
-        expected = "a whole number" if kind is int else "whole numbers, joined by commas"
-        raise DreamAccelError(f"--{key.replace('_', '-')} is {text!r}: give {expected}") from None
+        flag = key.replace("_", "-")
+        raise DreamAccelError(f"--{flag} is {value!r}: give whole numbers, joined by commas") from None
 
 
 for _name in ANALYSES:
