@@ -19,6 +19,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .experts import experts
 from .output import INTERRUPTED, MISSING
+from .pool import pool
 from .resume import ResumingCommand
 from .select import select
 
@@ -40,7 +41,7 @@ class Program(TyperGroup):
 
 app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(cls=ResumingCommand)(distill)
-for command in (evaluate, select, experts, convert, doctor):
+for command in (evaluate, select, experts, pool, convert, doctor):
     app.command()(command)
 app.add_typer(bench, name="bench")
 

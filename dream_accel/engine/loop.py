@@ -61,6 +61,8 @@ class Run:
         experts = experts_for(self.recipe, split.train) if matches_trajectories(recipe) else None
         if experts is not None:
             self.recipe = replace(self.recipe, experts=os.path.abspath(experts.folder))
+        if self.recipe.pool:
+            self.recipe = replace(self.recipe, pool=os.path.abspath(self.recipe.pool))
         self.origin = Origin(
             fingerprint(split.train),
             split.train.class_names,
