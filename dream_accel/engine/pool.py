@@ -161,7 +161,7 @@ class NetworkPool:
         for stage, state in enumerate(self._trajectories[number]):
             found |= named(f"state.{stage}", state.tensors)
             if state.picks is not None:
-                found[f"picks.{stage}"] = state.picks.cpu()
+                found[f"picks.{stage}"] = state.picks.cpu().clone()  # several states share them
             for draw in range(self._recipe.draws):
                 self.target(number, stage, draw)
                 target, augmentations = state.real[draw]

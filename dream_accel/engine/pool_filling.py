@@ -77,7 +77,9 @@ def fill_pool(
             schedule.train(distiller, number)
             entries = distiller.pool.entries(number, on_entry or _nothing)
             if not all(tensor.isfinite().all() for tensor in entries.values()):
-                raise DreamAccelError(f"trajectory {number} diverged: it holds NaN or Inf; lower network_lr, or store fp32")
+                raise DreamAccelError(
+                    f"trajectory {number} diverged: it holds NaN or Inf; lower network_lr, or store fp32"
+                )
             save_trajectory(folder, number, manifest, entries)
             distiller.pool.keep_only(())
     return StoredPool(folder)

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..data import DataSplit
@@ -113,7 +112,8 @@ class StoredPool:
         self.folder = Path(folder)
         self.manifest = load_manifest(self.folder)
         self._files: dict[int, Any] = {}
-        self._names: dict[int, frozenset[str]] = {}
+        self._tensors: dict[int, frozenset[str]] = {}
+        self._lists: dict[int, frozenset[str]] = {}
 
     def __contains__(self, number: int) -> bool:
         """Return whether the file of a trajectory is there and whole."""
@@ -121,7 +121,9 @@ class StoredPool:
             file = _opened(self.folder / file_name(number), self.manifest.digest)
             if file is None:
                 return False
-            self._files[number], self._names[number] = file, frozenset(file.keys())
+            names = frozenset(file.keys())
+            self._files[number], self._tensors[number] = file, names
+            self._lists[number] = frozenset(prefix for name in names for prefix in _prefixes(name))
         return True
 
     def whole(self) -> list[int]:
@@ -150,10 +152,20 @@ class StoredPool:
 
     def _list(self, number: int, prefix: str) -> list[Any]:
         """The tensors ``prefix.0``, ``prefix.1``, ..., nested where the names go on."""
-        file, names, found = self._files[number], self._names[number], list[Any]()
-        while (name := f"{prefix}.{len(found)}") in names or f"{name}.0" in names:
-            found.append(file.get_tensor(name) if name in names else self._list(number, name))
-        return found
+        found: list[Any] = []
+        while True:
+            name = f"{prefix}.{len(found)}"
+            if name in self._tensors[number]:
+                found.append(self._files[number].get_tensor(name))
+            elif name in self._lists[number]:
+                found.append(self._list(number, name))
+            else:
+                return found
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def named(prefix: str, target: Target) -> dict[str, Tensor]:
@@ -171,16 +183,18 @@ def load_manifest(folder: Path) -> Manifest:
     Raises:
         DreamAccelError: there is none, it is damaged, or of another version.
     """
-    path, again = folder / MANIFEST_FILE, "fill one in another folder by `dream-accel pool --out DIR`"
+    path, command = folder / MANIFEST_FILE, "`dream-accel pool --out DIR`"
+    again = f"fill one in another folder by {command}"
     try:
         return Manifest.read(path, FORMAT, ("schedule", "real_side", "normalization", *_NETWORK, *_COMPUTED, *NUMBERS))
     except FileNotFoundError:
         raise DreamAccelError(
-            f"{folder} holds no pool ({MANIFEST_FILE} is missing): name a folder that `dream-accel pool --out DIR` wrote"
+            f"{folder} holds no pool ({MANIFEST_FILE} is missing): name a folder that {command} wrote"
         ) from None
     except OtherVersionError as error:
         raise DreamAccelError(
-            f"the pool in {folder} is of another version of the program ({error}, and this one reads {FORMAT!r}): {again}"
+            f"the pool in {folder} is of another version of the program ({error}, and this one reads {FORMAT!r}): "
+            f"{again}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DreamAccelError(f"{path} cannot be read ({error}): {again}") from None
