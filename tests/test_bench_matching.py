@@ -29,7 +29,9 @@ def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothin
     lines = list(step.run(CPU, True, trace=tmp_path / "trace.json"))
     assert {line.kernel for line in lines} == {"refresh", "step"}
     for metric in dict.fromkeys(line.metric for line in lines if not line.why_not):
-        assert {"dream", "published"} <= {line.provider for line in lines if line.metric == metric}
+        peers = set() if "cached step" in metric else {"published"}
+        assert {"dream", *peers} <= {line.provider for line in lines if line.metric == metric}
+    assert [line.provider for line in lines if line.metric == "time of a cached step"] == ["dream"]
     asked = {line.provider: line.p50 for line in lines if line.metric == "host round trips in an inner step"}
     # A matching step of ten classes, and one batch of training with a loss and two counts.
     assert asked == {"dream": 0, "published": 13}
@@ -66,7 +68,8 @@ def test_a_baseline_and_a_way_that_raise_cost_their_own_rows(monkeypatch):
     monkeypatch.setattr(matching_problem.Problem, "by", broken)
     lines = list(step.run(CPU, True))
     timed = {(line.provider, line.metric) for line in lines if not line.why_not}
-    assert {("dream", f"time of a {part}") for part in ("refresh", "matching step", "network update")} <= timed
+    parts = ("refresh", "matching step", "network update", "cached step")
+    assert {("dream", f"time of a {part}") for part in parts} <= timed
     assert ("dream", "host round trips in an inner step") in timed
     assert {provider for provider, _ in timed} == {"dream"}
     reasons = {(line.provider, line.mode.split(", ")[1]): line.why_not for line in lines if line.why_not}
@@ -82,7 +85,7 @@ def test_ours_is_measured_and_counted_before_the_others(monkeypatch):
         *(
             f"{what} a {part}"
             for what in ("time of", "images in")
-            for part in ("refresh", "matching step", "network update")
+            for part in ("refresh", "matching step", "network update", "cached step")
         ),
         "operator calls in an inner step",
         "host round trips in an inner step",
