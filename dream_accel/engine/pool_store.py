@@ -208,13 +208,13 @@ def pool_for(recipe: Recipe, split: DataSplit) -> StoredPool | None:
         split: its data set.
 
     Returns:
-        the pool; None if the recipe names none.
+        the pool; None if the recipe names none or caches nothing.
 
     Raises:
         DreamAccelError: the pool is of other data, another network, other settings, another version, or has too few
             states or draws.
     """
-    if not recipe.pool:
+    if not recipe.pool or recipe.real != "cached":
         return None
     pool, asked = StoredPool(recipe.pool), manifest_of(recipe, split)
     difference = pool_difference(pool.manifest, asked)
