@@ -357,6 +357,8 @@ class TestCommand:
         words = ("distill", "--quick", "--real", "cached", "--device", "cpu", "--no-evaluate")
         code, out, err = run(*words, "--pool", "pool", "--out", "run")
         assert (code, err) == (0, "")
+        said = "pool: trajectories 1, 1 of them on disk; entries 2, steps per entry 1; 0 GB in memory; filling it is "
+        assert f"{said}expected to be 0 % of the run" in out
         assert da.load("run").recipe.pool == str(Path("pool").absolute())
         assert run(*words, "--out", "alone")[0] == 0
         assert da.load("run").synthetic.images.equal(da.load("alone").synthetic.images)

@@ -25,7 +25,9 @@ from .assembly import assemble, matches_trajectories
 from .checkpoint import CheckpointFile
 from .compute import SMALLER
 from .distillation import Distillation
+from .distiller import Distiller
 from .expert_store import experts_for
+from .pool_plan import PoolPlan, plan_pool
 from .splits import fingerprint, load_split
 from .stored_run import Origin, StoredRun
 from .trajectory_assembly import assemble_trajectories
@@ -201,6 +203,11 @@ class Run:
         """
         file = self._checkpoint if path is None else CheckpointFile(path)
         file.save(self._stored())
+
+    def pool_plan(self) -> PoolPlan | None:
+        """Size and expected cost of the pool of a run that caches its real side; None for any other run."""
+        distiller = self._distiller
+        return plan_pool(distiller) if isinstance(distiller, Distiller) and self.recipe.real == "cached" else None
 
     @property
     def is_saved(self) -> bool:

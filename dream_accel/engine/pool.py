@@ -215,10 +215,10 @@ class NetworkPool:
 
     def _check_memory(self, number: int) -> None:
         recipe, state = self._recipe, self._trajectories[number][0]
-        each = _bytes([state.tensors, [] if state.picks is None else [state.picks]])
+        each = size_in_bytes([state.tensors, [] if state.picks is None else [state.picks]])
         if recipe.real == "cached":
             self.target(number, 0, 0)
-            each += recipe.draws * _bytes(state.real[0][0])
+            each += recipe.draws * size_in_bytes(state.real[0][0])
         # Stored trajectories are not in memory.
         stored = () if self.stored is None else self.stored
         count = max(1, sum(i not in stored for i in range(recipe.trajectories))) * recipe.stages
@@ -233,5 +233,6 @@ def _weighted_sum(weights: list[float], *tensors: Tensor) -> Tensor:
     return torch.stack([weight * tensor.float() for weight, tensor in zip(weights, tensors, strict=True)]).sum(dim=0)
 
 
-def _bytes(target: Target) -> int:
-    return sum(part.nbytes if isinstance(part, Tensor) else _bytes(part) for part in target)
+def size_in_bytes(target: Target) -> int:
+    """The bytes of all tensors of a nested list."""
+    return sum(part.nbytes if isinstance(part, Tensor) else size_in_bytes(part) for part in target)
