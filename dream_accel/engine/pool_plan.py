@@ -55,10 +55,12 @@ class PoolPlan:
 
     def __str__(self) -> str:
         disk = f", {self.stored} of them on disk" if self.stored else ""
+        each = self.steps / max(self.entries, 1)
+        per_entry = f"{each:,.0f}" if each >= 100 else f"{each:.3g}"
         return (
             f"pool: trajectories {self.trajectories}{disk}; entries {self.entries:,}, steps per entry "
-            f"{self.steps / max(self.entries, 1):.3g}; {self.memory / 1e9:.3g} GB in memory; filling it is expected to "
-            f"be {100 * self.part:.2g} % of the run"
+            f"{per_entry}; {self.memory / 1e9:.3g} GB in memory; filling it is expected to be {100 * self.part:.2g} % "
+            "of the run"
         )
 
 
