@@ -36,6 +36,16 @@ class Died:
     reason: str
 
 
+def check_jobs(jobs: int) -> None:
+    """Refuse a number of processes below 1.
+
+    Raises:
+        DreamAccelError: names the number.
+    """
+    if jobs < 1:
+        raise DreamAccelError(f"jobs is {jobs}: name the number of processes, 1 or more")
+
+
 def threads_each(jobs: int) -> int:
     """The threads of each of ``jobs`` processes: those of PyTorch in this one, divided, and at least 1."""
     return max(1, torch.get_num_threads() // jobs)
@@ -57,8 +67,7 @@ def spread(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> I
         DreamAccelError: ``jobs`` is below 1.
         KeyboardInterrupt: Ctrl-C was pressed, and the workers have ended.
     """
-    if jobs < 1:
-        raise DreamAccelError(f"jobs is {jobs}: name the number of processes, 1 or more")
+    check_jobs(jobs)
     left = list(enumerate(items))[::-1]
     threads = threads_each(jobs)
     workers = [_Worker(function, threads) for _ in range(min(jobs, len(items)))]
