@@ -117,6 +117,8 @@ def read_grid(path: str | os.PathLike[str], small: Mapping[str, Any] | None = No
             cells += _multiplied(entry, shared, axes, small)
         except DreamAccelError as error:
             raise DreamAccelError(f"{place}: {error}") from None
+    if small is not None:  # cells that differ in what it replaces
+        cells = [*{(cell.recipe, cell.coreset): cell for cell in reversed(cells)}.values()][::-1]
     _check_distinct(cells, where)
     seeds = [*dict.fromkeys(cell.recipe.seed for cell in cells)]
     cells.sort(key=lambda cell: seeds.index(cell.recipe.seed))  # stable: a table of all cells is there early
@@ -168,7 +170,8 @@ def _multiplied(
         if rule is not None:
             _check_rule(rule, own)
         read = SETTINGS if rule is None else _READ_BY[rule]
-        lists = {**{key: value for key, value in common.items() if key in read}, **own}
+        # The lists of the entry come first, so that its rows stay together.
+        lists = {**own, **{key: value for key, value in common.items() if key in read and key not in own}}
         values = {key: value if isinstance(value, list) else [value] for key, value in lists.items()}
         for key, several in values.items():
             if not several:
@@ -244,6 +247,9 @@ def _reduced(
     }
     if settings.get("batch"):
         little.pop("clusters", None)
+    for key in little.keys() & settings.keys():
+        if settings[key] or key != "limit_train":  # of which 0 is all
+            little[key] = min(little[key], settings[key])
     return {**settings, **little}
 
 
