@@ -359,12 +359,25 @@ def test_a_table_has_means_over_seeds_and_published_figures_in_brackets(written)
 # The command
 
 
-def run(*words, **options):
+@pytest.fixture
+def run():
+    """Starts ``dream-accel compare ...`` as a process of its own, which ends with the test."""
+    started = []
+
+    def start(*words):
+        started.append(_started(*words))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _started(*words):
     command = [sys.executable, "-m", "dream_accel", "compare", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def table_of(folder):
@@ -372,8 +385,8 @@ def table_of(folder):
         return list(csv.DictReader(file))
 
 
-def test_the_command_interrupted_and_continued_writes_the_same_table(written, tmp_path):
-    slow = DREAM.replace("iterations = 2", "iterations = 60").replace("inner_steps = 2", "inner_steps = 20")
+def test_the_command_interrupted_and_continued_writes_the_same_table(run, written, tmp_path):
+    slow = DREAM.replace("iterations = 2", "iterations = 20").replace("inner_steps = 2", "inner_steps = 20")
     grid = written(SMALL.replace("[0, 1]", "[0]") + HERDING + slow)
     process = run(grid, "--out", tmp_path / "broken")
     seen = [process.stdout.readline(), process.stdout.readline()]
@@ -381,18 +394,17 @@ def test_the_command_interrupted_and_continued_writes_the_same_table(written, tm
     assert seen[1].startswith("1 of 2: herding real images, digits, IPC 1, seed 0: ")
     end = time.monotonic() + 60
     while not list(tmp_path.glob("broken/cells/dream*/checkpoint.safetensors")) and time.monotonic() < end:
-        time.sleep(0.05)
-    time.sleep(0.5)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "interrupted: 1 of 2 cells measured; the same command continues" in out
     assert [line["accuracy"] != "" for line in table_of(tmp_path / "broken")] == [True, False]
     (record,) = (json.loads(file.read_text())["record"] for file in tmp_path.glob("broken/cells/dream*/cell.json"))
-    assert record["iterations"] < 60
+    assert record["iterations"] < 20
     for folder in ("broken", "whole"):
         process = run(grid, "--out", tmp_path / folder, "--jobs", 1)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         assert ("1 measured before" in out) == (folder == "broken")
         assert set(TABLE_FILES) <= {file.name for file in (tmp_path / folder).iterdir()}
