@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from dream_accel.evaluation.published import PUBLISHED, published
 from dream_accel.recipes import recipe
 from dream_accel.report.comparison import TABLE_FILES, write_comparison
 from dream_accel.report.comparison_table import reasons, tables
+from dream_accel.runtime.folders import LOCK_FILE
 from dream_accel.runtime.processes import Died
 
 GRIDS = sorted((Path(__file__).parents[1] / "examples" / "grids").glob("*.toml"))
@@ -304,6 +306,19 @@ def test_a_cell_that_diverges_or_dies_does_not_stop_the_rest(written, here, monk
     ((_, record),) = here(written(text)).measure()
     assert record.reason == "ended by SIGKILL"
     assert reasons(comparison.rows()) == ["hot <b>, digits, IPC 1, seed 0: ended by SIGKILL"]
+
+
+def test_what_a_process_left_when_it_was_killed_is_taken_over_with_a_note(written, here):
+    comparison = here(written(SMALL.replace("[0, 1]", "[0]") + HERDING))
+    (task,) = comparison.tasks
+    task.folder.mkdir(parents=True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lock = {"host": socket.gethostname(), "pid": ended.pid, "started": "", "token": ""}
+    (task.folder / LOCK_FILE).write_text(json.dumps(lock))
+    ((_, record),) = comparison.measure()
+    assert record.reason is None
+    assert "which has ended: its lock is taken over" in record.notes[0]
 
 
 @pytest.mark.parametrize(

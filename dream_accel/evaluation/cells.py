@@ -136,21 +136,22 @@ def measure(task: Task) -> None:
         OSError: the folder cannot be written to.
         DreamAccelError: another process measures the cell.
     """
-    with take_folder(task.folder), warnings.catch_warnings(record=True) as remarks:
+    with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", DreamAccelWarning)
-        record = replace(task.record(), reason=None)
-        record.device, record.threads = device_name(torch.device(task.device)), torch.get_num_threads()
-        record.versions = versions()
-        try:
-            _measure(task, record)
-        except DreamAccelError as error:
-            record.reason = str(error)
-        except Exception as error:  # of a network of the user's own, say: the other cells go on
-            record.reason = " ".join(f"{type(error).__name__}: {error}".split())
-        finally:
-            said = [str(remark.message) for remark in remarks if issubclass(remark.category, DreamAccelWarning)]
-            record.notes = [*dict.fromkeys([*record.notes, *said])]
-            task.write(record)
+        with take_folder(task.folder):
+            record = replace(task.record(), reason=None)
+            record.device, record.threads = device_name(torch.device(task.device)), torch.get_num_threads()
+            record.versions = versions()
+            try:
+                _measure(task, record)
+            except DreamAccelError as error:
+                record.reason = str(error)
+            except Exception as error:  # of a network of the user's own, say: the other cells go on
+                record.reason = " ".join(f"{type(error).__name__}: {error}".split())
+            finally:
+                said = [str(remark.message) for remark in remarks if issubclass(remark.category, DreamAccelWarning)]
+                record.notes = [*dict.fromkeys([*record.notes, *said])]
+                task.write(record)
 
 
 def _measure(task: Task, record: Record) -> None:
