@@ -401,7 +401,7 @@ def table_of(folder):
 
 
 def test_the_command_interrupted_and_continued_writes_the_same_table(run, written, tmp_path):
-    slow = DREAM.replace("iterations = 2", "iterations = 20").replace("inner_steps = 2", "inner_steps = 20")
+    slow = DREAM.replace("iterations = 2", "iterations = 20").replace("inner_steps = 2", "inner_steps = 5")
     grid = written(SMALL.replace("[0, 1]", "[0]") + HERDING + slow)
     process = run(grid, "--out", tmp_path / "broken")
     seen = [process.stdout.readline(), process.stdout.readline()]
