@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ..errors import DreamAccelError, DreamAccelWarning
 from .analyze import app as analyze
 from .bench import app as bench
+from .compare import compare
 from .continual import continual
 from .convert import convert
 from .distill import distill
@@ -21,6 +22,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .experts import experts
 from .output import INTERRUPTED, MISSING
+from .pool import pool
 from .resume import ResumingCommand
 from .select import select
 
@@ -42,7 +44,7 @@ class Program(TyperGroup):
 
 app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(cls=ResumingCommand)(distill)
-for command in (evaluate, select, experts, continual, convert, doctor):
+for command in (evaluate, compare, select, experts, pool, continual, convert, doctor):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")
