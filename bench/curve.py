@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dream_accel.errors import DreamAccelError
+from dream_accel.runtime.csv_rows import holds, read_rows, write_rows
 from dream_accel.runtime.files import write_text
 
-from .rows import holds, read_rows, write_rows
 from .words import count, number
 
 REFERENCES = {"random": "Random sampling", "dream": "DREAM"}

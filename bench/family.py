@@ -25,12 +25,12 @@ from dream_accel.engine.splits import load_split
 from dream_accel.errors import choices
 from dream_accel.evaluation import Protocol, evaluate_images
 from dream_accel.recipes import Recipe, recipe
+from dream_accel.runtime.csv_rows import read_rows, write_rows
 from dream_accel.synthetic import SyntheticSet
 
 from .accuracy import with_holdout
 from .cells import CORESETS, Row
 from .harness import clock_of, commit, device_name, versions
-from .rows import read_rows, write_rows
 
 WITH_DREAM = {"strategy": "dream", "init": "kmeans"}
 _L1 = {"metric": "l1", "pixel_lr": 0.1, "inner_steps": 10, "batch": 64}

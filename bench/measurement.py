@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .rows import read_rows, write_rows
+from dream_accel.runtime.csv_rows import read_rows, write_rows
 
 NOT_RUN = "not run: "
 """A line whose metric begins so has no times: the rest of the metric is the reason."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dream_accel.errors import DreamAccelError
+from dream_accel.runtime.csv_rows import holds, read_rows
 
-from . import cells, curve, rows
+from . import cells, curve
 from .measurement import Measurement, read_csv
 from .words import count, number
 
@@ -133,8 +134,8 @@ def fill_in(document: str, folder: Path) -> str:
             raise DreamAccelError(f"{folder / file} does not exist: run the benchmark, or name the CSV as it is called")
         if curve.holds_curve(folder / file):
             return f"{found[1]}{curve.table(curve.read_curve(folder / file))}{found[4]}"
-        if rows.holds(folder / file, cells.Row):
-            return f"{found[1]}{cells.table(rows.read_rows(folder / file, cells.Row))}{found[4]}"
+        if holds(folder / file, cells.Row):
+            return f"{found[1]}{cells.table(read_rows(folder / file, cells.Row))}{found[4]}"
         lines = [line for line in read_csv(folder / file) if metric in (None, line.metric)]
         if not lines:
             raise DreamAccelError(f"{file} has no line of metric {metric!r}: name one that its lines have")

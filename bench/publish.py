@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dream_accel.runtime.csv_rows import holds, read_rows
 from dream_accel.runtime.files import write_text
 
-from . import cells, curve, present, rows
+from . import cells, curve, present
 from .measurement import Measurement, read_csv, write_csv
 
 
@@ -52,8 +53,8 @@ def remake(file: Path) -> str:
     """Write the table and the figure of a CSV beside it, and return the table; the figure needs matplotlib."""
     if curve.holds_curve(file):
         return curve.publish(file)
-    if rows.holds(file, cells.Row):
-        write_text(file.with_suffix(".md"), table := cells.table(rows.read_rows(file, cells.Row)))
+    if holds(file, cells.Row):
+        write_text(file.with_suffix(".md"), table := cells.table(read_rows(file, cells.Row)))
         return table
     lines = read_csv(file)
     table = present.table(lines)

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..bench.rows import read_rows, write_rows
 from ..data import DataSplit
 from ..errors import DreamAccelError, choices
 from ..evaluation.continual import Memory, OrderMean, StepAccuracy, check_protocol, class_incremental, over_orders
 from ..recipes import RECIPES
+from ..runtime.csv_rows import read_rows, write_rows
 from ..sampling.selection import SELECTION_NAMES
 from .options import EVALUATION, DataDir, Device, Download, OutFolder, Overwrite, Quick, option
 from .output import Output, output_folder, print_data

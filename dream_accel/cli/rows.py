@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..bench.rows import write_rows
+from ..runtime.csv_rows import write_rows
 from ..runtime.files import write_text
 from .output import Output
 

@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dream_accel.runtime.files import write_text
+from .files import write_text
 
 Row = TypeVar("Row")
 _KINDS = {"int": int, "float": float}
@@ -41,7 +41,7 @@ def columns(kind: type[Row]) -> list[str]:
 
 
 def holds(path: Path, kind: type[Any]) -> bool:
-    """Whether a CSV has the header of such rows; columns that have a default may be missing at the end."""
+    """Return whether a CSV has the header of such rows; columns that have a default may be missing at the end."""
     needed = sum(field.default is MISSING for field in fields(kind))
     with open(path, newline="", encoding="utf-8") as file:
         header = next(csv.reader(file), [])
