@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -201,8 +201,7 @@ class NetworkPool:
     def _target_of_classes(self, augmentations: Tensor) -> Target:
         """The mean of the targets of all images of every class, in chunks of about a batch."""
         targets = []
-        order, offsets = self._train.by_class()
-        for c, rows in enumerate(order.split(offsets.diff().tolist())):
+        for c, rows in enumerate(self._rows_of_classes):
             parts = rows.split(self._sampler.batch_size)
             with self._compute.autocast():
                 found = [
@@ -212,6 +211,12 @@ class NetworkPool:
             weights = [len(part) / len(rows) for part in parts]
             targets.append(map_tensors(partial(_weighted_sum, weights), *found))
         return map_tensors(lambda *of_classes: torch.cat(of_classes), *targets)
+
+    @cached_property
+    def _rows_of_classes(self) -> tuple[Tensor, ...]:
+        # Asked for once, because reading the sizes of the classes waits for the device.
+        order, offsets = self._train.by_class()
+        return order.split(offsets.diff().tolist())
 
     def _check_memory(self, number: int) -> None:
         recipe, state = self._recipe, self._trajectories[number][0]
