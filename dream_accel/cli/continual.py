@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from ..data import DataSplit
+from ..engine.assembly import matches_trajectories
 from ..errors import DreamAccelError, choices
 from ..evaluation.continual import Memory, OrderMean, StepAccuracy, check_protocol, class_incremental, over_orders
-from ..recipes import RECIPES
+from ..recipes import RECIPES, Recipe
 from ..runtime.csv_rows import read_rows, write_rows
 from ..sampling.selection import SELECTION_NAMES
 from .options import EVALUATION, DataDir, Device, Download, OutFolder, Overwrite, Quick, option
-from .output import Output, output_folder, print_data
+from .output import Output, artefact_folder, print_data
 from .recipe_options import chosen_recipe, with_recipe
 from .rows import SETTINGS_FILE, RowWriter, settings_of
 
@@ -28,13 +27,14 @@ MEANS = f"{NAME}-mean.csv"
 MEMORIES = "memories"
 IPC = 20
 """Images kept per class, as published for CIFAR-100."""
-DISTILLED = tuple(name for name in RECIPES if name != "mtt")
+DISTILLED = tuple(name for name in RECIPES if not matches_trajectories(Recipe(recipe=name)))
 REAL = tuple(name for name in SELECTION_NAMES if name not in RECIPES)
 
 
 @with_recipe
 def continual(
     settings: dict[str, Any],
+    # Named as the setting whose option it replaces.
     recipe: Annotated[
         str,
         option(
@@ -62,7 +62,9 @@ def continual(
 
     memories = [_memory(name.strip(), settings, quick) for name in recipe.split(",")]
     chosen = memories[0].recipe
-    with _folder(out, f"{chosen.dataset}-{NAME}", overwrite, chosen.dataset) as folder:
+    name = f"{chosen.dataset}-{NAME}"
+    known_by = [SETTINGS_FILE, f"{NAME}.csv"]
+    with artefact_folder(out, name, overwrite, chosen.dataset, known_by, f"{MEMORIES}/*.safetensors") as folder:
         where = find_device(device)
         split = load_split(chosen, where, data_dir, download, at_most=quick and "limit_train" not in settings)
         for memory in memories:
@@ -127,27 +129,13 @@ def _continued(
 
 
 def _both(here: dict[str, Any], there: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """What two runs must agree in, with its value in each."""
+    """Yield everything that two runs must agree in, with its value in each."""
     yield "number of steps", here["steps"], there["steps"]
     yield from ((f"data set ({key})", value, there["data"].get(key)) for key, value in here["data"].items())
     for name, made in here["memories"].items():
         if name in there["memories"]:
             earlier = there["memories"][name]["recipe"]
             yield from ((f"{key} of {name}", value, earlier.get(key)) for key, value in made["recipe"].items())
-
-
-@contextmanager
-def _folder(out: Path | None, name: str, overwrite: bool, dataset: str) -> Iterator[Path]:
-    """Take the folder to write to, as every command does; one that such a command wrote need not be empty."""
-    from ..runtime.folders import take_folder
-
-    earlier = out is not None and (out / SETTINGS_FILE).exists() and (out / f"{NAME}.csv").exists()
-    with take_folder(out) if out is not None and earlier else output_folder(out, name, overwrite, dataset) as place:
-        if overwrite:
-            shutil.rmtree(place / MEMORIES, ignore_errors=True)
-            for file in (SETTINGS_FILE, f"{NAME}.csv"):
-                (place / file).unlink(missing_ok=True)
-        yield place
 
 
 def _told(rows: Iterable[StepAccuracy]) -> Iterator[StepAccuracy]:

@@ -28,7 +28,7 @@ def experts(
     Writes experts.json and a safetensors file per expert; the recipe is mtt. A folder of experts of the same settings
     is continued: those that are there are kept. Ctrl-C keeps the experts that are trained.
     """
-    from ..engine.expert_store import MANIFEST_FILE, Experts
+    from ..engine.expert_store import MANIFEST_FILE, PATTERN, Experts
     from ..engine.experts import missing_experts, train_experts
     from ..engine.splits import load_split
     from ..runtime.devices import find_device
@@ -36,7 +36,7 @@ def experts(
 
     chosen = chosen_recipe({"recipe": "mtt", **settings}, quick)
     name = f"{chosen.dataset}-experts"
-    with artefact_folder(out, name, overwrite, chosen.dataset, MANIFEST_FILE, "expert-*.safetensors") as folder:
+    with artefact_folder(out, name, overwrite, chosen.dataset, [MANIFEST_FILE], PATTERN) as folder:
         where = find_device(device)
         split = load_split(chosen, where, data_dir, download)
         missing = missing_experts(chosen, split, folder)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,23 +59,23 @@ def output_folder(out: Path | None, name: str, overwrite: bool, dataset: str = "
 
 @contextmanager
 def artefact_folder(
-    out: Path | None, name: str, overwrite: bool, dataset: str, manifest: str, pattern: str
+    out: Path | None, name: str, overwrite: bool, dataset: str, known_by: Sequence[str], pattern: str
 ) -> Iterator[Path]:
-    """Take the folder of an artefact that may be continued: as :func:`output_folder`, but one with a manifest is taken.
+    """Take the folder of work that may be continued: as :func:`output_folder`, but one that holds such work is taken.
 
     Args:
-        out, name, overwrite, dataset: as there; ``overwrite`` removes the artefact that is there.
-        manifest: the name of the manifest.
+        out, name, overwrite, dataset: as there; ``overwrite`` removes the work that is there.
+        known_by: the names of files that a folder of such work has.
         pattern: matches the names of its other files.
 
     Yields:
         the folder.
     """
-    continued = out is not None and (out / manifest).exists()
+    continued = out is not None and all((out / file).exists() for file in known_by)
     taken = take_folder(out) if out is not None and continued else output_folder(out, name, overwrite, dataset)
     with taken as place:
         if overwrite:
-            for path in (place / manifest, *place.glob(pattern)):
+            for path in (*(place / file for file in known_by), *place.glob(pattern)):
                 path.unlink(missing_ok=True)
         yield place
 

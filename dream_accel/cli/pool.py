@@ -35,7 +35,7 @@ def pool(
 
     chosen = chosen_recipe({"real": "cached", **settings}, quick)
     name = f"{chosen.dataset}-{chosen.recipe}-pool"
-    with artefact_folder(out, name, overwrite, chosen.dataset, MANIFEST_FILE, PATTERN) as folder:
+    with artefact_folder(out, name, overwrite, chosen.dataset, [MANIFEST_FILE], PATTERN) as folder:
         where = find_device(device)
         split = load_split(chosen, where, data_dir, download)
         missing = missing_trajectories(chosen, split, folder)

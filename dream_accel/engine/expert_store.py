@@ -19,6 +19,7 @@ from .splits import data_difference, fingerprint
 
 FORMAT = "dream_accel.experts/1"
 MANIFEST_FILE = "experts.json"
+PATTERN = "expert-*.safetensors"
 ARCHITECTURE = ("network", "width", "depth", "norm", "activation", "pooling")
 """Settings that have to be those of the run that matches the experts."""
 TRAINING = (
@@ -96,7 +97,7 @@ class Experts:
         self._files: dict[int, Any] = {}
         self.damaged: list[str] = []
         digest, epochs = self.manifest.digest, self.epochs
-        for path in sorted(self.folder.glob("expert-*.safetensors")):
+        for path in sorted(self.folder.glob(PATTERN)):
             file = _opened(path, digest, epochs)
             number = path.stem.removeprefix("expert-")
             if file is None or not number.isdecimal():
@@ -130,7 +131,7 @@ class Experts:
         return torch.cat([state[name].flatten() for name, _ in network.named_parameters()])
 
     def description(self) -> dict[str, Any]:
-        """What a run stores of its experts, so that it is continued on the same ones."""
+        """Describe the experts in the checkpoint of a run, which is then continued on the same ones."""
         return {"digest": self.manifest.digest, "numbers": list(self.numbers)}
 
 

@@ -17,6 +17,16 @@ class OtherVersionError(ValueError):
     """A manifest of another format."""
 
 
+def digest_of(*values: Any, size: int = 16) -> str:
+    """A hash of values that JSON represents, in hexadecimal digits.
+
+    Args:
+        values: dicts may have their keys in any order.
+        size: of the hash, bytes.
+    """
+    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=size).hexdigest()
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The description of all files of a folder.
@@ -32,8 +42,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """A hash of settings and data, stored in every file that the manifest describes."""
-        text = json.dumps([self.settings, self.data], sort_keys=True)
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+        return digest_of(self.settings, self.data)
 
     def write(self, path: Path, format: str) -> None:
         """Write the manifest, with the versions of the program and of torch."""

@@ -8,7 +8,6 @@ are another cell, and a cell that is there was measured with these.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import statistics
 import time
@@ -23,6 +22,7 @@ from ..data import DataSplit
 from ..engine.checkpoint import CHECKPOINT_FILE
 from ..engine.compute import Compute
 from ..engine.loop import Run
+from ..engine.manifest import digest_of
 from ..engine.selection import select_rows
 from ..engine.splits import fingerprint, load_split
 from ..errors import DivergenceError, DreamAccelError, DreamAccelWarning, counted
@@ -98,8 +98,7 @@ class Task:
     @functools.cached_property
     def key(self) -> str:
         """The hash of settings and data, 12 hexadecimal digits. The name and the networks are not part of it."""
-        text = json.dumps([asdict(self.cell.recipe), self.cell.coreset, self.data], sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        return digest_of(asdict(self.cell.recipe), self.cell.coreset, self.data, size=6)
 
     @property
     def folder(self) -> Path:
