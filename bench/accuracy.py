@@ -216,7 +216,7 @@ class Arm:
         return self._run
 
     def _seconds_so_far(self, initial: float) -> list[float]:
-        """What an earlier call measured; where it was cut off between two files, the run's own seconds."""
+        """Seconds that an earlier call measured; where it was cut off between two files, the run's own seconds."""
         assert self._run is not None
         wall = [0.0, *(line.seconds for line in self._run.history)]
         before: list[float] = json.loads(self._times.read_text()) if self._times.exists() else [initial]

@@ -18,12 +18,12 @@ ORIENTATION = 0x0112
 
 
 def is_grey(image: Any) -> bool:
-    """Whether a Pillow image is read as one channel; all others, palettes among them, become RGB."""
+    """Return whether a Pillow image is read as one channel; all others, palettes among them, become RGB."""
     return image.mode in _GREY_MODES or _has_16_bits(image)
 
 
 def without_white(image: Any) -> bool:
-    """Whether a Pillow image has integers of 32 bits or floats, of which nothing says which value is white."""
+    """Return whether a Pillow image has integers of 32 bits or floats, whose value of white is not defined."""
     return image.mode.startswith(("I", "F")) and not _has_16_bits(image)
 
 

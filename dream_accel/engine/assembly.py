@@ -38,7 +38,7 @@ from .synthetic_training import SyntheticTraining
 
 
 def matches_trajectories(recipe: Recipe) -> bool:
-    """Whether the method matches the trajectories of experts and not real images; it then needs experts."""
+    """Return whether the method matches the trajectories of experts, which it then needs, and not real images."""
     return isinstance(RECIPES[recipe.recipe].objective(recipe), TrajectoryMatching)
 
 

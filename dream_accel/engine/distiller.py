@@ -122,7 +122,7 @@ class Distiller:
         """
         with self._compute.running():
             self.restart(iteration)
-            return self.schedule.run(self, on_step or _nothing)
+            return self.schedule.run(self, on_step or (lambda: None))
 
     def restart(self, iteration: int) -> None:
         """Initialise the network and the random streams of an outer iteration, and clamp the pixels to [0, 1]."""
@@ -234,7 +234,3 @@ class Distiller:
             return self.trainer.steps(
                 rows, images=images, labels=labels, batch=self.recipe.network_batch, lr=self.recipe.network_lr
             )
-
-
-def _nothing() -> None:
-    pass

@@ -83,7 +83,7 @@ def train_experts(
     with compute.running():
         training = ExpertTraining(recipe, split, compute)
         for number in missing:
-            save_expert(folder, number, manifest, training.train(number, on_epoch or _nothing))
+            save_expert(folder, number, manifest, training.train(number, on_epoch or (lambda: None)))
     return Experts(folder)
 
 
@@ -186,7 +186,3 @@ class ExpertTraining:
     def _step(self, rows: Tensor, *, images: Tensor, labels: Tensor) -> Tensor:
         with self._compute.autocast():
             return self.trainer.steps(rows, images=images, labels=labels, batch=len(rows), lr=self.recipe.network_lr)
-
-
-def _nothing() -> None:
-    pass

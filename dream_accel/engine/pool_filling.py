@@ -75,7 +75,7 @@ def fill_pool(
     with Compute.of(smallest, split).running():
         for number in missing:
             schedule.train(distiller, number)
-            entries = distiller.pool.entries(number, on_entry or _nothing)
+            entries = distiller.pool.entries(number, on_entry or (lambda: None))
             if not all(tensor.isfinite().all() for tensor in entries.values()):
                 raise DreamAccelError(
                     f"trajectory {number} diverged: it holds NaN or Inf; lower network_lr, or store fp32"
@@ -103,7 +103,3 @@ def missing_trajectories(recipe: Recipe, split: DataSplit, folder: Path) -> list
             f"{folder} holds another pool ({difference}): continue it with its own settings, or write to another folder"
         )
     return [number for number in numbers if number not in pool]
-
-
-def _nothing() -> None:
-    pass

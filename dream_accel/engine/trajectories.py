@@ -107,7 +107,7 @@ class TrajectoryDistiller:
         with self._compute.running():
             self.restart(iteration)
             self.pixels.clamp()
-            return self.schedule.run(self, on_step or _nothing)
+            return self.schedule.run(self, on_step or (lambda: None))
 
     def restart(self, iteration: int) -> None:
         """Begin the random streams of an outer iteration."""
@@ -167,7 +167,3 @@ class TrajectoryDistiller:
         self.pixels.step(found.pixels)
         self.step_size.step(found.log_step_size)
         return found.distance
-
-
-def _nothing() -> None:
-    pass

@@ -20,7 +20,7 @@ from .initialization import not_redrawn
 
 
 def is_import_path(name: str) -> bool:
-    """Whether the name of a network is an import path."""
+    """Return whether the name of a network is an import path."""
     return ":" in name
 
 

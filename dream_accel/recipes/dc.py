@@ -86,7 +86,7 @@ USES = SHARED | {
 }
 
 WITHOUT: dict[str, str] = {"real": "its networks learn from the synthetic set, so nothing of them can be computed once"}
-"""Why a setting of other methods makes no sense here."""
+"""The reason why a setting of other methods makes no sense here."""
 
 SCHEDULE = "trained_on_synthetic"
 
