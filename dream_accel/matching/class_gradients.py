@@ -35,6 +35,7 @@ from torch.nn.grad import conv2d_weight
 
 from ..errors import DreamAccelError
 from ..networks.batchnorm import batch_norms
+from .fused_blocks import fused, fusible_blocks
 
 
 def by_loop(
@@ -79,6 +80,10 @@ def by_capture(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients from the input of each matched layer and the gradient of its output."""
+    # With constant parameters the second derivative does not compute a weight gradient that nobody reads.
+    constants = {name: tensor.detach() for name, tensor in network.named_parameters()}
+    if not images.requires_grad:
+        images = images.detach().requires_grad_()
     owners = _owners(network, parameters)
     into: dict[nn.Module, Tensor] = {}
     out: dict[nn.Module, Tensor] = {}
@@ -91,7 +96,7 @@ def by_capture(
 
     handles = [layer.register_forward_hook(keep) for layer in {layer for layer, _ in owners}]
     try:
-        logits = network(images)
+        logits = torch.func.functional_call(network, constants, (images,))
     finally:
         for handle in handles:
             handle.remove()
@@ -116,7 +121,20 @@ def by_capture(
         ]
 
 
-CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
+def by_fused(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
+) -> list[Tensor]:
+    """Compute the gradients as :func:`by_capture` does, with norm, ReLU and pooling of a block in one operator."""
+    with fused(fusible_blocks(network, parameters)):
+        return by_capture(network, parameters, images, classes, create_graph)
+
+
+CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {
+    "loop": by_loop,
+    "vmap": by_vmap,
+    "capture": by_capture,
+    "fused": by_fused,
+}
 """The implementations by name."""
 
 
