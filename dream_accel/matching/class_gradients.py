@@ -35,6 +35,7 @@ from torch.nn.grad import conv2d_weight
 
 from ..errors import DreamAccelError
 from ..networks.batchnorm import batch_norms
+from .convolution import constant_weights
 from .fused_blocks import fused, fusible_blocks
 
 
@@ -80,7 +81,7 @@ def by_capture(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients from the input of each matched layer and the gradient of its output."""
-    # With constant parameters the second derivative does not compute a weight gradient that nobody reads.
+    # The second derivative then computes no weight gradient that nobody reads.
     constants = {name: tensor.detach() for name, tensor in network.named_parameters()}
     if not images.requires_grad:
         images = images.detach().requires_grad_()
@@ -96,7 +97,8 @@ def by_capture(
 
     handles = [layer.register_forward_hook(keep) for layer in {layer for layer, _ in owners}]
     try:
-        logits = torch.func.functional_call(network, constants, (images,))
+        with constant_weights(network):
+            logits = torch.func.functional_call(network, constants, (images,))
     finally:
         for handle in handles:
             handle.remove()
