@@ -24,7 +24,11 @@ void for_each_plane(const FeatureMaps& maps, int n_threads, Fn&& fn) {
     parallel_for(n_tasks, n_threads, [&](int64_t task, int slot) {
         for (int64_t i = task * at_once; i < std::min(n_planes, (task + 1) * at_once); ++i) {
             const int64_t c = i % maps.channels;
-            fn(NormPlane{maps.y + i * n, maps.height, maps.width, maps.weight[c], maps.bias[c], buffers.get() + slot * scratch}, i);
+            fn(
+                NormPlane{
+                    maps.y + i * n, maps.height, maps.width, maps.weight[c], maps.bias[c],
+                    buffers.get() + slot * scratch},
+                i);
         }
     });
 }

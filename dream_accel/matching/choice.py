@@ -40,7 +40,7 @@ def choose_implementation(
         DreamAccelError: all of them fail; the message has the reason of each.
     """
     if device.type == "cpu" or len(names) == 1:
-        return "fused" if cached and "fused" in names else names[0]
+        return "fused" if cached and "fused" in names and _runs(step_of("fused")) else names[0]
     seconds, reasons = {}, []
     for name in names:
         found = _attempt(name, device, step_of)
@@ -62,6 +62,15 @@ def choose_implementation(
             stacklevel=2,
         )
     return fastest(seconds)
+
+
+def _runs(step: Callable[[], object]) -> bool:
+    """Take the step; return False if it is refused, as where a layer runs twice in a forward pass."""
+    try:
+        step()
+    except DreamAccelError:
+        return False
+    return True
 
 
 def fastest(seconds: Mapping[str, float]) -> str:

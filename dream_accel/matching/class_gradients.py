@@ -161,9 +161,9 @@ def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> 
             return f"its {type(module).__name__} has no running statistics and would mix the classes"
     if name == "vmap":
         return None
-    for layer, name in _owners(network, parameters):
-        if (type(layer), name) not in _FORMULAS or getattr(layer, "padding_mode", "zeros") != "zeros":
-            return f"there is no formula for the {name} of a {type(layer).__name__}"
+    for layer, kind in _owners(network, parameters):
+        if (type(layer), kind) not in _FORMULAS or getattr(layer, "padding_mode", "zeros") != "zeros":
+            return f"there is no formula for the {kind} of a {type(layer).__name__}"
         if isinstance(getattr(layer, "padding", 0), str):
             return "a convolution names its padding in words"
     return _unfused(network, parameters) if name == "fused" else None

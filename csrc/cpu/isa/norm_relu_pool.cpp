@@ -1,7 +1,8 @@
 // Instance norm, ReLU and 2x2 average pooling of one plane, with their derivatives.
 //
-// Symbols: n pixels; x = (y - mean) rstd; e = weight [weight x + bias > 0] unpooled(g), the derivative of the result by x;
-// <.> the mean over the plane; J u = rstd (u - <u> - x <u x>), the derivative of x by y, which is symmetric.
+// Symbols: n pixels; x = (y - mean) rstd; g the derivative by the result; e = weight [weight x + bias > 0] unpooled(g),
+// the derivative by x; <.> the mean over the plane; J u = rstd (u - <u> - x <u x>), u times the derivative of x by y,
+// which is symmetric.
 #include "functions.h"
 
 namespace dream_accel {
@@ -9,7 +10,8 @@ namespace DREAM_ISA {
 namespace {
 
 // pooled (height / 2, width / 2) = means of 2x2 pixels; sums is scratch for half a plane.
-void pool(const float* __restrict plane, int64_t height, int64_t width, float* __restrict sums, float* __restrict pooled) {
+void pool(
+    const float* __restrict plane, int64_t height, int64_t width, float* __restrict sums, float* __restrict pooled) {
     const int64_t rows = height / 2, columns = width / 2;
     for (int64_t i = 0; i < rows; ++i) {
         const float *upper = plane + 2 * i * width, *lower = upper + width;
@@ -85,7 +87,7 @@ void norm_relu_pool_backward(const NormPlane& plane, float mean, float rstd, con
 }
 
 // With t = of_of_y, the derivatives of n <e J t> by g and by y:
-//   pooled(weight [weight x + bias > 0] J t) and
+//   pool(weight [weight x + bias > 0] J t) and
 //   -rstd^2 (<e t> - <e><t> - <e x><t x>) x - rstd (<t x> J e + <e x> J t).
 void norm_relu_pool_double_backward(
     const NormPlane& plane, float mean, float rstd, const float* of_pooled, const float* of_of_y, float* of_of_pooled,
