@@ -12,7 +12,7 @@ from dream_accel.engine.assembly import assemble
 from dream_accel.engine.loop import Run
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
 from dream_accel.matching import choice
-from dream_accel.matching.class_gradients import ANYWHERE, CLASS_GRADIENTS
+from dream_accel.matching.class_gradients import ANYWHERE
 from dream_accel.runtime import graphs
 
 NAMES = tuple(ANYWHERE)

@@ -16,7 +16,7 @@ from dream_accel.bench.published import Published
 from dream_accel.engine.assembly import assemble
 from dream_accel.matching import step as matching
 from dream_accel.matching.class_gradients import ANYWHERE, CLASS_GRADIENTS, by_fused, by_loop, refusal
-from dream_accel.matching.fused_blocks import fusible_blocks
+from dream_accel.matching.fused_blocks import fused, fusible_sequences
 from dream_accel.matching.gradients import GradientMatching
 from dream_accel.networks import make_network
 from dream_accel.runtime import graphs
@@ -96,13 +96,18 @@ class TestClassGradients:
         assert "in words" in refusal("capture", padded, {"0.weight": padded[0].weight})
 
 
+def steps_of(net: nn.Module, matched) -> list[int]:
+    """The number of calls in every sequence that has a block."""
+    return [len(steps) for steps in fusible_sequences(net, matched).values()]
+
+
 class TestFused:
     def test_it_needs_a_block_whose_norm_is_not_matched(self):
         net = network()
         named = dict(net.named_parameters())
         convolutions = {name: tensor for name, tensor in named.items() if tensor.dim() == 4}
-        assert len(fusible_blocks(net, convolutions)) == 2
-        assert len(fusible_blocks(net, [*convolutions, "features.1.bias"])) == 1
+        lengths = [[*convolutions], [*convolutions, "features.1.bias"], [*named]]
+        assert [steps_of(net, matched) for matched in lengths] == [[4], [6], []]
         assert "norm is not matched" in refusal("fused", net, named)
         assert "no gradients" in refusal("fused", net, {})
 
@@ -110,17 +115,19 @@ class TestFused:
     def test_other_layers_are_not_taken_for_a_block(self, settings):
         net = network(**settings)
         convolutions = {name: tensor for name, tensor in net.named_parameters() if tensor.dim() == 4}
-        assert fusible_blocks(net, convolutions) == []
+        assert steps_of(net, convolutions) == []
         assert "it has no instance norm" in refusal("fused", net, convolutions)
 
-    def test_a_module_in_two_places_or_with_a_hook_stays_as_it_is(self):
-        relu = nn.ReLU()
-        shared = nn.Sequential(nn.GroupNorm(4, 4), relu, nn.AvgPool2d(2), relu)
-        assert fusible_blocks(shared, []) == []
-        hooked = nn.Sequential(nn.GroupNorm(4, 4), nn.ReLU(), nn.AvgPool2d(2))
-        assert len(fusible_blocks(hooked, [])) == 1
-        hooked[1].register_forward_hook(lambda *_: None)
-        assert fusible_blocks(hooked, []) == []
+    def test_a_part_of_a_sequence_stays_what_it_is(self):
+        """A network may run a slice of its layers, and modules may have hooks."""
+        sequence = nn.Sequential(nn.GroupNorm(4, 4), nn.ReLU(), nn.AvgPool2d(2))
+        maps = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+        expected = sequence[:2](maps)
+        with torch.no_grad(), fused(sequence, []):
+            assert torch.equal(sequence[:2](maps), expected)
+            assert sequence(maps).shape == (2, 4, 3, 3)
+        sequence[1].register_forward_hook(lambda *_: None)
+        assert steps_of(sequence, []) == []
 
     def test_without_compiled_kernels_or_on_another_device_it_says_so(self, monkeypatch):
         net = network()

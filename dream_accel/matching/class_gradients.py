@@ -41,7 +41,7 @@ from ..backends import backend
 from ..errors import DreamAccelError
 from ..networks.batchnorm import batch_norms
 from .convolution import constant_weights
-from .fused_blocks import fused, fusible_blocks
+from .fused_blocks import fused, fusible_sequences
 
 
 def by_loop(
@@ -132,7 +132,7 @@ def by_fused(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients as :func:`by_capture` does, with norm, ReLU and pooling of a block in one operator."""
-    with fused(fusible_blocks(network, parameters)):
+    with fused(network, parameters):
         return by_capture(network, parameters, images, classes, create_graph)
 
 
@@ -176,14 +176,15 @@ def _unfused(network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None
         return "its operator is compiled for CPUs alone"
     if (reason := backend("cpu").unavailable()) is not None:
         return reason
-    if not fusible_blocks(network, parameters):
+    if not fusible_sequences(network, parameters):
         return "it has no instance norm, ReLU and 2x2 average pooling one after another whose norm is not matched"
     return None
 
 
 def _uncaptured(layer: nn.Module, reason: str) -> DreamAccelError:
     return DreamAccelError(
-        f"class_gradients 'capture' cannot serve this network: a {type(layer).__name__} {reason}; use loop or vmap"
+        f"class_gradients 'capture' and 'fused' cannot serve this network: a {type(layer).__name__} {reason}; "
+        "use loop or vmap"
     )
 
 

@@ -5,8 +5,7 @@ PyTorch's second derivative of a convolution computes the gradient of the weight
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -14,25 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .forwards import replaced
 
-@contextmanager
-def constant_weights(network: nn.Module) -> Iterator[None]:
+
+def constant_weights(network: nn.Module) -> AbstractContextManager[None]:
     """Run every ``Conv2d`` as a function of its input alone; the network is as before at the end.
 
     Modules of a subclass, and those that pad with anything but a number of zeros, stay as they are.
     """
-    layers = [
-        module
-        for module in network.modules()
-        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    ]
-    try:
-        for layer in layers:
-            layer.forward = partial(_run, layer)  # type: ignore[method-assign]
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
+    layers = [module for module in network.modules() if type(module) is nn.Conv2d]
+    plain = [layer for layer in layers if layer.padding_mode == "zeros" and not isinstance(layer.padding, str)]
+    return replaced({layer: partial(_run, layer) for layer in plain})
 
 
 def _run(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -53,7 +44,7 @@ class _Convolution(torch.autograd.Function):
         return F.conv2d(x, weight, bias, *settings)
 
     @staticmethod
-    def backward(ctx: Any, of_output: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_output: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         return _OfInput.apply(of_output, x.detach(), weight, ctx.settings), None, None, None
 
@@ -72,6 +63,6 @@ class _OfInput(torch.autograd.Function):
         return of_x
 
     @staticmethod
-    def backward(ctx: Any, of_of_x: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_of_x: Tensor) -> tuple[Any, ...]:
         (weight,) = ctx.saved_tensors
         return F.conv2d(of_of_x, weight, None, *ctx.settings), None, None, None

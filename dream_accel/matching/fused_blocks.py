@@ -2,81 +2,86 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ..ops.norm_relu_pool import norm_relu_pool
+from .forwards import replaced
+
+Step = Callable[[Tensor], Tensor]
 
 
-class Block(NamedTuple):
-    """Three modules that a ``Sequential`` runs one after another."""
+def fused(network: nn.Module, matched: Collection[str]) -> AbstractContextManager[None]:
+    """Run instance norm, ReLU and 2x2 average pooling that follow one another in a ``Sequential`` as one operator.
 
-    norm: nn.GroupNorm
-    activation: nn.ReLU
-    pooling: nn.AvgPool2d
+    Args:
+        network: the network; it is as before at the end.
+        matched: names of parameters whose gradients are wanted; the norms that own one stay as they are.
+    """
+    sequences = fusible_sequences(network, matched)
+    return replaced({sequence: partial(_in_turn, steps) for sequence, steps in sequences.items()})
 
 
-def fusible_blocks(network: nn.Module, matched: Collection[str]) -> list[Block]:
-    """Find instance norm, ReLU and 2x2 average pooling that follow one another in a ``Sequential``.
+def fusible_sequences(network: nn.Module, matched: Collection[str]) -> dict[nn.Module, list[Step]]:
+    """Find the sequences of a network that have such blocks.
 
     Args:
         network: the network.
-        matched: names of parameters whose gradients are wanted; the norms that own one are left out.
+        matched: as in :func:`fused`.
 
     Returns:
-        the blocks; none of their modules is used in a second place or has hooks.
+        what to call one after another in place of the modules of every sequence.
     """
-    places = Counter(module for _, module in network.named_modules(remove_duplicate=False))
     owners = {network.get_submodule(name.rpartition(".")[0]) for name in matched}
-    blocks = []
+    found: dict[nn.Module, list[Step]] = {}
     for sequence in network.modules():
         # A subclass may run its modules in another order.
         if type(sequence) is nn.Sequential:
-            children = list(sequence)
-            for three in zip(children, children[1:], children[2:], strict=False):
-                alone = all(places[module] == 1 and not module._forward_hooks for module in three)
-                if alone and three[0] not in owners and _fits(*three):
-                    blocks.append(Block(*three))
-    return blocks
+            modules = list(sequence)
+            steps = _steps(modules, owners)
+            if len(steps) < len(modules):
+                found[sequence] = steps
+    return found
 
 
-def _fits(norm: nn.Module, activation: nn.Module, pooling: nn.Module) -> bool:
-    return (
-        type(norm) is nn.GroupNorm
-        and norm.affine
-        and norm.num_groups == norm.num_channels
-        and type(activation) is nn.ReLU
-        and type(pooling) is nn.AvgPool2d
-        and all(size in (2, (2, 2)) for size in (pooling.kernel_size, pooling.stride))
-        and pooling.padding in (0, (0, 0))
-        and not pooling.ceil_mode
-        and pooling.divisor_override is None
-    )
+def _steps(modules: list[nn.Module], owners: Collection[nn.Module]) -> list[Step]:
+    steps: list[Step] = []
+    i = 0
+    while i < len(modules):
+        norm = _norm_of_block(modules[i : i + 3])
+        if norm is not None and norm not in owners:
+            steps.append(partial(_run, norm))
+            i += 3
+        else:
+            steps.append(modules[i])
+            i += 1
+    return steps
 
 
-@contextmanager
-def fused(blocks: Collection[Block]) -> Iterator[None]:
-    """Run each block as one operator, in place of its norm; the network is as before at the end."""
-    changed = [module for block in blocks for module in block]
-    try:
-        for block in blocks:
-            block.norm.forward = partial(_run, block.norm)  # type: ignore[method-assign]
-            block.activation.forward = block.pooling.forward = _identity  # type: ignore[method-assign]
-        yield
-    finally:
-        for module in changed:
-            vars(module).pop("forward", None)
+def _norm_of_block(modules: list[nn.Module]) -> nn.GroupNorm | None:
+    """The first of three modules if the operator computes what they do."""
+    if [type(module) for module in modules] != [nn.GroupNorm, nn.ReLU, nn.AvgPool2d]:
+        return None
+    norm, _, pooling = modules
+    assert isinstance(norm, nn.GroupNorm)
+    assert isinstance(pooling, nn.AvgPool2d)
+    halves = all(size in (2, (2, 2)) for size in (pooling.kernel_size, pooling.stride)) and not pooling.ceil_mode
+    plain = pooling.padding in (0, (0, 0)) and pooling.divisor_override is None
+    by_channel = norm.affine and norm.num_groups == norm.num_channels
+    # Hooks would not be called.
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    return norm if halves and plain and by_channel and not hooked else None
+
+
+def _in_turn(steps: list[Step], maps: Tensor) -> Tensor:
+    for step in steps:
+        maps = step(maps)
+    return maps
 
 
 def _run(norm: nn.GroupNorm, maps: Tensor) -> Tensor:
-    # As group_norm does under autocast, it computes in the precision of its parameters.
+    # Under autocast it computes in the precision of its parameters.
     return norm_relu_pool(maps.to(norm.weight.dtype), norm.weight, norm.bias, norm.eps)[0]
-
-
-def _identity(maps: Tensor) -> Tensor:
-    return maps

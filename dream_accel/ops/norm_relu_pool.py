@@ -56,7 +56,9 @@ def _second_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _third(ctx: Any, *upstream: Tensor) -> Any:
-    raise DreamAccelError("norm_relu_pool is differentiable twice: for a third derivative use group_norm and avg_pool2d")
+    raise DreamAccelError(
+        "norm_relu_pool is differentiable twice: for a third derivative use group_norm, relu, avg_pool2d"
+    )
 
 
 @operator(check=_check, outputs=_second_outputs, backward=_third, setup_context=_second_setup)
@@ -84,7 +86,8 @@ def _first_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _second(ctx: Any, of_of_y: Tensor) -> tuple[Any, ...]:
-    of_of_pooled, of_y = norm_relu_pool_double_backward(*ctx.saved_tensors, of_of_y)
+    y, weight, bias, mean, rstd, of_pooled = ctx.saved_tensors
+    of_of_pooled, of_y = norm_relu_pool_double_backward(y, weight, bias, mean, rstd, of_pooled, of_of_y)
     return of_y, None, None, None, None, of_of_pooled
 
 
@@ -118,7 +121,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _first(ctx: Any, of_pooled: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    return None if of_pooled is None else norm_relu_pool_backward(*ctx.saved_tensors, of_pooled), None, None, None
+    if of_pooled is None:
+        return None, None, None, None
+    y, weight, bias, mean, rstd = ctx.saved_tensors
+    return norm_relu_pool_backward(y, weight, bias, mean, rstd, of_pooled), None, None, None
 
 
 @operator(check=_check, outputs=_outputs, backward=_first, setup_context=_setup)
