@@ -2,15 +2,21 @@
 
 Three arms at equal batch, equal everything: random sampling from random initialisation, random sampling from K-Means
 initialisation, and DREAM. They separate what the initialisation gives from what the sampling of the batches gives.
+Others on request: DREAM with cached steps, whose real side is that of the picks or of the whole class, and DM+. A pool
+is filled in the iterations that first need it, and its time is theirs. Seconds are of the processor on a CPU, where
+other work does not count, and of the wall elsewhere.
+
 Networks are trained from scratch at iterations fixed beforehand; the accuracies of the test set are reported and decide
 nothing. With ``holdout`` a part of the training set takes the test set's place, for choosing settings.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,17 +28,11 @@ from dream_accel.engine.splits import load_split
 from dream_accel.errors import DreamAccelError
 from dream_accel.evaluation import Protocol, evaluate_images
 from dream_accel.recipes import Recipe
+from dream_accel.runtime.files import write_text
 
+from .arms import ARMS, DEFAULT_ARMS, arm_settings, check_arm
 from .curve import Point, read_curve, write_curve
-from .harness import commit, device_name, versions
-
-ARMS: dict[str, dict[str, str]] = {
-    "random": {"init": "mix", "strategy": "random"},
-    "kmeans-init": {"init": "kmeans", "strategy": "random"},
-    "dream": {"init": "kmeans", "strategy": "dream"},
-}
-"""Changes of a recipe by each arm. ``mix`` packs random images as ``kmeans`` packs the chosen ones."""
-
+from .harness import clock_of, commit, device_name, versions
 
 QUICK = {
     "limit_train": 200,
@@ -56,7 +56,7 @@ class Plan:
     at: tuple[int, ...]
     """outer iterations after which networks are trained; 0 is the initialisation"""
     seeds: tuple[int, ...]
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = DEFAULT_ARMS
     holdout: int = 0
     """training images held out and evaluated on instead of the test set; 0: the test set"""
 
@@ -68,6 +68,12 @@ class Plan:
         unknown = set(self.arms) - set(ARMS)
         if unknown:
             raise DreamAccelError(f"unknown arm {sorted(unknown)[0]!r}: choose among {', '.join(ARMS)}")
+        for arm in self.arms:
+            check_arm(self.recipe, arm)
+
+    def settings(self, arm: str, seed: int) -> Recipe:
+        """The settings of an arm and seed."""
+        return replace(arm_settings(self.recipe, arm), iterations=self.points[-1], seed=seed)
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -116,12 +122,11 @@ def run(
         arms = {arm: Arm(plan, arm, seed, split, _checkpoint(out, arm, seed)) for arm in plan.arms}
         for iteration in plan.points:
             for arm in (arms[name] for name in plan.arms if (name, seed, iteration) not in done):
-                before = [point.distill_seconds for point in points if point.iteration == 0 and _of(point, arm)]
                 if not arm.reach(iteration, deadline) or time.perf_counter() > deadline:
                     for each in arms.values():
                         each.save()
                     return False
-                points.append(arm.measure(before[0] if before else None))
+                points.append(arm.measure())
                 write_curve(out, points)
                 arm.save()
                 say(_line(points[-1]))
@@ -133,9 +138,10 @@ class Arm:
 
     def __init__(self, plan: Plan, name: str, seed: int, split: DataSplit, checkpoint: Path) -> None:
         self.plan, self.name, self.seed, self._split, self._checkpoint = plan, name, seed, split, checkpoint
-        self._settings = replace(plan.recipe, **ARMS[name], iterations=plan.points[-1], seed=seed)  # type: ignore[arg-type]
+        self._settings = plan.settings(name, seed)
+        self._clock = clock_of(split.train.device)
         self._run: Run | None = None
-        self._began = 0.0
+        self._seconds: list[float] = []
 
     def reach(self, iteration: int, deadline: float) -> bool:
         """Distil until ``iteration`` outer iterations are done; False if the time was over first."""
@@ -143,25 +149,23 @@ class Arm:
         while len(run.history) < iteration:
             if time.perf_counter() > deadline:
                 return False
+            began = self._clock()
             run.advance()
+            self._seconds.append(self._clock() - began)
+            write_text(self._times, json.dumps(self._seconds))
         return True
 
-    def measure(self, initial_seconds: float | None) -> Point:
-        """Train networks on the set in its present state and test them.
-
-        Args:
-            initial_seconds: seconds of the initialisation, where an earlier call measured them.
-        """
+    def measure(self) -> Point:
+        """Train networks on the set in its present state and test them, by the protocol of the plan's recipe."""
         run, split = self._started(), self._split
         history, settings = run.history, run.recipe
         images, labels = run.synthetic.decode()
-        protocol = replace(Protocol.of(settings, split.test.shape), seed=self.seed)
-        began = time.perf_counter()
+        protocol = replace(Protocol.of(self.plan.recipe, split.test.shape), seed=self.seed)
+        began = self._clock()
         found = evaluate_images(
             images.to(split.test.device), labels.to(split.test.device), split.test, split.normalization, protocol
         )
-        evaluated = time.perf_counter() - began
-        before = self._began if initial_seconds is None else initial_seconds
+        evaluated = self._clock() - began
         return Point(
             dataset=settings.dataset,
             images=len(split.train),
@@ -179,7 +183,7 @@ class Arm:
             arm=self.name,
             seed=self.seed,
             iteration=len(history),
-            distill_seconds=round(before + (history[-1].seconds if history else 0.0), 3),
+            distill_seconds=round(sum(self._seconds), 3),
             evaluate_seconds=round(evaluated, 3),
             evaluated_on=f"{self.plan.holdout} held-out training images" if self.plan.holdout else "test set",
             networks=protocol.networks,
@@ -190,7 +194,13 @@ class Arm:
             threads=torch.get_num_threads(),
             versions=versions(),
             commit=commit(),
+            clock="processor" if split.train.device.type == "cpu" else "wall",
         )
+
+    @property
+    def _times(self) -> Path:
+        """The file with the seconds of the initialisation and of every iteration; the run counts those of the wall."""
+        return self._checkpoint.with_suffix(".json")
 
     def save(self) -> None:
         """Write the checkpoint of a run that has started."""
@@ -199,16 +209,25 @@ class Arm:
 
     def _started(self) -> Run:
         if self._run is None:
-            began = time.perf_counter()
+            began = self._clock()
             self._run = Run(self._settings, self._split, self._checkpoint)
             _wait(self._split.train.device)
-            self._began = time.perf_counter() - began
+            self._seconds = self._seconds_so_far(self._clock() - began)
         return self._run
+
+    def _seconds_so_far(self, initial: float) -> list[float]:
+        """What an earlier call measured; where it was cut off between two files, the run's own seconds."""
+        assert self._run is not None
+        wall = [0.0, *(line.seconds for line in self._run.history)]
+        before: list[float] = json.loads(self._times.read_text()) if self._times.exists() else [initial]
+        before = before[: len(wall)]
+        return [*before, *(after - until for until, after in pairwise(wall[len(before) - 1 :]))]
 
 
 def _warm_up(recipe: Recipe, split: DataSplit) -> None:
     """Load and compile everything once, so that its time is not counted in the first arm."""
-    Run(replace(recipe, inner_steps=1, network_images=recipe.network_batch), split).advance()
+    small = replace(recipe, inner_steps=1, network_images=recipe.network_batch, real="live")
+    Run(small, split).advance()
 
 
 def _wait(device: torch.device) -> None:
@@ -227,13 +246,9 @@ def _checkpoint(out: Path, arm: str, seed: int) -> Path:
     return out.with_suffix(".runs") / f"{arm}-{seed}.safetensors"
 
 
-def _of(point: Point, arm: Arm) -> bool:
-    return (point.arm, point.seed) == (arm.name, arm.seed)
-
-
 def _check_same_plan(points: Sequence[Point], plan: Plan, out: Path) -> None:
-    recipe = plan.recipe
     for point in points:
+        recipe = plan.settings(point.arm, point.seed) if point.arm in ARMS else plan.recipe
         for name in ("dataset", "ipc", "factor", "clusters", "inner_steps", "metric", "pixel_lr", "interval"):
             theirs, ours = getattr(point, name), recipe.n_clusters if name == "clusters" else getattr(recipe, name)
             if theirs != ours:
@@ -245,6 +260,6 @@ def _check_same_plan(points: Sequence[Point], plan: Plan, out: Path) -> None:
 
 def _line(point: Point) -> str:
     return (
-        f"{point.arm:<12} seed {point.seed}  iteration {point.iteration:>4}  {point.distill_seconds:8.1f} s  "
+        f"{point.arm:<18} seed {point.seed}  iteration {point.iteration:>4}  {point.distill_seconds:8.1f} s  "
         f"{point.accuracy:.2f} % on the {point.evaluated_on}"
     )

@@ -13,8 +13,8 @@ from dream_accel.runtime.files import write_text
 from .rows import holds, read_rows, write_rows
 from .words import count, number
 
-REFERENCE = "random"
-"""The arm whose final accuracy the others are timed to."""
+REFERENCES = {"random": "Random sampling", "dream": "DREAM"}
+"""Arms whose final accuracy the others are timed to, with their names in sentences: the first that was measured."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Point:
     threads: int
     versions: str
     commit: str
+    clock: str = "wall"
+    """what the seconds are of: the processor, or the wall"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def table(points: Sequence[Point]) -> str:
         f"{count(first.networks, 'network')} each, {count(first.epochs, 'epoch')}. {first.device}, "
         f"{count(first.threads, 'thread')}, {first.versions}, commit {first.commit}.",
         "",
-        "| outer iterations | " + " | ".join(map(str, iterations)) + " | seconds in all |",
+        "| outer iterations | " + " | ".join(map(str, iterations)) + f" | {_seconds(points)} in all |",
         "|---" * (len(iterations) + 2) + "|",
     ]
     for arm, curve in curves.items():
@@ -148,7 +150,17 @@ def table(points: Sequence[Point]) -> str:
             f"{by_iteration[i].mean:.2f} ± {by_iteration[i].std:.2f}" if i in by_iteration else "–" for i in iterations
         ]
         rows.append(f"| {arm} | " + " | ".join(cells) + f" | {curve[-1].seconds:,.1f} |")
-    return "\n".join([*rows, "", *_speedups(curves)]) + "\n"
+    return "\n".join([*rows, "", *_others(points), *_speedups(curves)]) + "\n"
+
+
+def _seconds(points: Sequence[Point]) -> str:
+    return "processor seconds" if points[0].clock == "processor" else "seconds"
+
+
+def _others(points: Sequence[Point]) -> list[str]:
+    """A line per arm that matches by other settings than the first."""
+    said = {point.arm: f"{point.metric} at pixel_lr {point.pixel_lr:g}" for point in points}
+    return [f"{arm}: {words}." for arm, words in said.items() if words != said[points[0].arm]]
 
 
 def _seeds(points: Sequence[Point]) -> str:
@@ -156,13 +168,16 @@ def _seeds(points: Sequence[Point]) -> str:
 
 
 def _speedups(curves: dict[str, list[Level]]) -> list[str]:
-    """A line per arm: the first point at or above the final accuracy of random sampling."""
-    if REFERENCE not in curves:
+    """A line per arm: the first point at or above the final accuracy of the reference."""
+    reference = next((arm for arm in REFERENCES if arm in curves), None)
+    if reference is None or list(curves) == ["dream"]:
         return []
-    end = curves[REFERENCE][-1]
-    lines = [f"Random sampling ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:,.1f} s)."]
+    end = curves[reference][-1]
+    lines = [
+        f"{REFERENCES[reference]} ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:,.1f} s)."
+    ]
     for arm, curve in curves.items():
-        if arm == REFERENCE:
+        if arm == reference:
             continue
         level = reaches(curve, end.mean)
         if level is None:
@@ -177,9 +192,9 @@ def _speedups(curves: dict[str, list[Level]]) -> list[str]:
     return lines
 
 
-def _saving(unit: str, random: float, arm: float) -> str:
-    """Times fewer (or more) than random sampling that an arm took; measured seconds are at least a millisecond."""
-    ratio = random / max(arm, 1e-3)
+def _saving(unit: str, reference: float, arm: float) -> str:
+    """Times fewer (or more) than the reference that an arm took; measured seconds are at least a millisecond."""
+    ratio = reference / max(arm, 1e-3)
     if 0.95 < ratio < 1.05:
         return f"as many {unit}"
     return f"{number(ratio)} times fewer {unit}" if ratio > 1 else f"{number(1 / ratio)} times as many {unit}"
@@ -205,7 +220,7 @@ def figure(points: Sequence[Point], path: Path) -> None:
     if points:
         first = points[0]
         left.set(xlabel="outer iterations", ylabel="accuracy, %", xscale="symlog")
-        right.set(xlabel="seconds of distillation", xscale="symlog")
+        right.set(xlabel=f"{_seconds(points)} of distillation", xscale="symlog")
         left.set_xticks(sorted({point.iteration for point in points}))
         for axis in (left, right):
             axis.xaxis.set_major_formatter(lambda along, _: number(along))

@@ -34,8 +34,8 @@ from .rows import read_rows, write_rows
 
 WITH_DREAM = {"strategy": "dream", "init": "kmeans"}
 _L1 = {"metric": "l1", "pixel_lr": 0.1, "inner_steps": 10, "batch": 64}
-_DC = {"batch": 64, "inner_steps": 10, "synthetic_epochs": 5}
-_DM = {"batch": 64, "inner_steps": 10}
+_DC = {"batch": 64, "inner_steps": 10, "synthetic_epochs": 5, "pixel_lr": 1.0}
+_DM = {"batch": 64, "inner_steps": 10, "pixel_lr": 10.0}
 
 CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "DC": ("dc", _DC),
@@ -48,7 +48,7 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "IDC": ("idc", {**_L1, "init": "mix"}),
     "DREAM (IDC with DREAM)": ("dream", _L1),
     "DREAM+": ("dream+", _L1),
-    "DM+": ("dm+", {**_DM, "factor": 2}),
+    "DM+": ("dm+", {"batch": 64, "factor": 2, "inner_steps": 20, "trajectories": 2, "stages": 4, "pixel_lr": 5.0}),
 }
 """Recipe and settings of the distilled cells, beside those that all cells share."""
 

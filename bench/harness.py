@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from dream_accel.runtime.devices import device_name as device_name
+
 COMMIT = "DREAM_ACCEL_COMMIT"
 """Environment variable that names the commit where the tree is not a repository."""
 
@@ -94,18 +96,6 @@ def quantiles(seconds: Sequence[float], scale: float) -> dict[str, float]:
 def clock_of(device: torch.device) -> Callable[[], float]:
     """Return a clock, seconds: of the processor for a CPU, where other work does not count, else of the wall."""
     return time.process_time if device.type == "cpu" else time.perf_counter
-
-
-def device_name(device: torch.device) -> str:
-    """The processor or GPU by its own name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "cpu"
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
-    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def versions(*packages: str) -> str:

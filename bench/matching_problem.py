@@ -69,6 +69,16 @@ class Problem:
         """Training images."""
         return len(self.ours.split.train)
 
+    def cached_match(self) -> Callable[[], torch.Tensor]:
+        """Our matching step with the real side of the picks computed beforehand, as ``real="cached"`` does."""
+        ours = self.ours
+        assert ours.sampler.indices is not None
+        augmentations = ours.matching.draw_augmentations(ours.matching.generators)
+        target = as_in_a_run(ours.matching.target, ours.device)(
+            ours.network, ours.sampler.images, ours.sampler.indices, augmentations
+        )
+        return lambda: ours.match_target(target, augmentations)
+
     def other_ways(self) -> list[str]:
         """The class-gradient implementations that were not chosen."""
         ways = CLASS_GRADIENTS if self.ours.device.type == "cpu" else ANYWHERE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,8 @@ def columns(kind: type[Row]) -> list[str]:
 
 
 def holds(path: Path, kind: type[Any]) -> bool:
-    """Whether a CSV has the header of such rows."""
+    """Whether a CSV has the header of such rows; columns that have a default may be missing at the end."""
+    needed = sum(field.default is MISSING for field in fields(kind))
     with open(path, newline="", encoding="utf-8") as file:
-        return next(csv.reader(file), []) == columns(kind)
+        header = next(csv.reader(file), [])
+    return len(header) >= needed and header == columns(kind)[: len(header)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .engine.expert_store import Experts
     from .engine.experts import train_experts
     from .engine.loop import distill
+    from .engine.pool_filling import fill_pool
     from .errors import DivergenceError, DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
     from .formats import load
@@ -39,6 +40,7 @@ _HOMES = {
     "ImageSet": "data",
     "load_dataset": "data",
     "distill": "engine.loop",
+    "fill_pool": "engine.pool_filling",
     "Experts": "engine.expert_store",
     "train_experts": "engine.experts",
     "DivergenceError": "errors",
@@ -73,6 +75,7 @@ __all__ = [
     "distill",
     "evaluate",
     "feature_distance",
+    "fill_pool",
     "gradient_distance",
     "kmeans",
     "load",

@@ -15,9 +15,11 @@ from support.refusals import refused
 
 from dream_accel import cli, recipe
 from dream_accel.bench import accuracy, curve, matching_problem, outer, present, publish, step
+from dream_accel.bench import arms as accuracy_arms
 from dream_accel.bench.published import Published
 from dream_accel.data import load_dataset
 from dream_accel.engine.distiller import Distiller
+from dream_accel.engine.splits import load_split
 from dream_accel.runtime.determinism import repeatable
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +31,9 @@ def test_steps_are_timed_beside_the_published_loop_and_ours_asks_the_host_nothin
     lines = list(step.run(CPU, True, trace=tmp_path / "trace.json"))
     assert {line.kernel for line in lines} == {"refresh", "step"}
     for metric in dict.fromkeys(line.metric for line in lines if not line.why_not):
-        assert {"dream", "published"} <= {line.provider for line in lines if line.metric == metric}
+        peers = set() if "cached step" in metric else {"published"}
+        assert {"dream", *peers} <= {line.provider for line in lines if line.metric == metric}
+    assert [line.provider for line in lines if line.metric == "time of a cached step"] == ["dream"]
     asked = {line.provider: line.p50 for line in lines if line.metric == "host round trips in an inner step"}
     # A matching step of ten classes, and one batch of training with a loss and two counts.
     assert asked == {"dream": 0, "published": 13}
@@ -66,7 +70,8 @@ def test_a_baseline_and_a_way_that_raise_cost_their_own_rows(monkeypatch):
     monkeypatch.setattr(matching_problem.Problem, "by", broken)
     lines = list(step.run(CPU, True))
     timed = {(line.provider, line.metric) for line in lines if not line.why_not}
-    assert {("dream", f"time of a {part}") for part in ("refresh", "matching step", "network update")} <= timed
+    parts = ("refresh", "matching step", "network update", "cached step")
+    assert {("dream", f"time of a {part}") for part in parts} <= timed
     assert ("dream", "host round trips in an inner step") in timed
     assert {provider for provider, _ in timed} == {"dream"}
     reasons = {(line.provider, line.mode.split(", ")[1]): line.why_not for line in lines if line.why_not}
@@ -82,7 +87,7 @@ def test_ours_is_measured_and_counted_before_the_others(monkeypatch):
         *(
             f"{what} a {part}"
             for what in ("time of", "images in")
-            for part in ("refresh", "matching step", "network update")
+            for part in ("refresh", "matching step", "network update", "cached step")
         ),
         "operator calls in an inner step",
         "host round trips in an inner step",
@@ -140,7 +145,7 @@ class TestAccuracy:
         assert done[-1]
         assert measured(pieces) == measured(whole)
         assert [key[:3] for key in measured(whole)] == [
-            (arm, 0, iteration) for iteration in (0, 1, 2) for arm in accuracy.ARMS
+            (arm, 0, iteration) for iteration in (0, 1, 2) for arm in accuracy.DEFAULT_ARMS
         ]
         seconds = [p.distill_seconds for p in curve.read_curve(pieces) if p.arm == "dream"]
         assert seconds == sorted(seconds)
@@ -149,15 +154,70 @@ class TestAccuracy:
         assert not accuracy.run(plan(), tmp_path / "c.csv", CPU, seconds=0, say=lambda _: None)
         assert not (tmp_path / "c.csv").exists()
 
-    def test_arms_differ_in_initialisation_and_sampling_alone(self, monkeypatch, tmp_path):
-        seen = []
-        monkeypatch.setattr(accuracy, "Run", lambda settings, *_: seen.append(settings))
-        for name in accuracy.ARMS:
-            accuracy.Arm(plan(), name, 3, SimpleNamespace(train=SimpleNamespace(device=CPU)), tmp_path)._started()
+    def test_arms_differ_in_initialisation_and_sampling_alone(self):
+        seen = [plan().settings(name, 3) for name in accuracy.DEFAULT_ARMS]
         same = [replace(settings, init="kmeans", strategy="dream") for settings in seen]
         assert len(set(same)) == 1
         assert [(s.init, s.strategy) for s in seen] == [("mix", "random"), ("kmeans", "random"), ("kmeans", "dream")]
         assert same[0].seed == 3
+
+    def test_cached_arms_differ_from_dream_in_the_real_side_alone(self):
+        dream = plan().settings("dream", 3)
+        assert plan().settings("dream-cached", 3) == replace(dream, real="cached")
+        assert plan().settings("dream-cached-class", 3) == replace(dream, real="cached", real_batch="class")
+        cached = recipe("dream", "digits", **TINY, real="cached", trajectories=7, renew=2)
+        found = plan(recipe=cached)
+        assert found.settings("dream", 0).real == "live"
+        both = [found.settings(name, 0) for name in ("dream-cached", "dream-cached-class")]
+        assert [(one.trajectories, one.renew) for one in both] == [(7, 2)] * 2
+
+    def test_the_arm_of_another_recipe_shares_problem_and_evaluation(self):
+        ours, other = plan().settings("dream", 3), plan().settings("dm+", 3)
+        shared = ("dataset", "ipc", "factor", "size", *accuracy_arms.SHARED, "iterations", "seed")
+        assert {name: getattr(other, name) for name in shared} == {name: getattr(ours, name) for name in shared}
+        assert (other.recipe, other.n_clusters, other.strategy) == ("dm+", ours.n_clusters, "dream")
+        own = recipe("dm+", "digits", ipc=ours.ipc, factor=ours.factor)
+        assert (other.pixel_lr, other.stages, other.calibration_weight) == (own.pixel_lr, own.stages, 1)
+
+    def test_an_arm_of_another_recipe_is_evaluated_by_the_protocol_of_the_plan(self, tmp_path, monkeypatch):
+        protocols, evaluate = [], accuracy.evaluate_images
+
+        def noting(*args):
+            protocols.append(args[-1])
+            return evaluate(*args)
+
+        monkeypatch.setattr(accuracy, "evaluate_images", noting)
+        changed = recipe("dream", "digits", **TINY, network_lr=0.02, train_augment="crop")
+        arms = ("dream", "dream-cached", "dream-cached-class", "dm+")
+        one = plan(recipe=changed, at=(1,), seeds=(0,), arms=arms)
+        assert accuracy.run(one, tmp_path / "c.csv", CPU, say=lambda _: None)
+        assert len(set(protocols)) == 1
+        assert protocols[0].lr == 0.02
+        assert [key[:3] for key in measured(tmp_path / "c.csv")] == [(arm, 0, i) for i in (0, 1) for arm in arms]
+        assert accuracy.run(one, tmp_path / "c.csv", CPU, say=lambda _: pytest.fail("measured again"))
+        text = curve.table(curve.read_curve(tmp_path / "c.csv"))
+        assert all(f"| {arm} | " in text for arm in arms)
+        assert "processor seconds in all" in text
+        assert "dm+: mse at pixel_lr 1." in text
+
+    def test_seconds_are_of_the_clock_of_the_device_and_survive_an_interruption(self, tmp_path, monkeypatch):
+        ticks = count()
+        monkeypatch.setattr(accuracy, "clock_of", lambda device: lambda: 2.0 ** next(ticks))
+        one = plan(at=(0, 1, 2), seeds=(0,), arms=("dream",))
+        split = load_split(one.recipe, CPU)
+        whole = accuracy.Arm(one, "dream", 0, split, tmp_path / "dream-0.safetensors")
+        assert whole.reach(1, float("inf"))
+        whole.save()
+        # Readings 1 and 2 before and after the initialisation, 4 and 8 around the iteration.
+        assert whole.measure().distill_seconds == 1 + 4
+        assert whole.measure().clock == "processor"
+        again = accuracy.Arm(one, "dream", 0, split, tmp_path / "dream-0.safetensors")
+        assert again.reach(1, float("inf"))
+        assert again.measure().distill_seconds == 1 + 4
+        (tmp_path / "dream-0.json").unlink()
+        lost = accuracy.Arm(one, "dream", 0, split, tmp_path / "dream-0.safetensors")
+        wall = lost._started().history[-1].seconds
+        assert lost._seconds[1:] == [wall]
 
     def test_held_out_images_take_the_place_of_the_test_set(self):
         split = load_dataset("digits")
@@ -173,7 +233,15 @@ class TestAccuracy:
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
-        [({"arms": ("greedy",)}, "unknown arm 'greedy'"), ({"at": ()}, "at ()"), ({"at": (-1,)}, "iterations from 0")],
+        [
+            ({"arms": ("greedy",)}, "unknown arm 'greedy'"),
+            ({"at": ()}, "at ()"),
+            ({"at": (-1,)}, "iterations from 0"),
+            (
+                {"recipe": recipe("dc", "digits"), "arms": ("dream-cached",)},
+                "the arm 'dream-cached' caches the real side, which recipe 'dc' does not",
+            ),
+        ],
         ids=str,
     )
     def test_bad_plans_are_refused(self, changes, reason):
@@ -253,6 +321,23 @@ class TestCurve:
     def test_an_arm_that_stays_below_is_said_to(self):
         lines = curve.table([*points("random", 40, 60), *points("dream", 41, 59)])
         assert "dream does not reach it by iteration 2." in lines
+
+    def test_without_random_sampling_the_others_are_timed_to_dream(self):
+        text = curve.table([*points("dream", 50, 60), *points("dream-cached", 61)])
+        assert "DREAM ends at 60.00 % after 2 iterations (2.0 s)." in text
+        assert "dream-cached is there (61.00 %) at iteration 0, 1.0 s: 2 times fewer seconds." in text
+
+    def test_a_curve_of_an_earlier_version_has_seconds_of_the_wall(self, tmp_path):
+        curve.write_curve(tmp_path / "c.csv", [replace(point, clock="processor") for point in self.both])
+        assert "processor seconds in all" in curve.table(curve.read_curve(tmp_path / "c.csv"))
+        lines = (tmp_path / "c.csv").read_text().splitlines()
+        (tmp_path / "c.csv").write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
+        assert curve.holds_curve(tmp_path / "c.csv")
+        found = curve.read_curve(tmp_path / "c.csv")
+        assert {point.clock for point in found} == {"wall"}
+        assert "| seconds in all |" in curve.table(found)
+        (tmp_path / "c.csv").write_text("dataset,images\n")
+        assert not curve.holds_curve(tmp_path / "c.csv")
 
     def test_an_arm_that_takes_longer_is_said_to(self):
         text = curve.table([*points("random", 40, 60), *points("dream", 41, 59, 60), *points("slow", 41, 60)])

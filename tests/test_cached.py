@@ -1,7 +1,10 @@
 """Cached steps: the real side of a matching step computed once per network of a pool and augmentation draw."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from support.fake_graphs import Replaying
 from support.refusals import refused
 from test_engine import toy_split
 
@@ -11,6 +14,8 @@ from dream_accel.engine.loop import Run
 from dream_accel.engine.pooled import active_trajectories
 from dream_accel.matching.objective import map_tensors
 from dream_accel.random import generator
+from dream_accel.runtime import graphs
+from dream_accel.runtime.recording import tensors_in
 
 SMALL = {"ipc": 2, "batch": 4, "width": 4, "depth": 2, "factor": 1, "real": "cached", "match_augment": "color_crop"}
 POOL = {"trajectories": 2, "stages": 3, "draws": 2, "inner_steps": 5}
@@ -54,6 +59,33 @@ def test_a_cached_step_is_the_live_step_of_its_network_picks_and_draws(name):
     torch.testing.assert_close(distances, live, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_recorded_cached_step_gives_the_bits_of_a_plain_one(name, where, tmp_path, monkeypatch):
+    """A stand-in records on the CPU; the step has one graph, whose inputs are the entry alone."""
+    split, recipe = toy_split(per_class=20), settings(name, iterations=3)
+    plain = images_of(recipe, split)
+    if where == "disk":
+        da.fill_pool(recipe, split, out=tmp_path, device="cpu")
+        recipe = replace(recipe, pool=str(tmp_path))
+    monkeypatch.setattr(graphs, "CudaGraphs", Replaying)
+    run = assemble(recipe, split)
+    for iteration in range(3):
+        run.outer_iteration(iteration)
+    assert run.pixels.pixels.clamp(0, 1).equal(plain)
+    (graph,) = run._cached_step._graphs.values()
+    assert run._cached_step.backend.log == ["warm-up", "record"] + ["replay"] * 14
+    target, augmentations = run.pool.target(0, 0, 0)
+    entry = [tensor.shape for tensor in tensors_in((target, augmentations))]
+    assert [buffer.shape for buffer in graph._buffers] == entry
+    state, distances = run.state(), []
+    for _ in range(2):
+        run.restore(state)
+        distances.append(run.match_target(target, augmentations).clone())
+        split.train.images.zero_()
+    assert distances[0].equal(distances[1])
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -477,7 +477,7 @@ class TestHelp:
     def test_the_program_lists_its_commands(self, run):
         found = run("--help")
         assert found.code == 0
-        assert all(name in found.out for name in ("distill", "evaluate", "select", "convert", "doctor"))
+        assert all(name in found.out for name in ("distill", "evaluate", "compare", "select", "convert", "doctor"))
 
     def test_version(self, run):
         assert run("--version").out == f"dream-accel {da.__version__}\n"

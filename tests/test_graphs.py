@@ -148,6 +148,20 @@ class TestInputsAndOutputs:
             result = graphed([(rows(i), rows(1)), (rows(2), rows(i))], name="ab")
             assert [[t.item() for t in pair] for pair in result] == [[i, 3], [2, i + 2]]
 
+    def test_nested_inputs_are_copied_into_buffers_of_the_recording(self, fake):
+        """As the targets of a cached step, which are new tensors in every call."""
+        graphed = GraphedFunction(lambda target, draws: target[0][0] + 10 * target[1][0] + 100 * draws, backend=fake)
+        for _ in range(2):
+            graphed([[rows(0)], [rows(0)]], rows(0))
+        target = [[rows(1)], [rows(2)]]
+        result = graphed(target, rows(3))
+        assert result.item() == 321
+        target[0][0].zero_()
+        (graph,) = graphed._graphs.values()
+        assert [buffer.item() for buffer in graph._buffers] == [1, 2, 3]
+        assert graphed([[rows(4)], [rows(5)]], rows(6)).item() == 654
+        assert fake.log == ["warm-up", "record", "replay", "replay", "replay"]
+
     def test_outputs_carry_no_autograd_history(self, fake):
         graphed = GraphedFunction(lambda x, *, w: x * w, in_place=("w",), backend=fake)
         weight = rows(3).requires_grad_()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.fake_graphs import FakeGraphs
+from support.fake_graphs import Replaying
 from support.refusals import refused
 from test_engine import toy_recipe, toy_split
 from torch import nn
@@ -20,7 +20,6 @@ from dream_accel.matching.fused_blocks import fused, fusible_sequences
 from dream_accel.matching.gradients import GradientMatching
 from dream_accel.networks import make_network
 from dream_accel.runtime import graphs
-from dream_accel.runtime.recording import Recording
 
 SHAPE = (2, 9, 8)
 NAMES = tuple(CLASS_GRADIENTS)
@@ -190,24 +189,6 @@ def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings, at_once
     recipe = toy_recipe(inner_steps=10, pixel_lr=0.05, **settings)
     found = pixels_after(replace(recipe, class_gradients=way))
     torch.testing.assert_close(found, pixels_after(recipe), rtol=1e-4, atol=1e-5)
-
-
-class Replaying(FakeGraphs):
-    """Records without running, which the state of the steps would not survive; outputs are shaped as in the warm-up."""
-
-    def warm_up(self, call, device):
-        self.shaped = super().warm_up(call, device).detach().clone()
-        return self.shaped
-
-    def record(self, call, device, generators):
-        self.log.append("record")
-        kept = torch.empty_like(self.shaped)
-
-        def replay():
-            self.log.append("replay")
-            kept.copy_(call())
-
-        return Recording(replay, kept)
 
 
 @pytest.mark.parametrize("way", ["loop", *(pytest.param(way, marks=pytest.mark.slow) for way in NAMES[1:])])

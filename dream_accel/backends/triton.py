@@ -1,5 +1,8 @@
 """The operators as Triton kernels, for NVIDIA GPUs from compute capability 8.0.
 
+The kernels, and the host functions that launch them, are in ``kernels/``, one file each: ``kernels/assign.py`` for
+``kmeans_assign``, ``kernels/update.py`` for ``kmeans_update``, and so on.
+
 ``TRITON_INTERPRET=1``, set before the first use, runs the same kernels in Triton's interpreter on tensors of any
 device, which is slow and meant for tests. Triton is imported when there is a device to run on, never with the package.
 """

@@ -121,7 +121,10 @@ def accuracy(
     ] = "0,1,2,4,8",
     seeds: Annotated[int, option(help="Number of seeds, counted from 0; at least 1.", panel=EVALUATION)] = 3,
     arms: Annotated[
-        str, option(help="Arms to compare: random, kmeans-init, dream.", panel=EVALUATION)
+        str,
+        option(
+            help="Arms to compare: random, kmeans-init, dream, dream-cached, dream-cached-class, dm+.", panel=EVALUATION
+        ),
     ] = "random,kmeans-init,dream",
     holdout: Holdout = 0,
     seconds: Annotated[
@@ -132,7 +135,7 @@ def accuracy(
     download: Download = False,
     quick: Quick = False,
 ) -> None:
-    """Time to accuracy: random sampling from random and from K-Means initialisation, and DREAM, at equal batch."""
+    """Time to accuracy at equal batch: random sampling from two initialisations, DREAM, DREAM cached, and DM+."""
     from ..bench import curve
     from ..bench.accuracy import QUICK, Plan, run
     from ..runtime.devices import find_device

@@ -115,6 +115,8 @@ def distill(
         print_data(split, where)
         if remark := size_remark(run.recipe, split.train.shape):
             print(remark)
+        if plan := run.pool_plan():
+            print(plan)
         done = len(run.history)
         if resume is not None:
             changes = [change for change in run.origin.changes if change not in stored.origin.changes]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from ..errors import counted
 from .options import DataDir, Device, Download, OutFolder, Overwrite, Quick
-from .output import INTERRUPTED, output_folder, print_data
+from .output import INTERRUPTED, artefact_folder, print_data
 from .recipe_options import chosen_recipe, with_recipe
 
 
@@ -31,14 +28,15 @@ def experts(
     Writes experts.json and a safetensors file per expert; the recipe is mtt. A folder of experts of the same settings
     is continued: those that are there are kept. Ctrl-C keeps the experts that are trained.
     """
-    from ..engine.expert_store import Experts
+    from ..engine.expert_store import MANIFEST_FILE, Experts
     from ..engine.experts import missing_experts, train_experts
     from ..engine.splits import load_split
     from ..runtime.devices import find_device
     from .progress import watch
 
     chosen = chosen_recipe({"recipe": "mtt", **settings}, quick)
-    with _folder(out, f"{chosen.dataset}-experts", overwrite, chosen.dataset) as folder:
+    name = f"{chosen.dataset}-experts"
+    with artefact_folder(out, name, overwrite, chosen.dataset, MANIFEST_FILE, "expert-*.safetensors") as folder:
         where = find_device(device)
         split = load_split(chosen, where, data_dir, download)
         missing = missing_experts(chosen, split, folder)
@@ -55,19 +53,3 @@ def experts(
     print(f"{counted(len(found), 'expert')} of {counted(found.epochs, 'epoch')} in {folder}/")
     matching = ("dream-accel", "distill", "--recipe", chosen.recipe, "--experts", str(folder))
     print(f"`{shlex.join(matching)}` with the same data set, network and strategy matches them")
-
-
-@contextmanager
-def _folder(out: Path | None, name: str, overwrite: bool, dataset: str) -> Iterator[Path]:
-    """Take the folder to write to, as every command does; one that holds experts need not be empty."""
-    from ..engine.expert_store import MANIFEST_FILE
-    from ..runtime.folders import take_folder
-
-    holds_experts = out is not None and (out / MANIFEST_FILE).exists()
-    with (
-        take_folder(out) if out is not None and holds_experts else output_folder(out, name, overwrite, dataset) as place
-    ):
-        if overwrite:
-            for path in (place / MANIFEST_FILE, *place.glob("expert-*.safetensors")):
-                path.unlink(missing_ok=True)
-        yield place

@@ -13,12 +13,14 @@ from typer.core import TyperGroup
 
 from ..errors import DreamAccelError, DreamAccelWarning
 from .bench import app as bench
+from .compare import compare
 from .convert import convert
 from .distill import distill
 from .doctor import doctor
 from .evaluate import evaluate
 from .experts import experts
 from .output import INTERRUPTED, MISSING
+from .pool import pool
 from .resume import ResumingCommand
 from .select import select
 
@@ -40,7 +42,7 @@ class Program(TyperGroup):
 
 app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(cls=ResumingCommand)(distill)
-for command in (evaluate, select, experts, convert, doctor):
+for command in (evaluate, compare, select, experts, pool, convert, doctor):
     app.command()(command)
 app.add_typer(bench, name="bench")
 

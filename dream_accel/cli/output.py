@@ -57,6 +57,29 @@ def output_folder(out: Path | None, name: str, overwrite: bool, dataset: str = "
         yield out
 
 
+@contextmanager
+def artefact_folder(
+    out: Path | None, name: str, overwrite: bool, dataset: str, manifest: str, pattern: str
+) -> Iterator[Path]:
+    """Take the folder of an artefact that may be continued: as :func:`output_folder`, but one with a manifest is taken.
+
+    Args:
+        out, name, overwrite, dataset: as there; ``overwrite`` removes the artefact that is there.
+        manifest: the name of the manifest.
+        pattern: matches the names of its other files.
+
+    Yields:
+        the folder.
+    """
+    continued = out is not None and (out / manifest).exists()
+    taken = take_folder(out) if out is not None and continued else output_folder(out, name, overwrite, dataset)
+    with taken as place:
+        if overwrite:
+            for path in (place / manifest, *place.glob(pattern)):
+                path.unlink(missing_ok=True)
+        yield place
+
+
 class Output:
     """The folder a command writes to, replaced by a second one once it can no longer be written to.
 

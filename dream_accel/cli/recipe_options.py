@@ -32,6 +32,8 @@ QUICK: dict[str, Any] = {
     "real_epochs": 2,
 }
 """The settings of ``--quick``, with which every part of a command runs on little data."""
+QUICK_POOL: dict[str, Any] = {"trajectories": 2, "stages": 2, "draws": 1}
+"""More of them, where the real side of a step is cached."""
 
 
 def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] | None = None) -> Recipe:
@@ -49,7 +51,8 @@ def chosen_recipe(settings: dict[str, Any], quick: bool, small: dict[str, Any] |
     name, dataset = given.pop("recipe", "dream"), given.pop("dataset", "digits")
     if quick:
         known = RECIPES[name].USES if name in RECIPES else ()
-        little = {key: value for key, value in (small or QUICK).items() if key in known}
+        small = {**(small or QUICK), **(QUICK_POOL if given.get("real") == "cached" else {})}
+        little = {key: value for key, value in small.items() if key in known}
         prescribed = defaults(name, dataset) if name in RECIPES else {}
         read = settings_read(given.get("network", prescribed.get("network", Recipe.network)))
         little = {key: value for key, value in little.items() if key in read or key not in NETWORK_SETTINGS}

@@ -30,6 +30,7 @@ from ..synthetic import check_packing, initial_images
 from .compute import Compute
 from .distiller import Distiller
 from .pool import NetworkPool
+from .pool_store import pool_for
 from .schedules import find_schedule
 from .statistics import RealStatistics
 from .stored_run import Checkpoint
@@ -84,7 +85,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         sampler=sampler,
         matching=matching,
         pixels=pixels,
-        pool=NetworkPool(recipe, split.train, network, sampler, matching, compute),
+        pool=NetworkPool(recipe, split.train, network, sampler, matching, compute, pool_for(recipe, split)),
         schedule=find_schedule(method.SCHEDULE, recipe.real),
     )
 

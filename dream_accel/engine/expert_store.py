@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ from torch import Tensor, nn
 from ..data import ImageSet
 from ..errors import DreamAccelError, DreamAccelWarning, counted
 from ..recipes.settings import Recipe
-from ..results import versions
-from ..runtime.files import write_bytes, write_text
+from ..runtime.files import write_bytes
+from .manifest import Manifest
 from .splits import data_difference, fingerprint
 
 FORMAT = "dream_accel.experts/1"
@@ -49,60 +46,29 @@ def expert_settings(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, An
     return {**{name: getattr(recipe, name) for name in names}, "depth": recipe.depth_for(shape)}
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The description of all experts of a folder.
+def manifest_of(recipe: Recipe, train: ImageSet) -> Manifest:
+    """Describe experts that are trained by a recipe on a training set."""
+    return Manifest(expert_settings(recipe, train.shape), fingerprint(train))
 
-    Attributes:
-        settings: as :func:`expert_settings` returns them.
-        data: fingerprint of the training set.
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder.
+
+    Raises:
+        DreamAccelError: there is none, or it is damaged.
     """
-
-    settings: dict[str, Any]
-    data: dict[str, Any]
-
-    @classmethod
-    def of(cls, recipe: Recipe, train: ImageSet) -> Manifest:
-        """Describe experts that are trained by a recipe on a training set."""
-        return cls(expert_settings(recipe, train.shape), fingerprint(train))
-
-    @property
-    def digest(self) -> str:
-        """A hash of settings and data, stored in the file of every expert."""
-        text = json.dumps([self.settings, self.data], sort_keys=True)
-        return blake2b(text.encode(), digest_size=16).hexdigest()
-
-    def save(self, folder: Path) -> None:
-        """Write the manifest, with the versions that the experts are trained by."""
-        described = {"format": FORMAT, "settings": self.settings, "data": self.data, "versions": versions()}
-        write_text(folder / MANIFEST_FILE, json.dumps(described, indent=2) + "\n")
-
-    @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Read the manifest of a folder.
-
-        Raises:
-            DreamAccelError: there is none, or it is damaged.
-        """
-        path = folder / MANIFEST_FILE
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] != FORMAT:
-                raise ValueError(f"format {found['format']!r}")
-            manifest = cls(dict(found["settings"]), dict(found["data"]))
-            missing = [name for name in (*ARCHITECTURE, *TRAINING) if name not in manifest.settings]
-            if missing:
-                raise ValueError(f"no setting {missing[0]}")
-        except FileNotFoundError:
-            raise DreamAccelError(
-                f"{folder} holds no experts ({MANIFEST_FILE} is missing): name a folder that `dream-accel experts "
-                "--out DIR` wrote"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DreamAccelError(
-                f"{path} cannot be read ({error}): train the experts into another folder by `dream-accel experts`"
-            ) from None
-        return manifest
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.read(path, FORMAT, (*ARCHITECTURE, *TRAINING))
+    except FileNotFoundError:
+        raise DreamAccelError(
+            f"{folder} holds no experts ({MANIFEST_FILE} is missing): name a folder that `dream-accel experts --out "
+            "DIR` wrote"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DreamAccelError(
+            f"{path} cannot be read ({error}): train the experts into another folder by `dream-accel experts`"
+        ) from None
 
 
 class Experts:
@@ -126,7 +92,7 @@ class Experts:
 
     def __init__(self, folder: str | os.PathLike[str], most: int | None = None) -> None:
         self.folder = Path(folder)
-        self.manifest = Manifest.load(self.folder)
+        self.manifest = load_manifest(self.folder)
         self._files: dict[int, Any] = {}
         self.damaged: list[str] = []
         digest, epochs = self.manifest.digest, self.epochs

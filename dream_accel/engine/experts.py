@@ -23,7 +23,7 @@ from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
 from .assembly import build_network, build_sampler, matches_trajectories
 from .compute import Compute
-from .expert_store import MANIFEST_FILE, Experts, Manifest, save_expert
+from .expert_store import FORMAT, MANIFEST_FILE, Experts, manifest_of, save_expert
 from .splits import load_split
 
 
@@ -76,10 +76,10 @@ def train_experts(
     split = load_split(recipe, find_device(device), data_dir, download, data)
     compute = Compute.of(recipe, split)
     folder = Path(out)
-    manifest = Manifest.of(recipe, split.train)
+    manifest = manifest_of(recipe, split.train)
     missing = missing_experts(recipe, split, folder)
     if not (folder / MANIFEST_FILE).exists():
-        manifest.save(folder)
+        manifest.write(folder / MANIFEST_FILE, FORMAT)
     with compute.running():
         training = ExpertTraining(recipe, split, compute)
         for number in missing:
@@ -95,7 +95,7 @@ def missing_experts(recipe: Recipe, split: DataSplit, folder: Path) -> list[int]
     """
     if not (folder / MANIFEST_FILE).exists():
         return list(range(recipe.n_experts))
-    experts, asked = Experts(folder), Manifest.of(recipe, split.train)
+    experts, asked = Experts(folder), manifest_of(recipe, split.train)
     elsewhere = "continue them with their own settings, or write to another folder"
     for name, ours in asked.settings.items():
         theirs = experts.manifest.settings.get(name)

@@ -25,7 +25,9 @@ from .assembly import assemble, matches_trajectories
 from .checkpoint import CheckpointFile
 from .compute import SMALLER
 from .distillation import Distillation
+from .distiller import Distiller
 from .expert_store import experts_for
+from .pool_plan import PoolPlan, plan_pool
 from .splits import fingerprint, load_split
 from .stored_run import Origin, StoredRun
 from .trajectory_assembly import assemble_trajectories
@@ -61,6 +63,8 @@ class Run:
         experts = experts_for(self.recipe, split.train) if matches_trajectories(recipe) else None
         if experts is not None:
             self.recipe = replace(self.recipe, experts=os.path.abspath(experts.folder))
+        if self.recipe.pool:
+            self.recipe = replace(self.recipe, pool=os.path.abspath(self.recipe.pool))
         self.origin = Origin(
             fingerprint(split.train),
             split.train.class_names,
@@ -199,6 +203,11 @@ class Run:
         """
         file = self._checkpoint if path is None else CheckpointFile(path)
         file.save(self._stored())
+
+    def pool_plan(self) -> PoolPlan | None:
+        """Size and expected cost of the pool of a run that caches its real side; None for any other run."""
+        distiller = self._distiller
+        return plan_pool(distiller) if isinstance(distiller, Distiller) and self.recipe.real == "cached" else None
 
     @property
     def is_saved(self) -> bool:

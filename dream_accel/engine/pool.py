@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,6 +17,7 @@ from ..random import generator
 from ..recipes.settings import Recipe
 from ..sampling import RepresentativeSampler
 from .compute import Compute
+from .pool_store import StoredPool, named
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Formats of stored targets by the name that recipes use."""
@@ -41,7 +42,8 @@ class NetworkPool:
     """States of one network, the real images that a strategy picks in their features, and the targets of these images.
 
     All of it depends on the real images alone, so it is computed once: states and picks when a trajectory is trained,
-    targets when they are first asked for. Everything is on the network's device.
+    targets when they are first asked for. Everything is on the network's device. Trajectories of a stored pool are not
+    computed but read from there, one entry at a time.
 
     Args:
         recipe: the settings of the pool.
@@ -50,6 +52,7 @@ class NetworkPool:
         sampler: picks the real images.
         matching: computes targets.
         compute: numeric format and recording.
+        stored: a pool of the same settings on disk; None if there is none.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class NetworkPool:
         sampler: RepresentativeSampler,
         matching: MatchingStep,
         compute: Compute,
+        stored: StoredPool | None = None,
     ) -> None:
         self.network = network
+        self.stored = stored
         self._recipe = recipe
         self._train = train
         self._sampler = sampler
@@ -72,18 +77,22 @@ class NetworkPool:
         self._of_picks = compute.recorded(self._target_of_picks, ("images",))
 
     def __contains__(self, number: int) -> bool:
-        """Return whether all states of a trajectory are kept."""
-        return len(self._trajectories.get(number, ())) == self._recipe.stages
+        """Return whether all states of a trajectory are kept, or in the stored pool."""
+        return self._is_whole(number) or (self.stored is not None and number in self.stored)
 
     def __len__(self) -> int:
-        """Return the number of states."""
+        """Return the number of states in memory."""
         return sum(map(len, self._trajectories.values()))
 
     def keep_only(self, numbers: Collection[int]) -> None:
         """Forget all other trajectories, and those that were interrupted."""
         self._trajectories = {
-            number: states for number, states in self._trajectories.items() if number in numbers and number in self
+            number: states
+            for number, states in self._trajectories.items()
+            if number in numbers and self._is_whole(number)
         }
+        if self.stored is not None:
+            self.stored.keep_only(numbers)
 
     def add(self, number: int) -> None:
         """Add the network as it is as the next state of a trajectory, with the picks in its features.
@@ -109,7 +118,7 @@ class NetworkPool:
     def load(self, number: int, stage: int) -> None:
         """Set the network to a state, and the sampler to its picks; a strategy without features draws new ones."""
         state = self._trajectories[number][stage]
-        self._load_network(state)
+        self._load_network(state.tensors)
         if state.picks is None:
             self._sampler.update()
         else:
@@ -126,16 +135,47 @@ class NetworkPool:
         Returns:
             the target of all classes, float32, and the augmentations (C, k) it was computed with.
         """
+        device = self._compute.device
+        if number not in self._trajectories and self.stored is not None:
+            self._load_network(self.stored.state(number, stage))
+            target, augmentations = self.stored.real(number, stage, draw)
+            return map_tensors(lambda tensor: tensor.to(device).float(), target), augmentations.to(device)
         state = self._trajectories[number][stage]
-        self._load_network(state)
+        self._load_network(state.tensors)
         if draw not in state.real:
             state.real[draw] = self._compute_target(state, number, stage, draw)
         target, augmentations = state.real[draw]
         return map_tensors(lambda tensor: tensor.float(), target), augmentations
 
-    def _load_network(self, state: State) -> None:
+    def entries(self, number: int, on_entry: Callable[[], None]) -> dict[str, Tensor]:
+        """Compute all targets of a trajectory in memory, and return everything that is stored of it, by name.
+
+        Args:
+            number: the trajectory, all states of which are in memory.
+            on_entry: called after every target.
+
+        Returns:
+            contiguous tensors on the CPU, under the names that :class:`.pool_store.StoredPool` reads.
+        """
+        found: dict[str, Tensor] = {}
+        for stage, state in enumerate(self._trajectories[number]):
+            found |= named(f"state.{stage}", state.tensors)
+            if state.picks is not None:
+                found[f"picks.{stage}"] = state.picks.cpu().clone()  # several states share them
+            for draw in range(self._recipe.draws):
+                self.target(number, stage, draw)
+                target, augmentations = state.real[draw]
+                found |= named(f"target.{stage}.{draw}", target)
+                found[f"augmentations.{stage}.{draw}"] = augmentations.cpu()
+                on_entry()
+        return found
+
+    def _is_whole(self, number: int) -> bool:
+        return len(self._trajectories.get(number, ())) == self._recipe.stages
+
+    def _load_network(self, tensors: list[Tensor]) -> None:
         with torch.no_grad():
-            torch._foreach_copy_(list(self.network.state_dict().values()), state.tensors)
+            torch._foreach_copy_(list(self.network.state_dict().values()), tensors)
 
     def _compute_target(self, state: State, *keys: int) -> tuple[Target, Tensor]:
         seed, device = self._recipe.seed, self._compute.device
@@ -150,7 +190,9 @@ class NetworkPool:
                 self._sampler.update()
                 picks = self._sampler.indices
             target = self._of_picks(picks, augmentations, images=self._sampler.images)
-        return map_tensors(lambda tensor: tensor.to(self._dtype, copy=True), target), augmentations
+        # In the memory format of a file, so that a pool on disk has the same bits.
+        kept = partial(torch.Tensor.to, dtype=self._dtype, copy=True, memory_format=torch.contiguous_format)
+        return map_tensors(kept, target), augmentations
 
     def _target_of_picks(self, picks: Tensor, augmentations: Tensor, *, images: Tensor) -> Target:
         with self._compute.autocast():
@@ -173,11 +215,13 @@ class NetworkPool:
 
     def _check_memory(self, number: int) -> None:
         recipe, state = self._recipe, self._trajectories[number][0]
-        each = _bytes([state.tensors, [] if state.picks is None else [state.picks]])
+        each = size_in_bytes([state.tensors, [] if state.picks is None else [state.picks]])
         if recipe.real == "cached":
             self.target(number, 0, 0)
-            each += recipe.draws * _bytes(state.real[0][0])
-        count = recipe.trajectories * recipe.stages
+            each += recipe.draws * size_in_bytes(state.real[0][0])
+        # Stored trajectories are not in memory.
+        stored = () if self.stored is None else self.stored
+        count = max(1, sum(i not in stored for i in range(recipe.trajectories))) * recipe.stages
         if count * each > recipe.pool_memory * 1e9:
             raise DreamAccelError(
                 f"a pool of {count} networks takes {count * each / 1e9:.3g} GB, and pool_memory is "
@@ -189,5 +233,6 @@ def _weighted_sum(weights: list[float], *tensors: Tensor) -> Tensor:
     return torch.stack([weight * tensor.float() for weight, tensor in zip(weights, tensors, strict=True)]).sum(dim=0)
 
 
-def _bytes(target: Target) -> int:
-    return sum(part.nbytes if isinstance(part, Tensor) else _bytes(part) for part in target)
+def size_in_bytes(target: Target) -> int:
+    """The bytes of all tensors of a nested list."""
+    return sum(part.nbytes if isinstance(part, Tensor) else size_in_bytes(part) for part in target)

@@ -53,7 +53,8 @@ class PooledSteps:
 
     Iteration t uses the networks of ``trajectories`` trajectories at most, the last of which is trajectory t until all
     are there; with ``renew`` r the oldest gives way to a new one in every r-th iteration after that. Only trajectories
-    that the pool does not have are trained: one in an iteration, or all of them after a run was resumed.
+    that the pool does not have, in memory or on disk, are trained: one in an iteration, or all of them after a run was
+    resumed. A stored trajectory is the one that would be trained, so when it is found there changes no pixel.
 
     Args:
         trajectory: leads from one state to the next.
@@ -86,12 +87,16 @@ class PooledSteps:
         pool.keep_only(active)
         missing = [number for number in active if number not in pool]
         for number in missing:
-            distiller.begin_trajectory(number)
-            for stage in range(distiller.recipe.stages):
-                self.trajectory.advance(distiller, number, stage)
-                pool.add(number)
+            self.train(distiller, number)
         if missing:
             distiller.restart(distiller.iteration)
+
+    def train(self, distiller: Distiller, number: int) -> None:
+        """Train a trajectory and add its states to the pool in memory."""
+        distiller.begin_trajectory(number)
+        for stage in range(distiller.recipe.stages):
+            self.trajectory.advance(distiller, number, stage)
+            distiller.pool.add(number)
 
     def real_images(self, distiller: Distiller) -> int:
         """Count the real images behind every step; the training of the trajectories is not of one iteration."""

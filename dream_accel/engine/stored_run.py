@@ -23,10 +23,10 @@ from .splits import data_difference
 
 FORMAT = "dream_accel.checkpoint/1"
 FREE_TO_CHANGE = (
-    *("iterations", "pixel_lr", "student_lr_lr", "network_lr", "graphs", "experts"),
+    *("iterations", "pixel_lr", "student_lr_lr", "network_lr", "graphs", "experts", "pool"),
     *("eval_epochs", "eval_batch", "eval_networks"),
 )
-"""Settings that a continued run may change; its result records that it did. Experts may have moved."""
+"""Settings that a continued run may change; its result records that it did. Experts and pool may have moved."""
 
 
 @dataclass(frozen=True)

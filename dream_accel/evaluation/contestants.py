@@ -113,6 +113,8 @@ def contestants(recipe: Recipe, choice: str) -> Sequence[Contestant]:
     """
     named_by_method = recipe.strategy == "dream" or recipe.experts
     own = recipe.recipe.upper() if named_by_method else f"{recipe.strategy} sampling"
-    others = [CONTESTANTS[name](recipe) for name in chosen_baselines(choice)]
+    # The pool is that of the result's strategy, and the same pixels are computed without it.
+    alone = replace(recipe, pool="")
+    others = [CONTESTANTS[name](alone) for name in chosen_baselines(choice)]
     # A baseline that is the result itself would be made twice.
-    return [*(other for other in others if other.recipe != recipe), Contestant(f"distilled, {own}")]
+    return [*(other for other in others if other.recipe != alone), Contestant(f"distilled, {own}")]

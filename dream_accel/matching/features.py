@@ -27,6 +27,11 @@ class FeatureMatching:
     metric: str = "mse"
     weight: float = 1.0
 
+    @property
+    def real_side(self) -> str:
+        """The mean features, whatever metric and weight."""
+        return "mean features"
+
     def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients) -> Target:
         """Compute the features of the real images, one tensor (C, n, *feature); ``gradients`` is not used."""
         with torch.no_grad():

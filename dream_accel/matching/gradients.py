@@ -26,6 +26,11 @@ class GradientMatching:
     metric: str = "mse"
     layers: str | tuple[str, ...] = "conv"
 
+    @property
+    def real_side(self) -> str:
+        """The gradients of the matched layers, whatever the metric."""
+        return f"gradients of {self.layers if isinstance(self.layers, str) else ', '.join(self.layers)}"
+
     def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients) -> Target:
         """Compute the gradients of the real images of every class, L tensors (C, *parameter)."""
         return gradients(network, self.parameters(network), real, classes, False)

@@ -66,6 +66,11 @@ class Objective(Protocol):
     compared with many synthetic sets.
     """
 
+    @property
+    def real_side(self) -> str:
+        """The content of a target in words; targets of objectives with the same words are interchangeable."""
+        ...
+
     def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients, /) -> Target:
         """Compute from the real images what the synthetic images are compared with.
 
@@ -115,6 +120,11 @@ class Sum:
     """
 
     terms: Sequence[Objective]
+
+    @property
+    def real_side(self) -> str:
+        """Those of all terms."""
+        return " and ".join(term.real_side for term in self.terms)
 
     def target(self, network: nn.Module, real: Tensor, classes: range, gradients: ClassGradients) -> Target:
         """Compute the target of every term, in order."""

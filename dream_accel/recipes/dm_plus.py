@@ -19,7 +19,8 @@ from typing import Any
 from ..matching.calibrated_features import CalibratedFeatureMatching
 from ..matching.objective import Objective
 from . import dm
-from .dm import BY_IPC, BY_SIZE, PACKED
+from .dm import BY_IPC, BY_SIZE
+from .dream import PACKED
 from .settings import POOL, SHARED, Recipe
 
 __all__ = ["BY_DATASET", "BY_IPC", "BY_SIZE", "DEFAULTS", "NAME", "PACKED", "SCHEDULE", "USES", "objective"]
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     **dm.DEFAULTS,
     "strategy": "dream",
     "init": "kmeans",
+    "factor": 2,
     "batch": 128,
     "interval": 1,
     "trajectories": 5,
@@ -42,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
 BY_DATASET: dict[str, dict[str, Any]] = {
     "mnist": dm.BY_DATASET["mnist"],
     "svhn": dm.BY_DATASET["svhn"],
-    "digits": {**dm.BY_DATASET["digits"], "trajectories": 3, "stages": 3},
+    "digits": {**dm.BY_DATASET["digits"], "factor": 1, "trajectories": 3, "stages": 3},
 }
 """The settings that differ between data sets."""
 

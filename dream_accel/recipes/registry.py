@@ -19,8 +19,9 @@ from .settings import CACHE, POOL, SETTINGS, Recipe
 class Method(Protocol):
     """The names that the module of a method defines; :mod:`dream_accel.recipes.dream` is an example.
 
-    A method whose published settings depend on data set and images per class together also defines
-    ``BY_DATASET_AND_IPC: dict[str, dict[int, dict[str, Any]]]``; those of :mod:`dream_accel.recipes.mtt` do.
+    Two more are optional. ``BY_DATASET_AND_IPC: dict[str, dict[int, dict[str, Any]]]`` has the published settings that
+    depend on data set and images per class together, as in :mod:`dream_accel.recipes.mtt`. ``WITHOUT: dict[str, str]``
+    says why the method does not use a setting, by its name, as in :mod:`dream_accel.recipes.dc`.
     """
 
     NAME: str
@@ -38,7 +39,6 @@ class Method(Protocol):
     """Further settings, by data set, applied if the multi-formation factor is above 1."""
     USES: frozenset[str]
     """The settings that the method reads; any other one the caller gives is refused by name."""
-    # WITHOUT: dict[str, str], optional: the reason why a setting is not used, by its name.
     SCHEDULE: str
     """The name of its schedule in :data:`dream_accel.engine.schedules.SCHEDULES`."""
 

@@ -198,6 +198,9 @@ class Recipe:
         least=0,
         shared=False,
     )
+    pool: str = declared(
+        "", "pool", "folder of a cached pool, which `dream-accel pool` writes; entries are read as used", shared=False
+    )
     pool_dtype: str = declared(
         "fp32", "pool", "format of what is cached", names=("fp32", "bf16", "fp16"), kind="pool_dtype", shared=False
     )
@@ -271,7 +274,7 @@ SHARED = frozenset(setting.name for setting in fields(Recipe) if setting.metadat
 TRAJECTORIES = frozenset(setting.name for setting in fields(Recipe) if setting.metadata["panel"] == "trajectories")
 """The settings of methods that match trajectories."""
 
-CACHE = frozenset({"real", "real_batch", "draws", "pool_dtype"})
+CACHE = frozenset({"real", "real_batch", "draws", "pool", "pool_dtype"})
 """The settings of a real side that is computed once."""
 
 POOL = CACHE | {"trajectories", "stages", "renew", "pool_memory"}

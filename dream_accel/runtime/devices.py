@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -82,6 +83,18 @@ def why_unusable(device: torch.device) -> str | None:
     except DEVICE_ERRORS as error:
         return reason_of(error)
     return None
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor with the instruction set that PyTorch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "cpu"
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def mig_profile(name: str) -> str | None:
