@@ -19,6 +19,10 @@ Rows make_rows(Address x, int dtype, int64_t N, int64_t D, Address offsets, int6
     return {as<void>(x), static_cast<Dtype>(dtype), N, D, as<int64_t>(offsets), G};
 }
 
+FeatureMaps make_maps(Address y, const std::array<int64_t, 4>& sizes, Address weight, Address bias) {
+    return {as<float>(y), sizes[0], sizes[1], sizes[2], sizes[3], as<float>(weight), as<float>(bias)};
+}
+
 std::vector<std::string> isa_names() {
     std::vector<std::string> names;
     for (const char* const* name = available_isas(); *name; ++name) names.push_back(*name);
@@ -118,6 +122,32 @@ PYBIND11_MODULE(_C, m) {
         py::gil_scoped_release release;
         scale_gradients(make_scaled(table), G, as<float>(scale), n_threads);
     });
+
+    using Sizes = std::array<int64_t, 4>;  // images, channels, height, width
+    m.def(
+        "norm_relu_pool", [](Address y, const Sizes& sizes, Address weight, Address bias, float eps, Address pooled,
+                             Address mean, Address rstd, int n_threads) {
+            py::gil_scoped_release release;
+            norm_relu_pool(
+                make_maps(y, sizes, weight, bias), eps, as<float>(pooled), as<float>(mean), as<float>(rstd), n_threads);
+        });
+    m.def(
+        "norm_relu_pool_backward", [](Address y, const Sizes& sizes, Address weight, Address bias, Address mean,
+                                      Address rstd, Address of_pooled, Address of_y, int n_threads) {
+            py::gil_scoped_release release;
+            norm_relu_pool_backward(
+                make_maps(y, sizes, weight, bias), as<float>(mean), as<float>(rstd), as<float>(of_pooled),
+                as<float>(of_y), n_threads);
+        });
+    m.def(
+        "norm_relu_pool_double_backward",
+        [](Address y, const Sizes& sizes, Address weight, Address bias, Address mean, Address rstd, Address of_pooled,
+           Address of_of_y, Address of_of_pooled, Address of_y, int n_threads) {
+            py::gil_scoped_release release;
+            norm_relu_pool_double_backward(
+                make_maps(y, sizes, weight, bias), as<float>(mean), as<float>(rstd), as<float>(of_pooled),
+                as<float>(of_of_y), as<float>(of_of_pooled), as<float>(of_y), n_threads);
+        });
 
 #ifdef DREAM_CUDA
     bind_cuda(m);

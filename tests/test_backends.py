@@ -7,10 +7,10 @@ import pytest
 import torch
 from support.refusals import refused
 from support.round_trips import no_host_round_trip
-from support.served import GRADIENT_BACKENDS, REPEATABLE_BACKENDS
+from support.served import GRADIENT_BACKENDS, MAP_BACKENDS, REPEATABLE_BACKENDS
 
 from dream_accel import backends, ops
-from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, OPERATORS, choose
+from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, MAP_OPERATORS, OPERATORS, choose
 from dream_accel.cli import doctor
 from dream_accel.errors import DreamAccelWarning
 
@@ -48,7 +48,7 @@ class TestChoice:
                 assert first == choose(op, *call_of(op)).NAME
 
     @pytest.mark.usefixtures("unforced")
-    @pytest.mark.parametrize("op", OPERATORS)
+    @pytest.mark.parametrize("op", [op for op in OPERATORS if op not in MAP_OPERATORS])
     def test_on_a_gpu_triton_clusters_and_cuda_measures_distances(self, op, monkeypatch):
         monkeypatch.setattr(backends, "refusal", lambda name, op, *args: None)
         expected = "cuda" if op in DISTANCE_OPERATORS else "triton"
@@ -147,6 +147,12 @@ def large_call(op: str, device) -> tuple:
         shapes = [(3, 64, 32, 3, 3), (3, 64, 20), (3, 10, 3000), (3, 2, 20000)]
         real, synthetic = ([normal(*shape) for shape in shapes] for _ in range(2))
         return (real, normal(3, 4), True) if op == "scale_gradients" else (real, synthetic, "cos", True, True)
+    if op in MAP_OPERATORS:
+        y, weight, bias = normal(24, 16, 32, 30), normal(16), normal(16)
+        if op == "norm_relu_pool":
+            return y, weight, bias, 1e-5
+        first = y, weight, bias, normal(24, 16), normal(24, 16).abs(), normal(24, 16, 16, 15)
+        return first if op == "norm_relu_pool_backward" else (*first, normal(24, 16, 32, 30))
     x, offsets = normal(6000, 40), torch.tensor([0, 10, 5000, 5000, 6000], device=device)
     centroids, own = normal(4, 33, 40), 33 * torch.arange(5, device=device)
     labels = torch.randint(0, 33, (6000,), generator=draws, dtype=torch.int32).to(device)
@@ -165,6 +171,8 @@ def equal_bits(a, b) -> bool:
 
 
 def served_by(op: str):
+    if op in MAP_OPERATORS:
+        return MAP_BACKENDS
     return GRADIENT_BACKENDS if op in DISTANCE_OPERATORS else REPEATABLE_BACKENDS
 
 

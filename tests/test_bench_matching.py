@@ -76,7 +76,7 @@ def test_a_baseline_and_a_way_that_raise_cost_their_own_rows(monkeypatch):
     assert {provider for provider, _ in timed} == {"dream"}
     reasons = {(line.provider, line.mode.split(", ")[1]): line.why_not for line in lines if line.why_not}
     assert reasons.pop(("published", "one class after another")) == "RuntimeError: no kernel image is available"
-    assert set(reasons) == {("dream", "vmap"), ("dream", "capture")}
+    assert set(reasons) == {("dream", "vmap"), ("dream", "capture"), ("dream", "fused")}
 
 
 @pytest.mark.slow

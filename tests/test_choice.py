@@ -12,10 +12,10 @@ from dream_accel.engine.assembly import assemble
 from dream_accel.engine.loop import Run
 from dream_accel.errors import DreamAccelError, DreamAccelWarning
 from dream_accel.matching import choice
-from dream_accel.matching.class_gradients import CLASS_GRADIENTS
+from dream_accel.matching.class_gradients import ANYWHERE
 from dream_accel.runtime import graphs
 
-NAMES = tuple(CLASS_GRADIENTS)
+NAMES = tuple(ANYWHERE)
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -58,6 +58,28 @@ class TestChoice:
     def test_on_a_cpu_it_is_the_loop_without_measuring(self):
         assert choice.choose_implementation(NAMES, torch.device("cpu"), lambda way: pytest.fail("measured")) == "loop"
 
+    def test_on_a_cpu_a_cached_run_takes_fused_without_measuring(self):
+        names = (*NAMES, "fused")
+        taken = []
+
+        def step_of(way):
+            return lambda: taken.append(way)
+
+        assert choice.choose_implementation(names, torch.device("cpu"), step_of, True) == "fused"
+        assert taken == ["fused"]
+        assert choice.choose_implementation(names, torch.device("cpu"), step_of, False) == "loop"
+        assert choice.choose_implementation(NAMES, torch.device("cpu"), step_of, True) == "loop"
+        assert taken == ["fused"]
+
+    def test_on_a_cpu_a_network_that_fused_refuses_takes_the_loop(self):
+        def step_of(way):
+            def step():
+                raise DreamAccelError("a Conv2d runs twice in a forward pass")
+
+            return step
+
+        assert choice.choose_implementation((*NAMES, "fused"), torch.device("cpu"), step_of, True) == "loop"
+
     def test_elsewhere_the_fastest(self, timed):
         timed.update(loop=0.3, vmap=0.4, capture=0.2)
         assert choice.choose_implementation(NAMES, torch.device("cuda"), lambda way: lambda: way) == "capture"
@@ -92,9 +114,10 @@ class TestChoice:
         # It is made once per process, and shall not record by the stand-in later on.
         graphed_fit()
         monkeypatch.setattr(graphs, "CudaGraphs", lambda: FakeGraphs(recordable=False))
-        tried = []
+        tried, able = [], []
 
-        def choose(names, device, step_of):
+        def choose(names, device, step_of, cached):
+            able[:] = names
             for name in names:
                 step = step_of(name)
                 tried.append(name)
@@ -104,7 +127,7 @@ class TestChoice:
 
         monkeypatch.setattr(assembly, "choose_implementation", choose)
         assert assemble(toy_recipe(), toy_split()).recipe.class_gradients == "vmap"
-        assert tried == ["loop", *NAMES]
+        assert tried == ["loop", *able]
 
     def test_it_is_saved_with_the_result_and_kept_when_continued(self, tmp_path):
         path = tmp_path / "checkpoint.safetensors"

@@ -174,6 +174,9 @@ SPOILT = {
     "gradient_distance": lambda out: (*out[:2], [out[2][0], -out[2][1]]),
     "feature_distance": lambda out: (out[0], out[1].flip(1), out[2]),
     "scale_gradients": lambda out: [out[0], 2 * out[1]],
+    "norm_relu_pool": lambda out: (out[0], out[1], 2 * out[2]),
+    "norm_relu_pool_backward": lambda out: -out,
+    "norm_relu_pool_double_backward": lambda out: (out[0], out[1].flip(2)),
 }
 
 

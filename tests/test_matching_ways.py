@@ -11,17 +11,19 @@ from support.refusals import refused
 from test_engine import toy_recipe, toy_split
 from torch import nn
 
-from dream_accel import augment
+from dream_accel import augment, backends
 from dream_accel.bench.published import Published
 from dream_accel.engine.assembly import assemble
 from dream_accel.matching import step as matching
-from dream_accel.matching.class_gradients import CLASS_GRADIENTS, by_loop, refusal
+from dream_accel.matching.class_gradients import ANYWHERE, CLASS_GRADIENTS, by_fused, by_loop, refusal
+from dream_accel.matching.fused_blocks import fused, fusible_sequences
 from dream_accel.matching.gradients import GradientMatching
 from dream_accel.networks import make_network
 from dream_accel.runtime import graphs
 
 SHAPE = (2, 9, 8)
 NAMES = tuple(CLASS_GRADIENTS)
+ON_A_GPU = tuple(ANYWHERE)
 CLASSES = range(3)
 
 
@@ -39,7 +41,7 @@ class TestClassGradients:
     """In float64, which only the reference takes."""
 
     @pytest.mark.parametrize("layers", ["conv", "weights", "all"])
-    @pytest.mark.parametrize("way", ["vmap", "capture"])
+    @pytest.mark.parametrize("way", NAMES[1:])
     def test_every_way_gives_the_gradients_of_class_after_class(self, way, layers):
         net = network().double()
         with torch.no_grad():
@@ -52,7 +54,7 @@ class TestClassGradients:
             assert not one.requires_grad
 
     @pytest.mark.parametrize("layers", ["conv", "all"])
-    @pytest.mark.parametrize("way", ["vmap", "capture"])
+    @pytest.mark.parametrize("way", NAMES[1:])
     def test_derivative_in_the_pixels_is_the_same(self, way, layers):
         net, objective = network().double(), GradientMatching("mse", layers)
         derivatives = []
@@ -82,7 +84,7 @@ class TestClassGradients:
         net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))
         parameters = dict(net.named_parameters())
         assert refusal("loop", net, parameters) is None
-        for way in ("vmap", "capture"):
+        for way in NAMES[1:]:
             assert "BatchNorm2d" in refusal(way, net, parameters)
 
     def test_capture_says_which_layer_it_has_no_formula_for(self):
@@ -91,6 +93,78 @@ class TestClassGradients:
         assert refusal("vmap", net, dict(net.named_parameters())) is None
         padded = nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"))
         assert "in words" in refusal("capture", padded, {"0.weight": padded[0].weight})
+
+
+def steps_of(net: nn.Module, matched) -> list[int]:
+    """The number of calls in every sequence that has a block."""
+    return [len(steps) for steps in fusible_sequences(net, matched).values()]
+
+
+class TestFused:
+    def test_it_needs_a_block_whose_norm_is_not_matched(self):
+        net = network()
+        named = dict(net.named_parameters())
+        convolutions = {name: tensor for name, tensor in named.items() if tensor.dim() == 4}
+        lengths = [[*convolutions], [*convolutions, "features.1.bias"], [*named]]
+        assert [steps_of(net, matched) for matched in lengths] == [[4], [6], []]
+        assert "norm is not matched" in refusal("fused", net, named)
+        assert "no gradients" in refusal("fused", net, {})
+
+    @pytest.mark.parametrize("settings", [{"norm": "batch"}, {"activation": "sigmoid"}, {"pooling": "max"}], ids=str)
+    def test_other_layers_are_not_taken_for_a_block(self, settings):
+        net = network(**settings)
+        convolutions = {name: tensor for name, tensor in net.named_parameters() if tensor.dim() == 4}
+        assert steps_of(net, convolutions) == []
+        assert "it has no instance norm" in refusal("fused", net, convolutions)
+
+    def test_a_part_of_a_sequence_stays_what_it_is(self):
+        """A network may run a slice of its layers, and modules may have hooks."""
+        sequence = nn.Sequential(nn.GroupNorm(4, 4), nn.ReLU(), nn.AvgPool2d(2))
+        maps = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+        expected = sequence[:2](maps)
+        with torch.no_grad(), fused(sequence, []):
+            assert torch.equal(sequence[:2](maps), expected)
+            assert sequence(maps).shape == (2, 4, 3, 3)
+        sequence[1].register_forward_hook(lambda *_: None)
+        assert steps_of(sequence, []) == []
+
+    def test_without_compiled_kernels_or_on_another_device_it_says_so(self, monkeypatch):
+        net = network()
+        convolutions = {name: tensor for name, tensor in net.named_parameters() if tensor.dim() == 4}
+        on_meta = {name: tensor.to("meta") for name, tensor in convolutions.items()}
+        assert "compiled for CPUs alone" in refusal("fused", net, on_meta)
+        monkeypatch.setattr(backends.backend("cpu"), "unavailable", lambda: "never built")
+        assert refusal("fused", net, convolutions) == "never built"
+
+    def test_the_network_is_as_before_even_after_an_error(self):
+        net = network()
+        expected = net(images(1, torch.float32)[:, :, :8])
+        parameters = GradientMatching().parameters(net)
+        with pytest.raises(RuntimeError):
+            by_fused(net, parameters, images(1, torch.float32)[:, :1], CLASSES)
+        assert not any("forward" in vars(module) for module in net.modules())
+        assert torch.equal(net(images(1, torch.float32)[:, :, :8]), expected)
+
+    def test_a_cached_run_on_a_cpu_takes_it_and_a_live_one_the_loop(self):
+        if refusal("fused", network(), GradientMatching().parameters(network())) is not None:
+            pytest.skip("no compiled kernels")
+        pool = {"real": "cached", "trajectories": 1, "stages": 1}
+        assert assemble(toy_recipe(**pool), toy_split()).recipe.class_gradients == "fused"
+        assert assemble(toy_recipe(), toy_split()).recipe.class_gradients == "loop"
+
+    def test_the_second_derivative_computes_no_gradient_of_a_constant_weight(self):
+        """Convolutions of a step: three per layer and derivative, of which the first needs none towards the pixels."""
+        net = network()
+        parameters = GradientMatching().parameters(net)
+        pixels = images(2, torch.float32).requires_grad_()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+            found = by_fused(net, parameters, pixels, range(1), True)
+            torch.autograd.grad(found, pixels, [torch.ones_like(one) for one in found])
+        calls = {event.key: event.count for event in profiled.key_averages()}
+        # Forward 2, of the weights' gradients 2 by each argument, of the inner input gradient 1.
+        assert calls["aten::_convolution"] == 2 + 4 + 1
+        # The weights' gradients 2, the inner input gradient 1, and towards the pixels 2.
+        assert calls["aten::convolution_backward"] == 2 + 1 + 2
 
 
 def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
@@ -102,7 +176,7 @@ def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1024, 13])
-@pytest.mark.parametrize("way", ["vmap", "capture"])
+@pytest.mark.parametrize("way", NAMES[1:])
 @pytest.mark.parametrize(
     "settings",
     [{"factor": 2, "max_synthetic": 3}, {"feature_weight": 1.0}, {"pixel_sweep": "joint", "metric": "l1_mean"}],
@@ -110,7 +184,8 @@ def pixels_after(recipe, iterations: int = 1) -> torch.Tensor:
 )
 def test_a_run_moves_its_pixels_the_same_whatever_the_way(way, settings, at_once, monkeypatch):
     """With 13 images at once the three classes go in groups of one or two."""
-    monkeypatch.setattr(matching, "IMAGES_AT_ONCE", at_once)
+    for limit in ("IMAGES_AT_ONCE", "FUSED_AT_ONCE"):
+        monkeypatch.setattr(matching, limit, at_once)
     recipe = toy_recipe(inner_steps=10, pixel_lr=0.05, **settings)
     found = pixels_after(replace(recipe, class_gradients=way))
     torch.testing.assert_close(found, pixels_after(recipe), rtol=1e-4, atol=1e-5)
@@ -136,7 +211,7 @@ def test_a_recorded_run_gives_the_bits_of_a_plain_one(way, monkeypatch):
 WARPED = "color_crop_cutout_flip_scale_rotate"
 
 
-@pytest.mark.parametrize("way", ["loop", *(pytest.param(way, marks=pytest.mark.slow) for way in NAMES[1:])])
+@pytest.mark.parametrize("way", ["loop", *(pytest.param(way, marks=pytest.mark.slow) for way in ON_A_GPU[1:])])
 @pytest.mark.parametrize("factor", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_uses_no_operator_that_adds_in_any_order_on_a_gpu(factor, way, monkeypatch):
     monkeypatch.setattr(augment, "_adds_atomically", lambda images: True)
@@ -166,7 +241,7 @@ GPU_SETTINGS = pytest.mark.parametrize(
 
 @pytest.mark.gpu
 @GPU_SETTINGS
-@pytest.mark.parametrize("way", NAMES)
+@pytest.mark.parametrize("way", ON_A_GPU)
 def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way, settings):
     plain = pixels_on_a_gpu(class_gradients=way, graphs=False, **settings)
     assert torch.equal(pixels_on_a_gpu(class_gradients=way, graphs=True, **settings), plain)
@@ -174,7 +249,7 @@ def test_recorded_on_a_gpu_it_gives_the_bits_of_the_eager_run(way, settings):
 
 @pytest.mark.gpu
 @GPU_SETTINGS
-@pytest.mark.parametrize("way", NAMES)
+@pytest.mark.parametrize("way", ON_A_GPU)
 def test_on_a_gpu_the_same_seed_gives_the_same_bits(way, settings):
     """Wide enough for the library to have several algorithms to choose from."""
     first, second = (pixels_on_a_gpu(class_gradients=way, width=64, pretrain_epochs=1, **settings) for _ in range(2))

@@ -230,7 +230,9 @@ def test_capture_refuses_what_it_would_compute_wrongly():
     images = torch.rand(3, 1, 4, 4)
     for net, reason in ((Twice(), "runs twice in a forward pass"), (in_place, "has its output changed in place")):
         message = refused(by_capture, net, dict(net.named_parameters()), images, range(3))
-        assert message == (f"class_gradients 'capture' cannot serve this network: a Conv2d {reason}; use loop or vmap")
+        assert message == (
+            f"class_gradients 'capture' and 'fused' cannot serve this network: a Conv2d {reason}; use loop or vmap"
+        )
 
 
 class TestPage:

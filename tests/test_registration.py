@@ -38,6 +38,14 @@ SCHEMAS = {
         "(Tensor[] real, Tensor[] synthetic, str metric, bool per_class, bool with_grads) -> (Tensor, Tensor, Tensor[])"
     ),
     "scale_gradients": "(Tensor[] gradients, Tensor scale, bool per_class) -> Tensor[]",
+    "norm_relu_pool": "(Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)",
+    "norm_relu_pool_backward": (
+        "(Tensor y, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor of_pooled) -> Tensor"
+    ),
+    "norm_relu_pool_double_backward": (
+        "(Tensor y, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor of_pooled, Tensor of_of_y) -> "
+        "(Tensor, Tensor)"
+    ),
 }
 """Programs call these with all arguments in order: an argument may be added at the end, with a default."""
 

@@ -104,4 +104,28 @@ void scale_gradients(
     const float* scale,  // IN (G, number of gradients)
     int n_threads);
 
+// Feature maps before their norm.
+struct FeatureMaps {
+    const float* y;  // (images, channels, height, width)
+    int64_t images, channels, height, width;
+    const float* weight;  // (channels,)
+    const float* bias;    // (channels,)
+};
+
+void norm_relu_pool(
+    const FeatureMaps& maps, float eps,
+    float* pooled,  // OUT (images, channels, height / 2, width / 2)
+    float* mean,    // OUT (images, channels)
+    float* rstd,    // OUT (images, channels)
+    int n_threads);
+
+// The derivative by y from the one by the result, of_pooled.
+void norm_relu_pool_backward(
+    const FeatureMaps& maps, const float* mean, const float* rstd, const float* of_pooled, float* of_y, int n_threads);
+
+// The derivatives of the function above, by of_pooled and by y, from the one by its result, of_of_y.
+void norm_relu_pool_double_backward(
+    const FeatureMaps& maps, const float* mean, const float* rstd, const float* of_pooled, const float* of_of_y,
+    float* of_of_pooled, float* of_y, int n_threads);
+
 }  // namespace dream_accel

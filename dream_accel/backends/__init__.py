@@ -26,7 +26,8 @@ BACKENDS = ("triton", "cuda", "cpu", "reference")
 KMEANS_OPERATORS = ("kmeans_assign", "kmeans_update", "kmeans_iterate", "nearest_members")
 GRAM_OPERATORS = ("group_products", "gram_assign")
 DISTANCE_OPERATORS = ("gradient_distance", "feature_distance", "scale_gradients")
-OPERATORS = (*KMEANS_OPERATORS, *GRAM_OPERATORS, *DISTANCE_OPERATORS)
+MAP_OPERATORS = ("norm_relu_pool", "norm_relu_pool_backward", "norm_relu_pool_double_backward")
+OPERATORS = (*KMEANS_OPERATORS, *GRAM_OPERATORS, *DISTANCE_OPERATORS, *MAP_OPERATORS)
 
 # Triton multiplies on tensor cores where the CUDA K-Means does not; the CUDA distances need fewer launches.
 _ASKED_FIRST = dict.fromkeys(DISTANCE_OPERATORS, "cuda")

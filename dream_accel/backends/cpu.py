@@ -200,6 +200,43 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
     return scaling.scaled
 
 
+def norm_relu_pool(y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Three operators in one pass over every map."""
+    pooled = _pooled_like(y)
+    mean, rstd = y.new_empty(y.shape[:2]), y.new_empty(y.shape[:2])
+    _maps_call("norm_relu_pool", [y, weight, bias], [pooled, mean, rstd], eps)
+    return pooled, mean, rstd
+
+
+def norm_relu_pool_backward(
+    y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, of_pooled: Tensor
+) -> Tensor:
+    """Derivative by ``y``, in one pass over every map."""
+    of_y = torch.empty_like(y, memory_format=torch.contiguous_format)
+    _maps_call("norm_relu_pool_backward", [y, weight, bias, mean, rstd, of_pooled], [of_y])
+    return of_y
+
+
+def norm_relu_pool_double_backward(
+    y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, of_pooled: Tensor, of_of_y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both derivatives of the function above, in one pass over every map."""
+    of_of_pooled, of_y = _pooled_like(y), torch.empty_like(y, memory_format=torch.contiguous_format)
+    inputs = [y, weight, bias, mean, rstd, of_pooled, of_of_y]
+    _maps_call("norm_relu_pool_double_backward", inputs, [of_of_pooled, of_y])
+    return of_of_pooled, of_y
+
+
+def _pooled_like(y: Tensor) -> Tensor:
+    return y.new_empty(*y.shape[:2], y.shape[2] // 2, y.shape[3] // 2)
+
+
+def _maps_call(op: str, inputs: list[Tensor], outputs: list[Tensor], *numbers: float) -> None:
+    y, weight, bias, *others = (tensor.contiguous() for tensor in inputs)
+    addresses = [tensor.data_ptr() for tensor in (weight, bias, *others)]
+    _call(op, y.data_ptr(), y.shape, *addresses, *numbers, *(tensor.data_ptr() for tensor in outputs))
+
+
 def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:
     outputs = (pairs.distance.data_ptr(), pairs.per_layer.data_ptr())
     _call("gradient_distance", pairs.table, pairs.n_groups, METRIC_CODES[metric], *outputs)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from ..runtime import devices
-from . import GRAM_OPERATORS, KMEANS_OPERATORS, _cuda_image, _native
+from . import GRAM_OPERATORS, KMEANS_OPERATORS, MAP_OPERATORS, _cuda_image, _native
 from .iteration import iterate
 from .pairs import DTYPES, METRIC_CODES, Pairs, Scaling
 
@@ -40,6 +40,8 @@ def refuses(op: str, *args: Any) -> str | None:
     """Return the reason why this call cannot run here; None if it can."""
     if op in GRAM_OPERATORS:
         return f"it has no kernel for {op}; fits with gram=False need none"
+    if op in MAP_OPERATORS:
+        return f"it has no kernel for {op}; class_gradients other than fused need none"
     tensors = [tensor for side in args[:2] if isinstance(side, list) for tensor in side] or [args[0]]
     for tensor in tensors:
         if tensor.dtype not in DTYPES:

@@ -18,6 +18,9 @@ from torch import Tensor
 from ..groups import group_of_rows
 from .formulas import compute_dtype, derivatives, plain_layers
 from .iteration import iterate
+from .norms import norm_relu_pool as norm_relu_pool
+from .norms import norm_relu_pool_backward as norm_relu_pool_backward
+from .norms import norm_relu_pool_double_backward as norm_relu_pool_double_backward
 from .pairs import derivative_like
 
 NAME = "reference"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..random import generator
-from . import backend
+from . import MAP_OPERATORS, backend
 
 
 def devices() -> list[torch.device]:
@@ -39,6 +39,12 @@ def sample_call(op: str, device: torch.device) -> tuple[Any, ...]:
         return normal(3, 7, 128), normal(3, 7).square(), offsets, active, labels
     if op == "nearest_members":
         return x, offsets, centroids, labels, 3
+    if op in MAP_OPERATORS:
+        y, weight, bias = normal(3, 5, 7, 6), normal(5), normal(5)
+        if op == "norm_relu_pool":
+            return y, weight, bias, 1e-5
+        first = y, weight, bias, normal(3, 5), normal(3, 5).exp(), normal(3, 5, 3, 3)
+        return first if op == "norm_relu_pool_backward" else (*first, normal(3, 5, 7, 6))
     shapes = [(4, 8, 3, 3, 3), (4, 5, 8)]
     real, synthetic = ([normal(*shape) for shape in shapes] for _ in range(2))
     if op == "scale_gradients":

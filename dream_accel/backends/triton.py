@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import DISTANCE_OPERATORS
+from . import DISTANCE_OPERATORS, MAP_OPERATORS
 from .iteration import iterate
 from .pairs import DTYPES, Pairs, Scaling
 
@@ -49,6 +49,8 @@ def unavailable() -> str | None:
 
 def refuses(op: str, *args: Any) -> str | None:
     """Return the reason why ``op(*args)`` cannot run; None if it can."""
+    if op in MAP_OPERATORS:
+        return f"it has no kernel for {op}; class_gradients other than fused need none"
     tensors = [*args[0], *(args[1] if isinstance(args[1], list) else [])] if isinstance(args[0], list) else [args[0]]
     reason = next(filter(None, map(_refuses_tensor, tensors)), None)
     if reason is not None:

@@ -237,14 +237,15 @@ def decide_class_gradients(
         recorded = compute.recorded(matching_step, ("images", "pixels"), step.generators, on_failure="raise")
         return lambda: recorded(indices, images=sampler.images, pixels=pixels.pixels)
 
+    cached = recipe.real == "cached"
     able = [candidate for candidate in CLASS_GRADIENTS if refusal(candidate, network, parameters) is None]
     try:
-        name = choose_implementation(able, compute.device, partial(step_of, compute))
+        name = choose_implementation(able, compute.device, partial(step_of, compute), cached)
     except DreamAccelError:
         if not compute.graphs:
             raise
         # Where no step can be recorded the run goes on without graphs, so they are timed without.
-        name = choose_implementation(able, compute.device, partial(step_of, replace(compute, graphs=False)))
+        name = choose_implementation(able, compute.device, partial(step_of, replace(compute, graphs=False)), cached)
     return replace(recipe, class_gradients=name)
 
 

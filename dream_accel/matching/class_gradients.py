@@ -1,17 +1,21 @@
-"""Per-class weight gradients: three implementations.
+"""Per-class weight gradients: four implementations.
 
 All classes share the network's weights, so activations and their gradients are those of one large batch; only the
 weight gradients must be kept apart by class. The fastest implementation depends on the device
 (:mod:`dream_accel.matching.choice`):
 
 ``loop``
-    runs one forward and backward pass per class. It uses the least memory and is the fastest on CPUs.
+    runs one forward and backward pass per class. It uses the least memory and serves every network.
 ``vmap``
     applies ``torch.func.vmap`` to ``grad``. Every launch serves all classes; weight gradients become grouped
     convolutions.
 ``capture``
     runs one forward and backward pass of all classes that keeps the input of each matched layer and the gradient of its
     output, and computes the weight gradients of each class from these.
+``fused``
+    is ``capture`` with the norm, ReLU and pooling of a block in one operator
+    (:func:`dream_accel.ops.norm_relu_pool.norm_relu_pool`). It is the fastest on CPUs, for which alone the operator is
+    compiled.
 
 All of them take and return the same::
 
@@ -33,8 +37,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from ..backends import backend
 from ..errors import DreamAccelError
 from ..networks.batchnorm import batch_norms
+from .convolution import constant_weights
+from .fused_blocks import fused, fusible_sequences
 
 
 def by_loop(
@@ -79,6 +86,10 @@ def by_capture(
     network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
 ) -> list[Tensor]:
     """Compute the gradients from the input of each matched layer and the gradient of its output."""
+    # The second derivative then computes no weight gradient that nobody reads.
+    constants = {name: tensor.detach() for name, tensor in network.named_parameters()}
+    if not images.requires_grad:
+        images = images.detach().requires_grad_()
     owners = _owners(network, parameters)
     into: dict[nn.Module, Tensor] = {}
     out: dict[nn.Module, Tensor] = {}
@@ -91,7 +102,8 @@ def by_capture(
 
     handles = [layer.register_forward_hook(keep) for layer in {layer for layer, _ in owners}]
     try:
-        logits = network(images)
+        with constant_weights(network):
+            logits = torch.func.functional_call(network, constants, (images,))
     finally:
         for handle in handles:
             handle.remove()
@@ -116,8 +128,18 @@ def by_capture(
         ]
 
 
-CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
-"""The implementations by name."""
+def by_fused(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, classes: range, create_graph: bool = False
+) -> list[Tensor]:
+    """Compute the gradients as :func:`by_capture` does, with norm, ReLU and pooling of a block in one operator."""
+    with fused(network, parameters):
+        return by_capture(network, parameters, images, classes, create_graph)
+
+
+ANYWHERE: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
+"""The implementations for every device, by name."""
+CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {**ANYWHERE, "fused": by_fused}
+"""All of them; ``fused`` is for CPUs."""
 
 
 def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
@@ -139,17 +161,30 @@ def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> 
             return f"its {type(module).__name__} has no running statistics and would mix the classes"
     if name == "vmap":
         return None
-    for layer, name in _owners(network, parameters):
-        if (type(layer), name) not in _FORMULAS or getattr(layer, "padding_mode", "zeros") != "zeros":
-            return f"there is no formula for the {name} of a {type(layer).__name__}"
+    for layer, kind in _owners(network, parameters):
+        if (type(layer), kind) not in _FORMULAS or getattr(layer, "padding_mode", "zeros") != "zeros":
+            return f"there is no formula for the {kind} of a {type(layer).__name__}"
         if isinstance(getattr(layer, "padding", 0), str):
             return "a convolution names its padding in words"
+    return _unfused(network, parameters) if name == "fused" else None
+
+
+def _unfused(network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
+    if not parameters:
+        return "no gradients are compared"
+    if any(parameter.device.type != "cpu" for parameter in parameters.values()):
+        return "its operator is compiled for CPUs alone"
+    if (reason := backend("cpu").unavailable()) is not None:
+        return reason
+    if not fusible_sequences(network, parameters):
+        return "it has no instance norm, ReLU and 2x2 average pooling one after another whose norm is not matched"
     return None
 
 
 def _uncaptured(layer: nn.Module, reason: str) -> DreamAccelError:
     return DreamAccelError(
-        f"class_gradients 'capture' cannot serve this network: a {type(layer).__name__} {reason}; use loop or vmap"
+        f"class_gradients 'capture' and 'fused' cannot serve this network: a {type(layer).__name__} {reason}; "
+        "use loop or vmap"
     )
 
 

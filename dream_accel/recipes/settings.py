@@ -160,7 +160,7 @@ class Recipe:
     class_gradients: str = declared(
         "auto",
         "networks",
-        "per-class gradients (auto: measured on a GPU)",
+        "per-class gradients (auto: measured on a GPU; on a CPU loop, or fused with --real cached)",
         names=("auto", *CLASS_GRADIENTS),
         kind="implementation of class_gradients",
         shared=False,

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, KMEANS_OPERATORS, refusal
+from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, KMEANS_OPERATORS, MAP_OPERATORS, refusal
 from dream_accel.backends.selftest import devices, sample_call
 
 
@@ -34,6 +34,7 @@ def served_here(operators: tuple[str, ...]) -> list[Served]:
 
 KMEANS_BACKENDS = served_here(KMEANS_OPERATORS)
 GRADIENT_BACKENDS = served_here(DISTANCE_OPERATORS)
+MAP_BACKENDS = served_here(MAP_OPERATORS)
 # On CUDA plain PyTorch adds up rows in any order; all others give the same bits again.
 REPEATABLE_BACKENDS = [
     served for served in KMEANS_BACKENDS if (served.name, served.device.type) != ("reference", "cuda")

@@ -28,5 +28,11 @@ void cosine_gradient(const float* x, const float* y, int64_t n, double along_x, 
 void to_float(const void* source, Dtype dtype, int64_t n, float* target);
 void from_float(const float* source, int64_t n, float scale, void* target, Dtype dtype);
 
+void norm_relu_pool(const NormPlane& plane, float eps, float* pooled, float* mean, float* rstd);
+void norm_relu_pool_backward(const NormPlane& plane, float mean, float rstd, const float* of_pooled, float* of_y);
+void norm_relu_pool_double_backward(
+    const NormPlane& plane, float mean, float rstd, const float* of_pooled, const float* of_of_y, float* of_of_pooled,
+    float* of_y);
+
 }  // namespace DREAM_ISA
 }  // namespace dream_accel

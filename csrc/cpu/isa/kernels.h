@@ -32,6 +32,14 @@ struct AssignGeometry {
     int depth;      // a panel's features are padded to a multiple of this
 };
 
+// A plane of feature maps, and the affine pair of its channel.
+struct NormPlane {
+    const float* y;  // IN (height, width)
+    int64_t height, width;
+    float weight, bias;
+    float* scratch;  // one and a half planes
+};
+
 struct Kernels {
     const char* name;
 
@@ -64,6 +72,14 @@ struct Kernels {
     // n elements to float, and n floats times scale from float.
     void (*to_float)(const void* source, Dtype dtype, int64_t n, float* target);
     void (*from_float)(const float* source, int64_t n, float scale, void* target, Dtype dtype);
+
+    // Of one plane, what operators.h says of all.
+    void (*norm_relu_pool)(const NormPlane& plane, float eps, float* pooled, float* mean, float* rstd);
+    void (*norm_relu_pool_backward)(
+        const NormPlane& plane, float mean, float rstd, const float* of_pooled, float* of_y);
+    void (*norm_relu_pool_double_backward)(
+        const NormPlane& plane, float mean, float rstd, const float* of_pooled, const float* of_of_y,
+        float* of_of_pooled, float* of_y);
 };
 
 // The table in use: the best the processor runs, or what force_isa chose.

@@ -22,6 +22,9 @@ const Kernels table = {
     cosine_gradient,
     to_float,
     from_float,
+    norm_relu_pool,
+    norm_relu_pool_backward,
+    norm_relu_pool_double_backward,
 };
 
 }  // namespace DREAM_ISA
