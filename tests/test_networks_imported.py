@@ -273,8 +273,8 @@ def test_experts_of_a_network_whose_code_changed_are_refused(tmp_path, changing)
 
 
 def test_a_pool_of_a_network_whose_code_changed_is_refused(tmp_path, changing):
-    small = {"trajectories": 1, "stages": 1, "draws": 1, "batch": 4, "iterations": 1, "inner_steps": 1, "ipc": 1}
-    recipe = da.recipe("dm", "toy", **small, network="changing_net:make", real="cached", pool=str(tmp_path / "pool"))
+    little = {"trajectories": 1, "stages": 1, "draws": 1, "batch": 4, "iterations": 1, "inner_steps": 1, "ipc": 1}
+    recipe = da.recipe("dm", "toy", **little, network="changing_net:make", real="cached", pool=str(tmp_path / "pool"))
     da.fill_pool(recipe, toy_split(), out=tmp_path / "pool", device="cpu")
     sys.modules["changing_net"].WIDTH = 6
     assert "whose code has changed since" in refused(da.distill, recipe, toy_split(), device="cpu")
