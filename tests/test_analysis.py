@@ -321,3 +321,11 @@ def test_refusals_of_the_command_leave_no_folder(run, tmp_path, words, expected)
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(expected)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["evenness", "gradient-fidelity"])
+def test_no_draws_are_refused(split, name):
+    recipe = da.recipe("dream", "digits", width=4)
+    measure = find_analysis(name).measure
+    said = refused(lambda: list(measure(recipe, split, batches=(2,), trained=(0,), draws=0)))
+    assert said == "0 draws of every batch are asked for: give at least 1"

@@ -237,3 +237,21 @@ def test_refusals_of_the_command(run, tmp_path):
     assert run(*again, "--seed", 1)[2].startswith(f"{other}data set (sample), ")
     assert run(*again, "--steps", 2, "--overwrite")[0] == 0
     assert len(table("out/continual.csv")) == 2
+
+
+def test_a_memory_named_twice_is_measured_once(run):
+    assert run("--memory", "random, random", "--steps", 2, "--orders", 1, "--out", "out")[0] == 0
+    assert [row["orders"] for row in table("out/continual-mean.csv")] == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("settings.json", "{"), ("settings.json", "{}"), ("continual.csv", "a,b\n1,2\n")]
+)
+def test_damaged_files_of_an_earlier_command_are_named(run, tmp_path, name, content):
+    again = ("--memory", "random", "--steps", 2, "--orders", 1, "--out", "out")
+    assert run(*again)[0] == 0
+    (tmp_path / "out" / name).write_text(content)
+    code, _, err = run(*again)
+    assert code == 2
+    assert err.startswith("error: out/settings.json or continual.csv beside it is damaged (")
+    assert run(*again, "--overwrite")[0] == 0

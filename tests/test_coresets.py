@@ -184,7 +184,9 @@ class TestSelect:
         assert refused(da.select, FEATURES, LABELS, 5, strategy).startswith("k is 5 and class 0 has 4 images")
         broken = FEATURES.clone()
         broken[3, 1] = torch.nan
-        assert "features holds NaN or Inf in 1 of 10 rows" in refused(da.select, broken, LABELS, 2, strategy)
+        assert "features holds NaN or Inf in 1 of 10 rows (the first is row 3)" in refused(
+            da.select, broken, LABELS, 2, strategy
+        )
 
 
 @pytest.mark.parametrize("name", ONCE_ONLY)

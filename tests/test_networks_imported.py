@@ -9,6 +9,7 @@ import torch
 from support.refusals import refused
 from test_cli import run, small  # noqa: F401
 from test_engine import toy_split
+from test_mtt import SMALL as SETTINGS
 
 import dream_accel as da
 from dream_accel.networks import make_network
@@ -234,3 +235,46 @@ class TestRefusals:
         recipe = da.recipe("dream", "toy", **settings, network_batch=1, iterations=1, inner_steps=1)
         message = refused(da.distill, recipe, toy_split(), device="cpu")
         assert message.startswith("batch norm is trained on a batch with one value per channel")
+
+
+def test_a_module_that_ends_the_program_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "ends_at_once.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    said = refused(make_network, "ends_at_once:make", (1, 8, 8), 10, 4, 1, 0)
+    assert said.startswith("network 'ends_at_once:make' cannot be imported (SystemExit: 0)")
+
+
+HIDDEN = """
+from torch import nn
+
+WIDTH = 4
+
+def make(shape, n_classes):
+    conv = nn.Conv2d(shape[0], WIDTH, 3, padding=1)
+    return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * shape[1] * shape[2], n_classes))
+"""
+
+
+@pytest.fixture
+def changing(tmp_path, monkeypatch):
+    (tmp_path / "changing_net.py").write_text(HIDDEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("changing_net", None)
+
+
+def test_experts_of_a_network_whose_code_changed_are_refused(tmp_path, changing):
+    # Settings of the network that an import path does not read.
+    own = {key: value for key, value in SETTINGS.items() if key not in ("width", "depth", "norm")}
+    recipe = da.recipe("mtt", "toy", **{**own, "network": "changing_net:make", "experts": str(tmp_path / "experts")})
+    da.train_experts(recipe, toy_split(), out=tmp_path / "experts", device="cpu")
+    sys.modules["changing_net"].WIDTH = 6
+    assert "whose code has changed since" in refused(da.distill, recipe, toy_split(), device="cpu")
+
+
+def test_a_pool_of_a_network_whose_code_changed_is_refused(tmp_path, changing):
+    little = {"trajectories": 1, "stages": 1, "draws": 1, "batch": 4, "iterations": 1, "inner_steps": 1, "ipc": 1}
+    recipe = da.recipe("dm", "toy", **little, network="changing_net:make", real="cached", pool=str(tmp_path / "pool"))
+    da.fill_pool(recipe, toy_split(), out=tmp_path / "pool", device="cpu")
+    sys.modules["changing_net"].WIDTH = 6
+    assert "whose code has changed since" in refused(da.distill, recipe, toy_split(), device="cpu")

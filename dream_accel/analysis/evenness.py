@@ -23,7 +23,7 @@ from ..data import DataSplit
 from ..errors import DreamAccelError
 from ..recipes import Recipe
 from .along_training import along_training
-from .picking import Picker
+from .picking import Picker, check_draws
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def evenness(
     """
     if min(batches) < 2:
         raise DreamAccelError(f"a batch has {min(batches)} images of a class, which is even in any way: give 2 or more")
+    check_draws(draws)
     picker = Picker(recipe, split, strategies, batches)
     for seen, network in along_training(recipe, split, trained):
         picker.embed(network)

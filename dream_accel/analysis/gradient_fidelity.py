@@ -22,7 +22,7 @@ from ..data import DataSplit
 from ..recipes import Recipe
 from .along_training import along_training
 from .gradients import matched_parameters, real_gradient, rows_of_class
-from .picking import Picker
+from .picking import Picker, check_draws
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def gradient_fidelity(
     Raises:
         DreamAccelError: a strategy is unknown, a batch is larger than a class, or a number is out of range.
     """
+    check_draws(draws)
     picker = Picker(recipe, split, strategies, batches)
     classes = range(split.train.n_classes)
     for seen, network in along_training(recipe, split, trained):

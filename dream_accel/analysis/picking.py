@@ -84,6 +84,16 @@ class Picker:
         return self._x
 
 
+def check_draws(draws: int) -> None:
+    """Refuse fewer random draws than one, which leave nothing to draw.
+
+    Raises:
+        DreamAccelError: ``draws`` is below 1.
+    """
+    if draws < 1:
+        raise DreamAccelError(f"{draws} draws of every batch are asked for: give at least 1")
+
+
 def check_batches(per_cluster: int, split: DataSplit, batches: Sequence[int]) -> None:
     """Refuse sizes of batches that the classes of a training set do not hold.
 

@@ -60,7 +60,7 @@ def continual(
     from ..engine.splits import load_split
     from ..runtime.devices import find_device
 
-    memories = [_memory(name.strip(), settings, quick) for name in recipe.split(",")]
+    memories = [_memory(name, settings, quick) for name in dict.fromkeys(map(str.strip, recipe.split(",")))]
     chosen = memories[0].recipe
     name = f"{chosen.dataset}-{NAME}"
     known_by = [SETTINGS_FILE, f"{NAME}.csv"]
@@ -109,23 +109,30 @@ def _continued(
     """Describe the run, and read the rows that an earlier command left in the folder.
 
     Raises:
-        DreamAccelError: the earlier command had other steps, other data or other settings.
+        DreamAccelError: the earlier command had other steps, other data or other settings, or its files are damaged.
     """
     made_by = {memory.name: {"strategy": memory.strategy, "recipe": asdict(memory.recipe)} for memory in memories}
     described = settings_of(split, steps=steps, memories=made_by)
-    file = folder / SETTINGS_FILE
+    file, rows = folder / SETTINGS_FILE, folder / f"{NAME}.csv"
     if not file.exists():
         return described, []
-    earlier = json.loads(file.read_text())
-    for what, here, there in _both(described, earlier):
+    try:
+        earlier = json.loads(file.read_text())
+        pairs = list(_both(described, earlier))
+        before = read_rows(rows, StepAccuracy) if rows.exists() else []
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DreamAccelError(
+            f"{file} or {rows.name} beside it is damaged ({type(error).__name__}: {error}): name another folder, or "
+            "give --overwrite"
+        ) from None
+    for what, here, there in pairs:
         if here != there:
             raise DreamAccelError(
                 f"{folder} holds a run with another {what}, {there}, and this one has {here}: name another folder, or "
                 "give --overwrite"
             )
     described["memories"] = {**earlier["memories"], **described["memories"]}
-    rows = folder / f"{NAME}.csv"
-    return described, read_rows(rows, StepAccuracy) if rows.exists() else []
+    return described, before
 
 
 def _both(here: dict[str, Any], there: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -126,8 +126,18 @@ class Experts:
         return {name: torch.from_numpy(array)[0] for name, array in arrays.items()}
 
     def flat(self, number: int, epoch: int, network: nn.Module) -> Tensor:
-        """Read the parameters of an expert after an epoch, flattened in the order of a network's own, (P,) float32."""
+        """Read the parameters of an expert after an epoch, flattened in the order of a network's own, (P,) float32.
+
+        Raises:
+            DreamAccelError: the network has parameters of other names or shapes.
+        """
         state = self.state(number, epoch)
+        theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if theirs != {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}:
+            raise DreamAccelError(
+                f"the experts in {self.folder} have parameters of other names or shapes than the network of this run, "
+                "whose code has changed since: train experts with it in another folder"
+            )
         return torch.cat([state[name].flatten() for name, _ in network.named_parameters()])
 
     def description(self) -> dict[str, Any]:

@@ -174,8 +174,15 @@ class NetworkPool:
         return len(self._trajectories.get(number, ())) == self._recipe.stages
 
     def _load_network(self, tensors: list[Tensor]) -> None:
+        own = list(self.network.state_dict().values())
+        if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in own]:
+            assert self.stored is not None
+            raise DreamAccelError(
+                f"the pool in {self.stored.folder} has states of other shapes than the network of this run, whose code "
+                "has changed since: fill another pool with it"
+            )
         with torch.no_grad():
-            torch._foreach_copy_(list(self.network.state_dict().values()), tensors)
+            torch._foreach_copy_(own, tensors)
 
     def _compute_target(self, state: State, *keys: int) -> tuple[Target, Tensor]:
         seed, device = self._recipe.seed, self._compute.device

@@ -64,7 +64,7 @@ def _imported(path: str) -> Callable[..., Any]:
     sys.path.append(here)
     try:
         factory = reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends the program when imported
         raise DreamAccelError(
             f"network {path!r} cannot be imported ({_told(error)}): give package.module:factory, installed or found "
             f"from {here}"
@@ -149,7 +149,7 @@ def _check_gradients(path: str, network: nn.Module, logits: Tensor) -> None:
         )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error in one line."""
     lines = str(error).split("\n")
     return f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__

@@ -72,9 +72,10 @@ def select(
     if not x.is_floating_point():
         raise DreamAccelError(f"features is {x.dtype}: they must be floating point; convert with features.float()")
 
+    check_finite(x.flatten(1), "features")  # in the order given, so that the row it names is the caller's
+
     def pick(order: Tensor, offsets: Tensor, k: int) -> Tensor:
         rows = x.flatten(1)[order]
-        check_finite(rows, "features")
         return picker.pick(scaled_rows(rows, offsets), offsets, k, 1, seed, max_iter)
 
     return _by_class(x, labels, k, repeat, pick)
