@@ -70,6 +70,11 @@ def features_and_logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Ten
         DreamAccelError: no ``nn.Linear`` runs in the forward pass.
     """
     network = unwrap(network)
+    if not any(isinstance(module, nn.Linear) for module in network.modules()):
+        raise DreamAccelError(
+            f"{type(network).__name__} has no nn.Linear, whose input are the features and whose output the logits that "
+            "are matched and calibrated: end the network with one, or choose another recipe"
+        )
     return _last_linear(_linear_layers(network), network, images)
 
 
