@@ -124,6 +124,28 @@ def test_steps_that_are_done_are_passed_over_and_their_memory_is_read(split, tmp
     assert made == [1]
 
 
+def test_a_memory_of_other_settings_or_data_is_refused(split, tmp_path):
+    memory = Memory("dream", tiny())
+    list(class_incremental(memory, split, 3, 1, folder=tmp_path))
+    others = [
+        (replace(memory, recipe=tiny(iterations=2)), split),
+        (memory, DataSplit(split.name, replace(split.train, images=255 - split.train.images), split.test)),
+    ]
+    for other, data in others:
+        message = refused(list, class_incremental(other, data, 3, 1, folder=tmp_path))
+        assert "other settings or from other data: name another folder, or remove it" in message
+    evaluated = replace(memory, recipe=tiny(eval_epochs=1))
+    assert len(list(class_incremental(evaluated, split, 3, 1, folder=tmp_path))) == 3
+
+
+def test_a_damaged_memory_says_that_it_may_be_removed(split, tmp_path):
+    memory = Memory("random", tiny(), "random")
+    list(class_incremental(memory, split, 3, 1, folder=tmp_path))
+    next(tmp_path.iterdir()).write_bytes(b"not a tensor")
+    message = refused(list, class_incremental(memory, split, 3, 1, folder=tmp_path))
+    assert message.endswith("remove the file, and the memory is made again")
+
+
 def test_mean_and_deviation_over_orders():
     rows = [StepAccuracy("b", o, s, 2 * s, "", 10.0 * s + o, 0.0, 1, 0.0) for o in (0, 2) for s in (1, 2)]
     rows.append(StepAccuracy("a", 0, 1, 2, "", 50.0, 0.0, 1, 0.0))

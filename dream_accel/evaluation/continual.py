@@ -15,7 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,9 @@ from ..data import DataSplit, ImageSet
 from ..engine.assembly import matches_trajectories
 from ..engine.compute import Compute
 from ..engine.loop import distill
+from ..engine.manifest import digest_of
 from ..engine.selection import check_selection, select_rows
+from ..engine.splits import fingerprint
 from ..errors import DreamAccelError
 from ..random import generator
 from ..recipes import RECIPES, Recipe
@@ -163,7 +165,7 @@ def class_incremental(
         the accuracy after every other step, by order.
 
     Raises:
-        DreamAccelError: as :func:`check_protocol`, or a memory file cannot be read.
+        DreamAccelError: as :func:`check_protocol`, or a memory file cannot be read or was made otherwise.
         DivergenceError: the distillation of a step diverged.
         KeyboardInterrupt: Ctrl-C was pressed; the memories of earlier steps are kept.
     """
@@ -178,13 +180,7 @@ def class_incremental(
             seen = order[: step * per_step]
             arrived = seen[-per_step:]
             file = None if folder is None else folder / f"{memory.name}-order{o}-step{step}.safetensors"
-            began = time.perf_counter()
-            there = file is not None and file.exists()
-            made = SyntheticSet.load(file) if file is not None and there else _make(own, only_classes(split, arrived))
-            if not there:
-                made.metadata["seconds"] = time.perf_counter() - began
-                if file is not None:
-                    made.save(file)
+            made = _made_or_read(own, only_classes(split, arrived), file)
             kept.append(made)
             if (o, step) in done:
                 continue
@@ -220,6 +216,28 @@ def over_orders(rows: Sequence[StepAccuracy]) -> list[OrderMean]:
 
 def _place(rows: Sequence[StepAccuracy], memory: str) -> int:
     return next(place for place, row in enumerate(rows) if row.memory == memory)
+
+
+def _made_or_read(memory: Memory, split: DataSplit, file: Path | None) -> SyntheticSet:
+    """Read the memory of a step from its file, or make it and write the file."""
+    settings = {name: value for name, value in asdict(memory.recipe).items() if not name.startswith("eval_")}
+    made_from = digest_of(settings, memory.strategy, fingerprint(split.train))
+    if file is not None and file.exists():
+        try:
+            read = SyntheticSet.load(file)
+        except DreamAccelError as error:
+            raise DreamAccelError(f"{error}; remove the file, and the memory is made again") from None
+        if read.metadata.get("made_from") != made_from:
+            raise DreamAccelError(
+                f"{file} holds a memory made with other settings or from other data: name another folder, or remove it"
+            )
+        return read
+    began = time.perf_counter()
+    made = _make(memory, split)
+    made.metadata |= {"seconds": time.perf_counter() - began, "made_from": made_from}
+    if file is not None:
+        made.save(file)
+    return made
 
 
 def _make(memory: Memory, split: DataSplit) -> SyntheticSet:
