@@ -211,7 +211,7 @@ def test_host_functions_allocate_and_launch_and_nothing_else(operation):
 
 def test_every_launch_is_made_on_the_device_of_its_tensors(monkeypatch):
     """Triton launches on the current device, and every host function makes that of its tensors current."""
-    report, real = load("report"), load("launch").on_device_of
+    report, real = load("report"), load("common").on_device_of
     package = report.__name__.rpartition(".")[0]
     entered, outside = [], []
 

@@ -116,5 +116,6 @@ def contestants(recipe: Recipe, choice: str) -> Sequence[Contestant]:
     # The pool is that of the result's strategy, and the same pixels are computed without it.
     alone = replace(recipe, pool="")
     others = [CONTESTANTS[name](alone) for name in chosen_baselines(choice)]
-    # A baseline that is the result itself would be made twice.
-    return [*(other for other in others if other.recipe != alone), Contestant(f"distilled, {own}")]
+    if recipe.experts:  # begun from random images, the result is its own baseline
+        others = [other for other in others if other.recipe != alone]
+    return [*others, Contestant(f"distilled, {own}")]
