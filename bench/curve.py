@@ -168,13 +168,16 @@ def _seeds(points: Sequence[Point]) -> str:
 
 
 def _speedups(curves: dict[str, list[Level]]) -> list[str]:
-    """A line per arm: the first point at or above the final accuracy of the reference."""
+    """A line per arm: the first point at or above the final accuracy of the reference, beside the reference's own."""
     reference = next((arm for arm in REFERENCES if arm in curves), None)
     if reference is None or list(curves) == ["dream"]:
         return []
     end = curves[reference][-1]
+    first = reaches(curves[reference], end.mean) or end
+    earlier = "" if first == end else f", and was there first at iteration {first.iteration}, {first.seconds:,.1f} s"
     lines = [
-        f"{REFERENCES[reference]} ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:,.1f} s)."
+        f"{REFERENCES[reference]} ends at {end.mean:.2f} % after {end.iteration} iterations ({end.seconds:,.1f} s)"
+        f"{earlier}."
     ]
     for arm, curve in curves.items():
         if arm == reference:
@@ -183,8 +186,8 @@ def _speedups(curves: dict[str, list[Level]]) -> list[str]:
         if level is None:
             lines.append(f"{arm} does not reach it by iteration {curve[-1].iteration}.")
             continue
-        savings = [_saving("iterations", end.iteration, level.iteration)] if level.iteration else []
-        savings.append(_saving("seconds", end.seconds, level.seconds))
+        savings = [_saving("iterations", first.iteration, level.iteration)] if level.iteration else []
+        savings.append(_saving("seconds", first.seconds, level.seconds))
         lines.append(
             f"{arm} is there ({level.mean:.2f} %) at iteration {level.iteration}, {level.seconds:,.1f} s: "
             f"{', '.join(savings)}."

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from support.refusals import refused
 from test_cli import finished, run, small  # noqa: F401
 from test_engine import toy_recipe, toy_split
@@ -16,13 +15,7 @@ from dream_accel.evaluation import evaluate_networks, protocol
 NAMES = ("convnet", "mlp", "alexnet")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,7 @@ from dream_accel.augment import AUGMENTATIONS, Augmentation, cutmix
 SHAPES = [(5, 3, 8, 8), (4, 1, 7, 10), (3, 3, 28, 28)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def draws(seed: int = 0) -> torch.Generator:

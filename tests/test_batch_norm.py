@@ -25,13 +25,7 @@ from dream_accel.runtime import graphs
 SETTINGS = {"norm": "batch", "inner_steps": 2, "pixel_lr": 0.05}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(name: str = "convnet", side: int = 8) -> nn.Module:

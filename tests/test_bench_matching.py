@@ -327,6 +327,11 @@ class TestCurve:
         assert "DREAM ends at 60.00 % after 2 iterations (2.0 s)." in text
         assert "dream-cached is there (61.00 %) at iteration 0, 1.0 s: 2 times fewer seconds." in text
 
+    def test_a_reference_that_was_there_before_its_end_is_measured_from_then(self):
+        text = curve.table([*points("dream", 50, 62, 60), *points("dream-cached", 41, 61)])
+        assert "DREAM ends at 60.00 % after 4 iterations (3.0 s), and was there first at iteration 2, 2.0 s." in text
+        assert "dream-cached is there (61.00 %) at iteration 2, 2.0 s: as many iterations, as many seconds." in text
+
     def test_a_curve_of_an_earlier_version_has_seconds_of_the_wall(self, tmp_path):
         curve.write_curve(tmp_path / "c.csv", [replace(point, clock="processor") for point in self.both])
         assert "processor seconds in all" in curve.table(curve.read_curve(tmp_path / "c.csv"))

@@ -22,13 +22,7 @@ POOL = {"trajectories": 2, "stages": 3, "draws": 2, "inner_steps": 5}
 METHODS = ["dream", "dream+", "idc", "dm", "dm+"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(name, **changed):

@@ -30,14 +30,7 @@ from dream_accel.sampling.selection import SELECTION_NAMES
 from dream_accel.sampling.strategies import STRATEGIES
 from dream_accel.synthetic import INITS
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from support.refusals import refused
 
 from dream_accel import cli
@@ -51,13 +50,7 @@ network_images = 8
 HERDING = '[[cells]]\ncoreset = "herding"\nipc = 1\n'
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

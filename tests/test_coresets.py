@@ -27,13 +27,7 @@ from dream_accel.sampling.strategies import ONCE_ONLY, STRATEGIES
 SIZES = (30, 7, 19, 1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plain_herding(x: np.ndarray, k: int) -> list[int]:

@@ -17,13 +17,7 @@ from dream_accel.networks import make_network
 SMALL = {"ipc": 2, "batch": 4, "width": 4, "depth": 2, "trajectories": 2, "stages": 3, "inner_steps": 4}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])

@@ -30,14 +30,7 @@ from dream_accel.results import Result
 from dream_accel.sampling.selection import SELECTION_NAMES
 from dream_accel.synthetic import INITS, SyntheticSet
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stripes(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,14 +27,7 @@ from dream_accel.networks.training import Rows
 from dream_accel.random import generator
 from dream_accel.sampling import RepresentativeSampler
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(out, on_epoch=None, split=None, **settings):

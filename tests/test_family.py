@@ -18,13 +18,7 @@ from dream_accel.random import derive_seed, generator
 SMALL = {"ipc": 2, "batch": 4, "width": 4, "depth": 2, "init": "random"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Plain:

@@ -36,13 +36,7 @@ FEATURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(name: str, side: int = 32, channels: int = 1, seed: int = 0, width: int = 8, depth: int = 2, **kinds):

@@ -1,7 +1,6 @@
 """The plan of a cached run: counts and memory are those of the run, and its cost that of the images it reads."""
 
 import pytest
-import torch
 from test_cached import METHODS, settings
 from test_engine import toy_split
 
@@ -18,13 +17,7 @@ from dream_accel.sampling import RepresentativeSampler
 SPLIT = toy_split(per_class=20)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("real_batch", ["picks", "class"])

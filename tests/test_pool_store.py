@@ -28,13 +28,7 @@ from dream_accel.evaluation.contestants import contestants
 SPLIT = toy_split(per_class=20)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fill(folder, name="dream", on_entry=None, split=SPLIT, **changed):

@@ -123,7 +123,7 @@ WHOLE_DIGITS = {"match_augment": "color_crop_cutout", "cutmix": 0.5}
 
 
 def published(name: str, dataset: str) -> dict[str, object]:
-    """What a recipe must have for a data set, IPC 10."""
+    """The settings that a recipe must have for a data set, IPC 10."""
     if name in ("dream", "dream+"):
         return {**OF_METHOD[name], **OF_DREAM_ON[dataset]}
     if name in ("idc", "idc-i"):  # IDC's real batch is its own on every data set

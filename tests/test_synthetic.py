@@ -14,14 +14,7 @@ from dream_accel.networks import make_network
 from dream_accel.sampling.classes import class_order
 from dream_accel.synthetic import INITS, SyntheticSet, _weights_on_cpu, decode, encode, initial_images
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SIZES = [(1, 8, 8), (2, 8, 8), (3, 8, 8), (3, 28, 28), (3, 9, 9), (2, 7, 10), (3, 5, 11)]

@@ -52,6 +52,8 @@ def embedder_of(source: nn.Module | Embedder) -> Embedder:
     if callable(get_feature):
         return lambda images: get_feature(images, 0, ALL_FEATURES)[-1]
     linears = _linear_layers(network)
+    if not linears:
+        raise _no_features(network)
     return lambda images: _last_linear(linears, network, images)[0]
 
 
@@ -70,12 +72,13 @@ def features_and_logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Ten
         DreamAccelError: no ``nn.Linear`` runs in the forward pass.
     """
     network = unwrap(network)
-    if not any(isinstance(module, nn.Linear) for module in network.modules()):
+    linears = _linear_layers(network)
+    if not linears:
         raise DreamAccelError(
             f"{type(network).__name__} has no nn.Linear, whose input are the features and whose output the logits that "
             "are matched and calibrated: end the network with one, or choose another recipe"
         )
-    return _last_linear(_linear_layers(network), network, images)
+    return _last_linear(linears, network, images)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -90,10 +93,7 @@ def unwrap(network: nn.Module) -> nn.Module:
 
 
 def _linear_layers(network: nn.Module) -> list[nn.Linear]:
-    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise _no_features(network)
-    return linears
+    return [module for module in network.modules() if isinstance(module, nn.Linear)]
 
 
 def _last_linear(layers: list[nn.Linear], network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -143,7 +143,7 @@ def _check_pool(made: Recipe, given: Mapping[str, Any]) -> None:
     """Refuse settings of a pool of networks where the run has none, or caches nothing in it."""
     if made.real == "cached":
         return
-    unread = CACHE if "stage_epochs" in RECIPES[made.recipe].USES else POOL
+    unread = CACHE if RECIPES[made.recipe].SCHEDULE == "trained_pool" else POOL
     for setting in sorted(unread - {"real"}):
         if setting in given:
             raise DreamAccelError(f"{setting} is given and real is 'live', which does not read it: add real='cached'")
