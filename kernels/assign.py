@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tuned
-from .common import COMPILE, dense, maybe_dense, on_device_of
+from .common import compile_options, dense, maybe_dense, on_device_of
 from .distance import squared_distance
 from .prepare import centre_centroids, round_operand, tile_map
 from .tiles import AssignTile
@@ -163,8 +163,7 @@ def kmeans_assign(
             BLOCK_K=tile.clusters,
             BLOCK_D=tile.features,
             EVEN_D=n_features % tile.features == 0,
-            num_warps=tile.warps,
-            **COMPILE,
+            **compile_options(tile.warps),
             num_stages=tile.stages,
         )
     return new_labels, new_distance

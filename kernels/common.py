@@ -9,9 +9,21 @@ import torch
 import triton
 from torch import Tensor
 
-COMPILE = {"enable_fp_fusion": True, "maxnreg": 255}
-"""Options of every kernel. Fusion is set because its default, and with it the bits, differs between Triton versions;
-the limit of registers because without one ptxas aims for more programs per SM and spills a few registers."""
+REGISTERS = 64 * 1024
+"""Of a multiprocessor, and thus of a program."""
+MOST_REGISTERS = 255
+"""Of a thread."""
+
+
+def compile_options(warps: int) -> dict[str, Any]:
+    """Options of a kernel whose programs have this many warps.
+
+    Fusion is set because its default, and with it the bits, differs between Triton versions; the limit of registers
+    because without one ptxas aims for more programs per multiprocessor and spills a few. It never admits more than the
+    threads of a program have together: ptxas takes the limit as given, and the launch would fail.
+    """
+    most = min(MOST_REGISTERS, REGISTERS // (32 * warps))
+    return {"num_warps": warps, "enable_fp_fusion": True, "maxnreg": most}
 
 
 def interpreted() -> bool:

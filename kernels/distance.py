@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import COMPILE, dense, on_device_of
+from .common import compile_options, dense, on_device_of
 from .prepare import tile_map
 
 
@@ -100,7 +100,6 @@ def own_distance(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, 
             BLOCK_N=sweep.rows,
             BLOCK_D=sweep.features,
             EVEN_D=n_features % sweep.features == 0,
-            num_warps=sweep.warps,
-            **COMPILE,
+            **compile_options(sweep.warps),
         )
     return distance

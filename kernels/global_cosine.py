@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import COMPILE
+from .common import compile_options
 from .pair_table import chunk_of
 from .pairs import batches_of, class_size, cosine, load_pair, options_of, store_grad
 
@@ -121,7 +121,7 @@ def global_cosine(table: Sequence[tuple[int, ...]], n_groups: int, distance: Ten
         options = options_of(table, batch)
         del options["WITH_GRAD"]
         _product_kernel[(sum(batch.blocks), n_groups)](
-            partials, n_partials, batch.before, batch.table, **options, BLOCK=BLOCK, num_warps=8, **COMPILE
+            partials, n_partials, batch.before, batch.table, **options, BLOCK=BLOCK, **compile_options(8)
         )
     with_grads = bool(todo) and any(of_layer[2] for of_layer in table)
     # Without derivatives one program per class is enough, whichever layers are in its table.
@@ -136,6 +136,5 @@ def global_cosine(table: Sequence[tuple[int, ...]], n_groups: int, distance: Ten
             **options,
             BLOCK=BLOCK,
             SUM_BLOCK=SUM_BLOCK,
-            num_warps=8,
-            **COMPILE,
+            **compile_options(8),
         )

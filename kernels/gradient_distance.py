@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import COMPILE, on_device_of
+from .common import compile_options, on_device_of
 from .global_cosine import global_cosine
 from .pair_table import chunk_of, column_of, field
 from .pairs import LENGTH, batches_of, class_size, cosine, load_pair, options_of, store_grad
@@ -184,11 +184,11 @@ def _by_layer(
         arguments = (partials, n_partials, batch.before, batch.table)
         grid = (sum(batch.blocks), n_groups)
         if grid[0] and metric == "cos":
-            _row_cosine_kernel[grid](*arguments, **options, BLOCK=ROW_BLOCK, num_warps=4, **COMPILE)
+            _row_cosine_kernel[grid](*arguments, **options, BLOCK=ROW_BLOCK, **compile_options(4))
         elif grid[0]:
             square, row_mean = metric.endswith("mse"), metric == "l1_mean"
             _difference_kernel[grid](
-                *arguments, **options, SQUARE=square, ROW_MEAN=row_mean, BLOCK=BLOCK, num_warps=8, **COMPILE
+                *arguments, **options, SQUARE=square, ROW_MEAN=row_mean, BLOCK=BLOCK, **compile_options(8)
             )
         _layer_sum_kernel[(n_groups,)](
             partials,
@@ -206,6 +206,5 @@ def _by_layer(
             ONE_COLUMN=metric.startswith("global_"),
             COLUMNS=batch.columns,
             BLOCK=SUM_BLOCK // batch.columns,
-            num_warps=4,
-            **COMPILE,
+            **compile_options(4),
         )

@@ -8,8 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import COMPILE, dense, on_device_of
+from .common import compile_options, dense, on_device_of
 from .prepare import tile_map
+
+
+@triton.jit
+def _tf32_part(x):
+    """x with the bits that tf32 has, so that the rest is exact in float32."""
+    return (x.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -47,7 +53,12 @@ def _group_products_kernel(
             mean = tl.load(Mean_ptr + group * D + d, mask=d < D, other=0.0)
             a = tl.load(a_ptrs[:, None] + d[None, :], mask=(d < D)[None, :], other=0.0) - mean[None, :]
             x = tl.load(x_ptrs[None, :] + d[:, None], mask=(d < D)[:, None], other=0.0) - mean[:, None]
-            product = tl.dot(a, x, product, input_precision="tf32x3")
+            a_high, x_high = _tf32_part(a), _tf32_part(x)
+            # Either sum of these two is the other of the transposed entry, so that a symmetric product has one result.
+            # A difference, because Triton would let a sum of products run on in one accumulator.
+            cross = tl.dot(a_high, x - x_high, input_precision="tf32")
+            cross = cross - tl.dot(a_high - a, x_high, input_precision="tf32")
+            product += tl.dot(a_high, x_high, cross, input_precision="tf32")
     product = tl.where((column < n)[None, :], product, 0.0)
     mask = (row < a_end)[:, None] & (column < W)[None, :]
     tl.store(Out_ptr + row[:, None] * W + column[None, :], product, mask=mask)
@@ -88,8 +99,7 @@ def group_products(a: Tensor, a_offsets: Tensor, x: Tensor, offsets: Tensor, cen
             BLOCK_R=tile.rows,
             BLOCK_N=tile.clusters,
             BLOCK_D=tile.features,
-            num_warps=tile.warps,
-            **COMPILE,
+            **compile_options(tile.warps),
             num_stages=tile.stages,
         )
     return out
@@ -163,7 +173,6 @@ def gram_assign(products: Tensor, norms: Tensor, offsets: Tensor, active: Tensor
             n_clusters,
             width,
             BLOCK_N=tiles.GRAM_ROWS,
-            num_warps=4,
-            **COMPILE,
+            **compile_options(4),
         )
     return found

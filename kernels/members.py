@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import COMPILE, dense, on_device_of
+from .common import compile_options, dense, on_device_of
 from .prepare import tile_map
 
 
@@ -146,8 +146,7 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
             n_clusters,
             ROWS=tiles.MEMBER_ROWS,
             BINS=bins,
-            num_warps=4,
-            **COMPILE,
+            **compile_options(4),
         )
         _cluster_scan_kernel[(n_groups,)](
             offsets,
@@ -159,8 +158,7 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
             ROWS=tiles.MEMBER_ROWS,
             BLOCK_T=max(1, tiles.MEMBER_SCAN // bins),
             BINS=bins,
-            num_warps=8,
-            **COMPILE,
+            **compile_options(8),
         )
         _member_scatter_kernel[(n_tiles,)](
             labels,
@@ -173,7 +171,6 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
             n_clusters,
             ROWS=tiles.MEMBER_ROWS,
             BLOCK_OTHERS=tiles.RANK_OTHERS,
-            num_warps=4,
-            **COMPILE,
+            **compile_options(4),
         )
     return Members(rows, starts, counts)

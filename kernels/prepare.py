@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import COMPILE, interpreted
+from .common import compile_options, interpreted
 
 
 class TileMap(NamedTuple):
@@ -79,8 +79,7 @@ def tile_map(offsets: Tensor, n_rows: int, rows: int) -> TileMap:
         ROWS=rows,
         BLOCK_G=tiles.MAP_GROUPS,
         BLOCK_T=tiles.MAP_TILES,
-        num_warps=4,
-        **COMPILE,
+        **compile_options(4),
     )
     return TileMap(group, first_row, first_tile)
 
@@ -186,7 +185,7 @@ def centre_centroids(centroids: Tensor, precision: str) -> CentredCentroids:
     tile = tiles.sweep_tile(n_features)
     row_grid = (triton.cdiv(n_rows, tile.rows),)
     _live_centroids_kernel[row_grid](
-        centroids, live, n_rows, n_features, BLOCK_R=tile.rows, BLOCK_D=tile.features, num_warps=tile.warps, **COMPILE
+        centroids, live, n_rows, n_features, BLOCK_R=tile.rows, BLOCK_D=tile.features, **compile_options(tile.warps)
     )
     _mean_centroid_kernel[(n_groups, triton.cdiv(n_features, tile.features))](
         centroids,
@@ -196,8 +195,7 @@ def centre_centroids(centroids: Tensor, precision: str) -> CentredCentroids:
         n_features,
         BLOCK_K=tile.rows,
         BLOCK_D=tile.features,
-        num_warps=tile.warps,
-        **COMPILE,
+        **compile_options(tile.warps),
     )
     _centre_centroids_kernel[row_grid](
         centroids,
@@ -211,7 +209,6 @@ def centre_centroids(centroids: Tensor, precision: str) -> CentredCentroids:
         ROUND=precision,
         BLOCK_R=tile.rows,
         BLOCK_D=tile.features,
-        num_warps=tile.warps,
-        **COMPILE,
+        **compile_options(tile.warps),
     )
     return CentredCentroids(centred, norms, mean)

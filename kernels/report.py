@@ -2,7 +2,8 @@
 
 Run ``python -m dream_accel.kernels.report [ARCH ...]``. The host functions are called as a user would call them, with
 launches recorded instead of run, so the table has every kernel that the operators use without a list kept by hand. A
-kernel that spills registers or needs more shared memory than the device has is marked, and the exit status is 1.
+kernel that spills registers, or needs more of them or of shared memory than the device has, is marked, and the exit
+status is 1.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from triton.runtime.jit import JITFunction
 
 from . import tiles
 from .assign import DOT_PRECISION, kmeans_assign
+from .common import REGISTERS
 from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
 from .nearest import nearest_members
@@ -108,6 +110,11 @@ def problem(launch: Launch, resources: Resources) -> str | None:
     limit = SHARED_LIMIT[launch.arch] * 1024
     if resources.spilled:
         return f"spills {resources.spilled} bytes per thread"
+    registers = -(-resources.registers // 8) * 8 * 32 * resources.warps  # given out by eights
+    if registers > REGISTERS:
+        return (
+            f"takes {registers} registers for {resources.warps} warps, the device has {REGISTERS}: it does not launch"
+        )
     if resources.shared > limit:
         return f"takes {resources.shared} bytes of shared memory, the device has {limit}"
     return None

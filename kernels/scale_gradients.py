@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import COMPILE, on_device_of
+from .common import compile_options, on_device_of
 from .pair_table import batches, chunk_of, field, typed
 from .pairs import SIZES, TYPES
 
@@ -68,6 +68,5 @@ def scale_gradients(table: Sequence[tuple[int, ...]], scale: Tensor) -> None:
                 ALIGNED=aligned,
                 COLUMNS=batch.columns,
                 BLOCK=BLOCK,
-                num_warps=8,
-                **COMPILE,
+                **compile_options(8),
             )

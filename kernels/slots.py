@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import COMPILE, dense, maybe_dense, on_device_of
+from .common import compile_options, dense, maybe_dense, on_device_of
 from .members import Members
 from .select import ranks_of_taken, select_rows
 
@@ -148,8 +148,7 @@ def free_slots(members: Members, n: int, active: Tensor | None = None) -> Slots:
             n,
             HAS_ACTIVE=active is not None,
             BLOCK_S=tiles.block_of(n_clusters * n, at_most=tiles.SLOTS),
-            num_warps=4,
-            **COMPILE,
+            **compile_options(4),
         )
     return Slots(rows, free, n_free)
 
@@ -192,8 +191,7 @@ def fill_slots(slots: Slots, offsets: Tensor, distance: Tensor, members: Members
             BLOCK=tiles.SELECT_MEMBERS,
             BLOCK_N=tiles.RANK_ROWS,
             BLOCK_J=tiles.RANK_OTHERS,
-            num_warps=4,
-            **COMPILE,
+            **compile_options(4),
         )
         _fill_slots_kernel[(n_groups,)](
             offsets,
@@ -209,7 +207,6 @@ def fill_slots(slots: Slots, offsets: Tensor, distance: Tensor, members: Members
             BLOCK=tiles.SELECT_ROWS,
             BLOCK_N=tiles.RANK_ROWS,
             BLOCK_J=tiles.RANK_OTHERS,
-            num_warps=16,
-            **COMPILE,
+            **compile_options(16),
         )
     return moved

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import COMPILE, dense, maybe_dense, on_device_of
+from .common import compile_options, dense, maybe_dense, on_device_of
 from .distance import own_distance
 from .members import member_lists
 from .slots import fill_slots, free_slots
@@ -147,7 +147,6 @@ def kmeans_update(
             RELOCATE=slots is not None,
             BLOCK_M=tile.rows,
             BLOCK_D=tile.features,
-            num_warps=tile.warps,
-            **COMPILE,
+            **compile_options(tile.warps),
         )
     return means, counts

@@ -7,10 +7,10 @@ import pytest
 import torch
 from support.refusals import refused
 from support.round_trips import no_host_round_trip
-from support.served import GRADIENT_BACKENDS, MAP_BACKENDS, REPEATABLE_BACKENDS
+from support.served import GRADIENT_BACKENDS, GRAM_BACKENDS, MAP_BACKENDS, REPEATABLE_BACKENDS
 
 from dream_accel import backends, ops
-from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, MAP_OPERATORS, OPERATORS, choose
+from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, GRAM_OPERATORS, MAP_OPERATORS, OPERATORS, choose
 from dream_accel.cli import doctor
 from dream_accel.errors import DreamAccelWarning
 
@@ -173,6 +173,8 @@ def equal_bits(a, b) -> bool:
 def served_by(op: str):
     if op in MAP_OPERATORS:
         return MAP_BACKENDS
+    if op in GRAM_OPERATORS:
+        return GRAM_BACKENDS
     return GRADIENT_BACKENDS if op in DISTANCE_OPERATORS else REPEATABLE_BACKENDS
 
 

@@ -266,7 +266,7 @@ class TestKMeans:
         for sizes in ([50], [50] * 40):
             before = emulation.launches()
             pipeline(*problem(sizes, 8, 5))
-            assert emulation.launches() - before == 7
+            assert emulation.launches() - before == 8
 
     def test_no_groups_and_no_rows(self):
         for sizes in ([], [0], [0, 0]):

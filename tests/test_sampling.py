@@ -237,7 +237,9 @@ class TestRefresh:
 
 class TestFeatures:
     def test_networks_by_method_by_hook_and_behind_data_parallel_agree(self):
-        net = network()
+        # Behind DataParallel a module runs on the GPUs that are there.
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        net = network().to(device)
 
         class Renamed(nn.Module):
             def __init__(self):
@@ -249,7 +251,7 @@ class TestFeatures:
 
         picks = []
         for source in (net, Renamed(), nn.DataParallel(net), nn.DataParallel(Renamed()), net.embed):
-            s = sampler(features=None)
+            s = da.RepresentativeSampler(IMAGES.to(device), LABELS.to(device), n_clusters=6)
             s.update(source)
             picks.append(s.indices)
         assert all(torch.equal(p, picks[0]) for p in picks[1:])

@@ -146,6 +146,8 @@ def test_a_report_names_what_is_wrong():
     report = load("report")
     launch = report.launches(80)[0]
     assert "spills 8 bytes" in report.problem(launch, report.Resources(255, 8, 0, 4))
+    assert "does not launch" in report.problem(launch, report.Resources(138, 0, 0, 16))
+    assert report.problem(launch, report.Resources(128, 0, 0, 16)) is None
     assert "shared memory" in report.problem(launch, report.Resources(64, 0, 200 * 1024, 4))
     assert report.problem(launch, report.Resources(64, 0, 100 * 1024, 4)) is None
 

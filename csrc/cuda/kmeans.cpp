@@ -29,7 +29,9 @@ void list_members(const MembersArguments& arguments, const Queue& queue) {
 
 int64_t max_clusters() { return MEMBER_SHARED / sizeof(int); }
 
-int64_t assign_workspace(int64_t G, int64_t D) { return bytes_of<float>(G * D); }
+int64_t assign_workspace(int64_t G, int64_t K, int64_t D) {
+    return bytes_of<float>(G * D) + bytes_of<uint8_t>(G * K);
+}
 
 int64_t update_workspace(int64_t N, int64_t G, int64_t K, bool farthest) {
     const int64_t lists = bytes_of<int>(N) + bytes_of<int>(G * (K + 1));
@@ -43,10 +45,14 @@ int64_t nearest_workspace(int64_t N, int64_t G, int64_t K) {
 void kmeans_assign(
     const GroupedRows& rows, const float* centroids, int64_t K, const uint8_t* active, const int32_t* previous_labels,
     const float* previous_distance, int32_t* labels, float* distance, void* workspace, const Queue& queue) {
-    float* centre = Workspace(workspace).take<float>(rows.G * rows.D);
+    Workspace memory(workspace);
+    float* centre = memory.take<float>(rows.G * rows.D);
+    auto* live = memory.take<uint8_t>(rows.G * K);
     if (rows.G == 0 || rows.N == 0) return;
+    launch<kernel::live_centroids>(
+        queue, ceil_div(rows.G * K, SWEEP_THREADS / WARP), {centroids, live, rows.G * K, rows.D});
     launch<kernel::centroid_centre>(
-        queue, ceil_div(rows.G * rows.D, SWEEP_THREADS), {centroids, centre, rows.G, K, rows.D});
+        queue, ceil_div(rows.G * rows.D, SWEEP_THREADS), {centroids, live, centre, rows.G, K, rows.D});
     const AssignArguments arguments = {
         rows, centroids, centre, active, previous_labels, previous_distance, labels, distance, static_cast<int>(K)};
     // Only the device knows where groups end; this many tiles are enough.

@@ -11,7 +11,7 @@ namespace dream_accel {
 namespace cuda {
 
 // Bytes of device memory each operator needs beside its arguments.
-int64_t assign_workspace(int64_t G, int64_t D);
+int64_t assign_workspace(int64_t G, int64_t K, int64_t D);
 int64_t update_workspace(int64_t N, int64_t G, int64_t K, bool farthest);
 int64_t nearest_workspace(int64_t N, int64_t G, int64_t K);
 

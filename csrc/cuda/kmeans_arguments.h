@@ -30,9 +30,17 @@ struct GroupedRows {
     long long G;
 };
 
-struct CentreArguments {
+struct LiveArguments {
     const float* centroids;  // IN (G, K, D)
-    float* centre;           // OUT (G, D)
+    unsigned char* live;     // OUT (G, K) whether a centroid is finite
+    long long n;             // centroids of all groups
+    long long D;
+};
+
+struct CentreArguments {
+    const float* centroids;     // IN (G, K, D)
+    const unsigned char* live;  // IN (G, K)
+    float* centre;              // OUT (G, D)
     long long G;
     long long K;
     long long D;

@@ -11,18 +11,28 @@ namespace cuda {
 constexpr int ASSIGN_DEPTH = 16;   // features in shared memory at a time
 constexpr int ASSIGN_ACROSS = 16;  // threads that share rows; each has every 16th quadruple of clusters
 
-// centre[g] = mean of the finite entries of the centroids, feature by feature. Any vector is right as the origin; one
-// amid the centroids keeps |c|^2 - 2 x.c from cancelling where the data lie far from zero.
+// A warp per centroid: a single entry that is not finite makes it dead.
+__device__ inline void live_centroids(const LiveArguments& a) {
+    const long long at = static_cast<long long>(blockIdx.x) * (SWEEP_THREADS / WARP) + warp();
+    if (at >= a.n) return;
+    bool live = true;
+    for (long long d = lane(); d < a.D; d += WARP) live = live && finite(a.centroids[at * a.D + d]);
+    const int dead = lanes_sum(live ? 0 : 1, WARP);
+    if (lane() == 0) a.live[at] = dead == 0;
+}
+
+// centre[g] = mean of the live centroids. Any vector is right as the origin; one amid the centroids keeps
+// |c|^2 - 2 x.c from cancelling where the data lie far from zero, and the finite entries of a dead one may lie anywhere.
 __device__ inline void centroid_centre(const CentreArguments& a) {
     const long long at = static_cast<long long>(blockIdx.x) * SWEEP_THREADS + threadIdx.x;
     if (at >= a.G * a.D) return;
-    const float* c = a.centroids + at / a.D * a.K * a.D + at % a.D;
+    const long long group = at / a.D;
+    const float* c = a.centroids + group * a.K * a.D + at % a.D;
     float sum = 0.0f;
     int n = 0;
     for (long long k = 0; k < a.K; ++k) {
-        const float value = c[k * a.D];
-        if (finite(value)) {
-            sum += value;
+        if (a.live[group * a.K + k]) {
+            sum += c[k * a.D];
             ++n;
         }
     }

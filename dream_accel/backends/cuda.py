@@ -86,7 +86,7 @@ def kmeans_assign(
     kept = [None] * 3 if active is None else [_contiguous(t) for t in (active, labels, distance)]
     new_labels = torch.empty(len(x), dtype=torch.int32, device=x.device)
     new_distance = torch.empty(len(x) if with_distance else 0, dtype=torch.float32, device=x.device)
-    workspace = _workspace(x, _module().cuda_assign_workspace(len(offsets) - 1, x.shape[1]))
+    workspace = _workspace(x, _module().cuda_assign_workspace(len(offsets) - 1, centroids.shape[1], x.shape[1]))
     _call(
         "cuda_kmeans_assign",
         _rows(x, offsets),

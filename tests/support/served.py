@@ -7,7 +7,14 @@ from functools import cache
 
 import torch
 
-from dream_accel.backends import BACKENDS, DISTANCE_OPERATORS, KMEANS_OPERATORS, MAP_OPERATORS, refusal
+from dream_accel.backends import (
+    BACKENDS,
+    DISTANCE_OPERATORS,
+    GRAM_OPERATORS,
+    KMEANS_OPERATORS,
+    MAP_OPERATORS,
+    refusal,
+)
 from dream_accel.backends.selftest import devices, sample_call
 
 
@@ -35,7 +42,12 @@ def served_here(operators: tuple[str, ...]) -> list[Served]:
 KMEANS_BACKENDS = served_here(KMEANS_OPERATORS)
 GRADIENT_BACKENDS = served_here(DISTANCE_OPERATORS)
 MAP_BACKENDS = served_here(MAP_OPERATORS)
-# On CUDA plain PyTorch adds up rows in any order; all others give the same bits again.
-REPEATABLE_BACKENDS = [
-    served for served in KMEANS_BACKENDS if (served.name, served.device.type) != ("reference", "cuda")
-]
+
+
+def _repeatable(backends: list[Served]) -> list[Served]:
+    # On CUDA plain PyTorch adds up rows in any order; all others give the same bits again.
+    return [served for served in backends if (served.name, served.device.type) != ("reference", "cuda")]
+
+
+REPEATABLE_BACKENDS = _repeatable(KMEANS_BACKENDS)
+GRAM_BACKENDS = _repeatable(served_here(GRAM_OPERATORS))
