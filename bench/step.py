@@ -163,7 +163,7 @@ def counts(step: Callable[[], None], device: torch.device, trace: Path | None = 
     events = seen.events()
     if cuda:
         # The last wait is that of the measurement.
-        return _named(events, LAUNCHES), _named(events, SYNCS) - 1
+        return _named(events, LAUNCHES), sum(event.name in SYNCS for event in events) - 1
     launches = sum(_is_operator(e.name) and not (e.cpu_parent and _is_operator(e.cpu_parent.name)) for e in events)
     return launches, sum(e.name == "aten::_local_scalar_dense" for e in events)
 

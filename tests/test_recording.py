@@ -1,6 +1,7 @@
 """CUDA graphs whose recording fails: the first error is told, streams, pools and generators are as before, and the
 function is called without a graph. A stand-in for ``torch.cuda`` shows it without a GPU."""
 
+import contextlib
 import gc
 import warnings
 import weakref
@@ -52,6 +53,21 @@ def fake(monkeypatch):
 
 
 class TestCudaGraphs:
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_no_garbage_is_collected_during_a_capture(self, fake, fails):
+        # CUDA ends a capture during which another graph is destroyed.
+        seen = []
+
+        def step():
+            seen.append(gc.isenabled())
+            if fails:
+                raise FAILURES[0]
+
+        with pytest.raises(torch.OutOfMemoryError) if fails else contextlib.nullcontext():
+            CudaGraphs().record(step, OTHER, [])
+        assert seen == [False]
+        assert gc.isenabled()
+
     def test_graph_and_generators_are_of_the_device_of_the_tensors(self, fake):
         outputs = CudaGraphs().record(lambda: torch.cuda.current_stream().name, OTHER, [FakeGenerator()] * 2).outputs
         assert outputs == "side"

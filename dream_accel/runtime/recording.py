@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -75,7 +76,7 @@ class CudaGraphs:
             recording = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
             failure: BaseException | None = None
             try:
-                with recording:
+                with recording, _uncollected():
                     try:
                         outputs = call()
                     except BaseException as error:
@@ -115,6 +116,18 @@ class CudaGraphs:
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)
         return self._streams[device]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage: CUDA refuses to destroy a graph, which may be among it, during a capture, and ends that."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _end_allocation(device: int, pool: Any) -> None:
