@@ -1,6 +1,5 @@
 """CUDA graphs: when a call is recorded, what is copied, what is kept. A fake backend stands in for the GPU."""
 
-import gc
 import weakref
 from typing import NamedTuple
 
