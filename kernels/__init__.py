@@ -1,9 +1,10 @@
 """Triton kernels for ragged batched K-Means and for gradient distances: device code and its launch, no policy.
 
 The host function that launches a kernel is in the same file, under it: ``assign.py`` (:func:`kmeans_assign`),
-``update.py`` (:func:`kmeans_update`), ``nearest.py`` (:func:`nearest_members`), ``members.py`` (:func:`member_lists`),
-``slots.py`` (free slots and empty clusters), ``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices),
-``gradient_distance.py``, ``global_cosine.py`` and ``scale_gradients.py``. ``common.py`` has what all launches share.
+``update.py`` (:func:`kmeans_update`), ``iterate.py`` (:func:`kmeans_iterate`), ``nearest.py``
+(:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py`` (free slots and empty clusters),
+``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices), ``gradient_distance.py``, ``global_cosine.py`` and
+``scale_gradients.py``. ``common.py`` has what all launches share.
 
 Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. No function
 synchronises with the device, and sizes that only the device knows shorten loops but change no launch, so every function
@@ -17,6 +18,7 @@ from .assign import kmeans_assign
 from .distance import own_distance
 from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
+from .iterate import kmeans_iterate
 from .members import Members, member_lists
 from .nearest import nearest_members
 from .scale_gradients import scale_gradients
@@ -28,6 +30,7 @@ __all__ = [
     "gram_assign",
     "group_products",
     "kmeans_assign",
+    "kmeans_iterate",
     "kmeans_update",
     "member_lists",
     "nearest_members",

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import tuned
 from .common import compile_options, dense, maybe_dense, on_device_of
 from .distance import squared_distance
-from .prepare import centre_centroids, round_operand, tile_map
+from .prepare import TileMaps, centre_centroids, round_operand
 from .tiles import AssignTile
 
 DOT_PRECISION = {"fp32": "tf32x3", "tf32": "tf32", "bf16": "tf32"}
@@ -36,9 +36,11 @@ def _kmeans_assign_kernel(
     OldDistance_ptr,  # IN  (N,) float32
     Labels_ptr,  # OUT (N,) int32
     Distance_ptr,  # OUT (N,) float32
+    Changed_ptr,  # OUT (G,) int8, set where a row of an active group changes its label
     K,
     D,
     HAS_ACTIVE: tl.constexpr,
+    WITH_CHANGED: tl.constexpr,
     WITH_DISTANCE: tl.constexpr,
     ROUND: tl.constexpr,
     DOT_PRECISION: tl.constexpr,
@@ -94,6 +96,10 @@ def _kmeans_assign_kernel(
         best = tl.where(closer, tile_best, best)
         label = tl.where(closer, k0 + tile_k, label)
     tl.store(Labels_ptr + row, label, mask=inside)
+    if WITH_CHANGED:
+        other = (tl.load(OldLabels_ptr + row) != label) & inside
+        if tl.max(other.to(tl.int32), axis=0) > 0:
+            tl.store(Changed_ptr + group, 1)
     if WITH_DISTANCE:
         # Not |x'|^2 + best: that cancels for rows close to their centroid, and inherits the precision of the products.
         chosen = C_ptr + (group * K + label) * D
@@ -111,6 +117,8 @@ def kmeans_assign(
     precision: str = "fp32",
     with_distance: bool = True,
     tile: AssignTile | None = None,
+    changed: Tensor | None = None,
+    maps: TileMaps | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Label every row with the nearest live centroid of its group.
 
@@ -124,6 +132,9 @@ def kmeans_assign(
         precision: of the products that decide the label: ``"fp32"`` (three tf32 products), ``"tf32"`` or ``"bf16"``.
         with_distance: False saves the second pass over ``x``.
         tile: rows, clusters and features per program. Default: that of the table for the GPU, K, D and precision.
+        changed: (G,) int8, with ``active``: set to 1 for active groups in which a label is not the given one; the
+            others are left alone.
+        maps: tile maps of the groups, where some are there.
 
     Returns:
         labels (N,) int32 and squared distances (N,) float32, summed in fp32 whatever ``precision`` is; (0,) without.
@@ -138,7 +149,7 @@ def kmeans_assign(
     tile = tile or tuned.assign_tile(x.device, n_clusters, n_features, precision)
     with on_device_of(x):
         centred = centre_centroids(centroids, precision)
-        tiling = tile_map(offsets, n_rows, tile.rows)
+        tiling = (maps or TileMaps(offsets, n_rows)).of(tile.rows)
         _kmeans_assign_kernel[(len(tiling.group),)](
             x,
             offsets,
@@ -153,9 +164,11 @@ def kmeans_assign(
             maybe_dense(distance),
             new_labels,
             new_distance,
+            changed,
             n_clusters,
             n_features,
             HAS_ACTIVE=active is not None,
+            WITH_CHANGED=changed is not None,
             WITH_DISTANCE=with_distance,
             ROUND=precision,
             DOT_PRECISION=DOT_PRECISION[precision],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import tiles
 from .common import compile_options, dense, on_device_of
-from .prepare import tile_map
+from .prepare import TileMaps
 
 
 @triton.jit
@@ -64,7 +64,14 @@ def _own_distance_kernel(
     tl.store(Distance_ptr + row, tl.where(valid, distance, float("inf")), mask=inside)
 
 
-def own_distance(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, needed: Tensor | None = None) -> Tensor:
+def own_distance(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    labels: Tensor,
+    needed: Tensor | None = None,
+    maps: TileMaps | None = None,
+) -> Tensor:
     """Squared distance of every row to the centroid it is labelled with.
 
     Args:
@@ -73,6 +80,7 @@ def own_distance(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, 
         centroids: (G, K, D) float32.
         labels: (N,) int32; infinite distance where outside 0..K-1.
         needed: (G,) int32; the rows of groups with 0 are skipped, their distances are undefined. Default: all groups.
+        maps: tile maps of the groups, where some are there.
 
     Returns:
         (N,) float32.
@@ -84,7 +92,7 @@ def own_distance(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, 
         return distance
     sweep = tiles.sweep_tile(n_features)
     with on_device_of(x):
-        tile = tile_map(offsets, n_rows, sweep.rows)
+        tile = (maps or TileMaps(offsets, n_rows)).of(sweep.rows)
         _own_distance_kernel[(len(tile.group),)](
             x,
             offsets,

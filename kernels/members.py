@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import tiles
 from .common import compile_options, dense, on_device_of
-from .prepare import tile_map
+from .prepare import TileMaps
 
 
 class Members(NamedTuple):
@@ -115,13 +115,14 @@ def _member_scatter_kernel(
     tl.store(Rows_ptr + start + earlier + before, (first + i).to(tl.int32), mask=inside)
 
 
-def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
+def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int, maps: TileMaps | None = None) -> Members:
     """Sort the rows of every group by cluster, stably.
 
     Args:
         offsets: (G+1,) int64, G >= 1.
         labels: (N,) int32 within the group.
         n_clusters: K.
+        maps: tile maps of the groups, where some are there.
 
     Returns:
         Members: exact and deterministic, as only integers are added.
@@ -134,7 +135,7 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int) -> Members:
     counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=device)
     offsets, labels = dense(offsets), dense(labels)
     with on_device_of(labels):
-        tile = tile_map(offsets, n_rows, tiles.MEMBER_ROWS)
+        tile = (maps or TileMaps(offsets, n_rows)).of(tiles.MEMBER_ROWS)
         n_tiles = len(tile.group)
         earlier = torch.empty((n_tiles, n_clusters + 1), dtype=torch.int32, device=device)
         _cluster_histogram_kernel[(n_tiles,)](

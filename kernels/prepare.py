@@ -84,6 +84,20 @@ def tile_map(offsets: Tensor, n_rows: int, rows: int) -> TileMap:
     return TileMap(group, first_row, first_tile)
 
 
+class TileMaps:
+    """The tile maps of some groups by the rows of a tile, each made when first asked for."""
+
+    def __init__(self, offsets: Tensor, n_rows: int) -> None:
+        self._offsets, self._n_rows = offsets, n_rows
+        self._made: dict[int, TileMap] = {}
+
+    def of(self, rows: int) -> TileMap:
+        """Tiles of at most this many rows."""
+        if rows not in self._made:
+            self._made[rows] = tile_map(self._offsets, self._n_rows, rows)
+        return self._made[rows]
+
+
 class CentredCentroids(NamedTuple):
     """Centroids relative to the mean of their group's live ones, in the dtype of the operands of products."""
 

@@ -34,6 +34,7 @@ from .assign import DOT_PRECISION, kmeans_assign
 from .common import REGISTERS
 from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
+from .iterate import kmeans_iterate
 from .nearest import nearest_members
 from .scale_gradients import scale_gradients
 from .update import kmeans_update
@@ -149,6 +150,7 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
             update = partial(kmeans_update, x, offsets, labels, n_clusters, empty=empty)
             yield f"{name} {empty}", partial(update, previous=centroids, active=active)
         yield name, partial(kmeans_update, x, offsets, labels, n_clusters)
+        yield name, partial(kmeans_iterate, x, offsets, centroids, 1)
         yield name, partial(nearest_members, x, offsets, centroids, labels, 3)
     for n_features, width in ((2048, 512), (15, 64)):
         x, offsets, _, active, labels, _ = _inputs(1, n_features, torch.float32)

@@ -29,6 +29,9 @@ RANK_OTHERS = 32
 SLOTS = 1024
 """Slots scanned at a time for free ones."""
 
+FLAGS = 256
+"""Groups whose flags one program reads."""
+
 CLUSTER_CLASSES = (32, 64, 128)
 """Shape classes of the assignment by their clusters per tile."""
 GRAM_ROWS = 128

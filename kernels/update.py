@@ -11,6 +11,7 @@ from . import tiles
 from .common import compile_options, dense, maybe_dense, on_device_of
 from .distance import own_distance
 from .members import member_lists
+from .prepare import TileMaps
 from .slots import fill_slots, free_slots
 
 
@@ -94,6 +95,7 @@ def kmeans_update(
     previous: Tensor | None = None,
     active: Tensor | None = None,
     empty: str = "keep",
+    maps: TileMaps | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace every centroid by the mean of its members.
 
@@ -107,6 +109,7 @@ def kmeans_update(
         previous: (G, K, D) float32; what empty clusters and inactive groups keep.
         active: (G,) bool; inactive groups keep ``previous``.
         empty: ``"keep"``, or ``"farthest"``: the e-th empty cluster takes the row with the e-th largest distance.
+        maps: tile maps of the groups, where some are there.
 
     Returns:
         centroids (G, K, D) float32 and counts (G, K) int32.
@@ -118,13 +121,13 @@ def kmeans_update(
     counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=x.device)
     if n_groups < 1:
         return means, counts
-    members = member_lists(offsets, labels, n_clusters)
+    members = member_lists(offsets, labels, n_clusters, maps)
     slots, moved = None, None
     if empty == "farthest":
         slots = free_slots(members, 1, active)
         if distance is None:
             assert previous is not None, "distances are computed to previous"
-            distance = own_distance(x, offsets, previous, labels, needed=slots.n_free)
+            distance = own_distance(x, offsets, previous, labels, needed=slots.n_free, maps=maps)
         moved = fill_slots(slots, offsets, distance, members, relocate=True)
     tile = tiles.gather_tile(n_features)
     with on_device_of(x):

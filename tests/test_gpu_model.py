@@ -1,6 +1,7 @@
 """The GPU model: its formula, the work it takes from the code, and the page that is made from it."""
 
 import importlib
+import itertools
 import os
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_more_rows_are_never_faster(device, precision):
             {"groups": groups, "rows": n, "features": features, "clusters": clusters} for n in range(300, 90000, 3001)
         ]
         times = [predict("kmeans iteration", device, precision=precision, **shape).ms for shape in shapes]
-        assert times == sorted(times)
+        assert all(b >= a * (1 - 1e-12) for a, b in itertools.pairwise(times))
 
 
 def test_what_memory_bounds_scales_with_its_bandwidth():
@@ -76,7 +77,7 @@ def test_precisions_are_ordered_by_their_arithmetic():
         assert times == sorted(times)
 
 
-@pytest.mark.parametrize(("empty", "expected"), [("farthest", 28), ("keep", 23)])
+@pytest.mark.parametrize(("empty", "expected"), [("farthest", 13), ("keep", 9)])
 def test_launches_of_a_lloyd_iteration(empty, expected):
     assert launches("kmeans iteration", "H100 SXM", empty=empty, **CIFAR10) == expected
 
@@ -108,6 +109,23 @@ def test_kernels_are_those_the_code_launches(operation):
     assert [kernel.name for kernel in modelled] == [launch.kernel for launch in noted]
 
 
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter launches nothing")
+@pytest.mark.parametrize(("empty", "maps"), [("keep", 2), ("farthest", 3)])
+def test_an_iteration_launches_what_the_model_says_and_maps_are_made_once(empty, maps, monkeypatch):
+    pytest.importorskip("triton")
+    names = ("dream_accel.kernels.iterate", "dream_accel.kernels.report")
+    iterate, report = map(importlib.import_module, names)
+    monkeypatch.setattr(iterate, "all_stopped", lambda active: False)  # as on a GPU
+    s = kmeans.Rows(groups=2, rows=600, features=48, clusters=12)
+    x, offsets, centroids = torch.zeros(600, 48), torch.tensor([0, 300, 600]), torch.zeros(2, 12, 48)
+    noted = report._record(90, "", lambda: iterate.kmeans_iterate(x, offsets, centroids, 2, None, "tf32", empty))
+    launched = [launch.kernel for launch in noted]
+    one, last = step.lloyd_iteration(s, H100, "tf32", empty), kmeans.assign(s, H100, "fp32")
+    expected = [kernel.name for kernel in (*one, *one, *last) if kernel.name != kmeans.TILE_MAP]
+    assert [name for name in launched if name != kmeans.TILE_MAP] == expected
+    assert launched.count(kmeans.TILE_MAP) == maps
+
+
 def test_the_tile_table_decides_the_traffic(monkeypatch):
     wide = kmeans.tiles.AssignTile(128, 128, 32, 8, 3)
     before = kmeans.assign(kmeans.Rows(**CIFAR10), H100, "tf32")[-1]
@@ -121,7 +139,7 @@ def test_groups_that_do_not_move_read_no_rows():
     s = kmeans.Rows(**CIFAR10)
     idle = step.lloyd_iteration(s, H100, "tf32", "farthest", moving=False)
     assert sum(kernel.memory for kernel in idle) == 0
-    assert sum(kernel.launches for kernel in idle) == 28
+    assert sum(kernel.launches for kernel in idle) == 13
 
 
 def test_a_convolution_is_traced_with_its_work():

@@ -64,7 +64,7 @@ def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
     assert {name: found for name, found in problems.items() if found} == {}
 
 
-MODULES = ("prepare", "distance", "assign", "members", "slots", "update", "gram")
+MODULES = ("prepare", "distance", "assign", "members", "slots", "update", "iterate", "gram")
 MODULES += ("gradient_distance", "global_cosine", "scale_gradients")
 
 

@@ -18,6 +18,7 @@ from support.nearest import assert_nearest
 from dream_accel import ops
 from dream_accel.backends import reference, refusal
 from dream_accel.backends import triton as backend
+from dream_accel.backends.iteration import iterate
 from dream_accel.errors import DreamAccelError
 from dream_accel.groups import group_of_rows
 
@@ -42,6 +43,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
 
 QUICK = "dead or members_match_reference and ragged or farthest_rows or refuses or scaled or nan or nothing or square"
+QUICK += " or iterating"
 
 
 @pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this process can run the kernels itself")
@@ -203,6 +205,18 @@ def test_farthest_rows_rescue_empty_clusters(kernels):
     centroids, counts = kernels.kmeans_update(x, offsets, labels, 4, distance, None, None, "farthest")
     assert counts.tolist() == [[1, 3, 1, 1]]
     assert centroids.flatten().tolist() == [5.0, 0.5, 5.0, 9.0]
+
+
+@pytest.mark.parametrize("empty", ["keep", "farthest"])
+@pytest.mark.parametrize("tolerance", [None, 0.5])
+def test_iterating_gives_the_bits_of_single_operators(kernels, empty, tolerance):
+    problem = Problem(([40, 0, 90, 3], 15, 6))
+    limits = None if tolerance is None else torch.full((4,), tolerance, device=DEVICE)
+    args = problem.x, problem.offsets, problem.centroids, 4, limits, "fp32", empty
+    found, expected = kernels.kmeans_iterate(*args), iterate(backend, *args)
+    assert expected[2].tolist()[1] == 0
+    assert expected[2].max() > 1
+    assert all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(found, expected, strict=True))
 
 
 def test_rescue_takes_distances_to_previous_where_none_are_given(kernels):

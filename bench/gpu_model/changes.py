@@ -20,7 +20,7 @@ FULL_EVERY = 8
 NEAR = 0.01
 """Part of the rows whose two nearest centroids are within the error bound of a tf32 product."""
 LAUNCHES = 8
-"""Kernels of an iteration whose fit keeps tile maps and group means, and whose assignment tells which groups moved."""
+"""Kernels of an iteration whose fit keeps group means, and whose update and scan do what follows them."""
 STORED_TILE = AssignTile(128, 128, 64, 8, 3)
 SMALL_TILE = SweepTile(8, 256, 4)
 

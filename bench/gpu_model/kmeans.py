@@ -25,6 +25,10 @@ UPDATE_REGISTERS = 80
 """Of the kernel of the means on sm_90: ``python -m dream_accel.kernels.report 90``."""
 
 
+TILE_MAP = "_tile_map_kernel"
+"""A fit makes each map once, a single operator whenever it is called."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Groups of rows; ragged ones count as groups of the mean size."""
@@ -61,7 +65,18 @@ def tile_map(s: Rows, rows: int) -> Kernel:
     programs = math.ceil(n_tiles / tiles.MAP_TILES)
     moved = n_tiles * (INT + LONG) + programs * s.groups * LONG
     waits = 1 + math.ceil(s.groups / tiles.MAP_GROUPS)
-    return Kernel("_tile_map_kernel", l2=moved, programs=programs, waits=waits)
+    return Kernel(TILE_MAP, l2=moved, programs=programs, waits=waits)
+
+
+def tile_maps(s: Rows, device: Device, precision: str, empty: str) -> list[Kernel]:
+    """The maps of a fit."""
+    calls = [*assign(s, device, precision), *update(s, device, empty)]
+    return [kernel for kernel in calls if kernel.name == TILE_MAP]
+
+
+def groups_go_on(s: Rows) -> Kernel:
+    """Flags and counters of the groups."""
+    return Kernel("_groups_go_on_kernel", programs=math.ceil(s.groups / tiles.FLAGS), waits=2)
 
 
 def centred(s: Rows, precision: str) -> list[Kernel]:

@@ -67,27 +67,25 @@ def make_problem(**changes: Any) -> Problem:
 
 
 @cache
-def _iterate_ops(max_iter: int, groups: int, rows: int) -> tuple[Op, ...]:
-    """The operators of PyTorch in Lloyd's iteration; on meta tensors, as on a GPU, no value can be asked for."""
+def _around_iterations(groups: int, rows: int) -> tuple[Op, ...]:
+    """The operators of PyTorch before and after; on meta tensors, as on a GPU, no value can be asked for."""
     x, offsets = torch.empty(rows, 1, device="meta"), torch.empty(groups + 1, dtype=torch.int64, device="meta")
     centroids = torch.empty(groups, 1, 1, device="meta")
     labels = torch.empty(rows, dtype=torch.int32, device="meta")
     backend: Any = SimpleNamespace(
         kmeans_assign=lambda *_, **__: (labels, None), kmeans_update=lambda *_: (centroids, None)
     )
-    return traced(lambda: iterate(backend, x, offsets, centroids, max_iter, None, PRECISION, "keep"))
+    return traced(lambda: iterate(backend, x, offsets, centroids, 0, None, PRECISION, "keep"))
 
 
 def lloyd_iteration(s: Rows, device: Device, precision: str, empty: str, moving: bool = True) -> list[Kernel]:
-    """One Lloyd iteration: assignment, update, and the operators that tell which groups go on."""
-    between = list(_iterate_ops(2, s.groups, s.rows))
-    for op in _iterate_ops(1, s.groups, s.rows):
-        between.remove(op)
-    return [
+    """One Lloyd iteration: assignment, flags of the groups that go on, update."""
+    kernels = [
         *kmeans.assign(s, device, precision, moving=moving),
-        *(op.kernel(device) for op in between),
+        kmeans.groups_go_on(s),
         *kmeans.update(s, device, empty, moving=moving),
     ]
+    return [kernel for kernel in kernels if kernel.name != kmeans.TILE_MAP]  # made once, before the first
 
 
 def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, moving: int) -> Work:
@@ -96,7 +94,8 @@ def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, mo
     return [
         (moving, lloyd_iteration(s, device, precision, empty)),
         (iterations - moving, lloyd_iteration(s, device, precision, empty, moving=False)),
-        (1, [op.kernel(device) for op in _iterate_ops(0, s.groups, s.rows)]),
+        (1, kmeans.tile_maps(s, device, precision, empty)),
+        (1, [op.kernel(device) for op in _around_iterations(s.groups, s.rows)]),
         (1, kmeans.assign(s, device, "fp32")),
     ]
 

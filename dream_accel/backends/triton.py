@@ -14,8 +14,6 @@ import importlib
 import importlib.util
 import os
 import re
-import sys
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +21,6 @@ import torch
 from torch import Tensor
 
 from . import DISTANCE_OPERATORS, MAP_OPERATORS
-from .iteration import iterate
 from .pairs import DTYPES, Pairs, Scaling
 
 NAME = "triton"
@@ -116,7 +113,17 @@ def kmeans_update(
     return _kernels().kmeans_update(x, offsets, labels, n_clusters, distance, previous, active, empty)
 
 
-kmeans_iterate = partial(iterate, sys.modules[__name__])
+def kmeans_iterate(
+    x: Tensor,
+    offsets: Tensor,
+    centroids: Tensor,
+    max_iter: int,
+    tolerance: Tensor | None,
+    precision: str,
+    empty: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Assignments and updates in turn, nine launches each or thirteen where empty clusters are filled."""
+    return _kernels().kmeans_iterate(x, offsets, centroids, max_iter, tolerance, precision, empty)
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
