@@ -156,6 +156,14 @@ class TestKMeans:
         centroids[1, 17] = NAN
         assert_nearest(x[:110], offsets[:3], centroids[:2], labels[:110], distance[:110])
 
+    def test_finite_values_of_dead_centroids_do_not_move_the_origin(self):
+        # Far from the rows, products relative to it would cancel.
+        x, offsets, centroids = problem([40], 5, 6)
+        centroids[0, 3] = torch.tensor([1e7, 1e7, NAN, 1e7, 1e7])
+        labels, _ = assign(x, offsets, centroids)
+        expected, _ = reference.kmeans_assign(x, offsets, centroids, None, None, None, "fp32")
+        assert torch.equal(labels, expected)
+
     def test_row_with_nan_is_infinitely_far_and_spoils_no_other(self):
         x, offsets, centroids = problem([40], 33, 5)
         clean = assign(x, offsets, centroids)
