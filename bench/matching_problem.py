@@ -13,7 +13,7 @@ from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine.assembly import assemble
 from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.splits import load_split
-from dream_accel.matching.class_gradients import ANYWHERE, CLASS_GRADIENTS
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.random import generator
 from dream_accel.recipes import Recipe, recipe
 from dream_accel.runtime.determinism import repeatable
@@ -81,8 +81,7 @@ class Problem:
 
     def other_ways(self) -> list[str]:
         """The class-gradient implementations that were not chosen."""
-        ways = CLASS_GRADIENTS if self.ours.device.type == "cpu" else ANYWHERE
-        return [way for way in ways if way != self.recipe.class_gradients]
+        return [way for way in CLASS_GRADIENTS if way != self.recipe.class_gradients]
 
     def by(self, way: str) -> Distiller:
         """Our side by another of them, on the same picks."""

@@ -1,10 +1,10 @@
-"""Triton kernels for ragged batched K-Means and for gradient distances: device code and its launch, no policy.
+"""Triton kernels for K-Means, gradient distances and blocks of networks: device code and its launch, no policy.
 
 The host function that launches a kernel is in the same file, under it: ``assign.py`` (:func:`kmeans_assign`),
 ``update.py`` (:func:`kmeans_update`), ``iterate.py`` (:func:`kmeans_iterate`), ``nearest.py``
 (:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py`` (free slots and empty clusters),
-``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices), ``gradient_distance.py``, ``global_cosine.py`` and
-``scale_gradients.py``. ``common.py`` has what all launches share.
+``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices), ``gradient_distance.py``, ``global_cosine.py``,
+``scale_gradients.py`` and ``norm_relu_pool.py``. ``common.py`` has what all launches share.
 
 Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. No function
 synchronises with the device, and sizes that only the device knows shorten loops but change no launch, so every function
@@ -21,6 +21,7 @@ from .gram import gram_assign, group_products
 from .iterate import kmeans_iterate
 from .members import Members, member_lists
 from .nearest import nearest_members
+from .norm_relu_pool import norm_relu_pool, norm_relu_pool_backward, norm_relu_pool_double_backward
 from .scale_gradients import scale_gradients
 from .update import kmeans_update
 
@@ -34,6 +35,9 @@ __all__ = [
     "kmeans_update",
     "member_lists",
     "nearest_members",
+    "norm_relu_pool",
+    "norm_relu_pool_backward",
+    "norm_relu_pool_double_backward",
     "own_distance",
     "scale_gradients",
 ]

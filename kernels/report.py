@@ -36,6 +36,7 @@ from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
 from .iterate import kmeans_iterate
 from .nearest import nearest_members
+from .norm_relu_pool import norm_relu_pool, norm_relu_pool_backward, norm_relu_pool_double_backward
 from .scale_gradients import scale_gradients
 from .update import kmeans_update
 
@@ -158,7 +159,18 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
         name = f"D={n_features} W={width}"
         yield name, partial(group_products, x, offsets, x, offsets, centre, width)
         yield name, partial(gram_assign, torch.zeros(1, 8, width), torch.zeros(1, 8), offsets, active, labels)
+    yield from _map_cases()
     yield from _distance_cases()
+
+
+def _map_cases() -> Iterator[tuple[str, Callable[[], object]]]:
+    for height, width in ((32, 32), (7, 9), (2, 2)):
+        y, pooled = torch.zeros(2, 16, height, width), torch.zeros(2, 16, height // 2, width // 2)
+        affine, moments = torch.zeros(2, 16).unbind(), torch.zeros(2, 2, 16).unbind()
+        name = f"maps of {height} x {width}"
+        yield name, partial(norm_relu_pool, y, *affine, 1e-5)
+        yield name, partial(norm_relu_pool_backward, y, *affine, *moments, pooled)
+        yield name, partial(norm_relu_pool_double_backward, y, *affine, *moments, pooled, y)
 
 
 def _distance_cases() -> Iterator[tuple[str, Callable[[], object]]]:

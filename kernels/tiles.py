@@ -56,6 +56,14 @@ class SweepTile(NamedTuple):
     warps: int
 
 
+class MapTile(NamedTuple):
+    """One program's share of feature maps."""
+
+    maps: int
+    windows: int
+    warps: int
+
+
 # Keys: architecture, clusters per tile, precision. Two programs of 64 rows share an SM on sm_90 and sm_100; with 128
 # rows the last wave of ten CIFAR-sized classes would be nearly empty.
 _ASSIGN: dict[tuple[int, int, str], AssignTile] = {
@@ -122,6 +130,12 @@ def gather_tile(n_features: int) -> SweepTile:
     """Tile of the mean, which reads scattered rows: more rows at once, since clusters have tens of members."""
     features = block_of(n_features, at_most=64)
     return SweepTile(rows=2048 // features, features=features, warps=4)
+
+
+def map_tile(height: int, width: int) -> MapTile:
+    """Tile of a pass over feature maps; large maps take several rounds."""
+    windows = block_of((height // 2) * (width // 2), at_most=256)
+    return MapTile(maps=512 // windows, windows=windows, warps=4)
 
 
 def block_of(size: int, at_most: int) -> int:

@@ -2,6 +2,7 @@
 with the published loop."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -15,15 +16,16 @@ from dream_accel import augment, backends
 from dream_accel.bench.published import Published
 from dream_accel.engine.assembly import assemble
 from dream_accel.matching import step as matching
-from dream_accel.matching.class_gradients import ANYWHERE, CLASS_GRADIENTS, by_fused, by_loop, refusal
-from dream_accel.matching.fused_blocks import fused, fusible_sequences
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS, by_fused, by_loop, refusal
 from dream_accel.matching.gradients import GradientMatching
-from dream_accel.networks import make_network
+from dream_accel.networks import features, make_network
+from dream_accel.networks.features import embed_rows
+from dream_accel.networks.fused_blocks import fused, fusible_sequences, unserved
 from dream_accel.runtime import graphs
 
 SHAPE = (2, 9, 8)
 NAMES = tuple(CLASS_GRADIENTS)
-ON_A_GPU = tuple(ANYWHERE)
+ON_A_GPU = tuple(CLASS_GRADIENTS)
 CLASSES = range(3)
 
 
@@ -132,7 +134,7 @@ class TestFused:
         net = network()
         convolutions = {name: tensor for name, tensor in net.named_parameters() if tensor.dim() == 4}
         on_meta = {name: tensor.to("meta") for name, tensor in convolutions.items()}
-        assert "compiled for CPUs alone" in refusal("fused", net, on_meta)
+        assert "no kernel for meta" in refusal("fused", net, on_meta)
         monkeypatch.setattr(backends.backend("cpu"), "unavailable", lambda: "never built")
         assert refusal("fused", net, convolutions) == "never built"
 
@@ -254,6 +256,18 @@ def test_on_a_gpu_the_same_seed_gives_the_same_bits(way, settings):
     """Wide enough for the library to have several algorithms to choose from."""
     first, second = (pixels_on_a_gpu(class_gradients=way, width=64, pretrain_epochs=1, **settings) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_features_of_fused_blocks_are_those_of_the_network(monkeypatch):
+    net, rows = make_network("convnet", (3, 32, 32), 10, 16, 3, 0).to("cuda"), torch.arange(70, device="cuda")
+    draws = torch.rand(70, 3, 32, 32, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    assert unserved(next(net.parameters())) is None
+    found = embed_rows(draws, rows, net, chunk_size=50)
+    monkeypatch.setattr(features, "fused_where_faster", lambda network: nullcontext())
+    plain = embed_rows(draws, rows, net, chunk_size=50)
+    assert not torch.equal(found, plain)  # by other kernels
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.gpu

@@ -45,6 +45,7 @@ LARGEST = (
     "_row_cosine_kernel",
     "_product_kernel",
     "_fill_slots_kernel",
+    "_norm_relu_pool_double_backward_kernel",
 )
 
 
@@ -65,7 +66,7 @@ def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
 
 
 MODULES = ("prepare", "distance", "assign", "members", "slots", "update", "iterate", "gram")
-MODULES += ("gradient_distance", "global_cosine", "scale_gradients")
+MODULES += ("gradient_distance", "global_cosine", "scale_gradients", "norm_relu_pool")
 
 
 @pytest.mark.slow

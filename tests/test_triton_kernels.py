@@ -43,14 +43,14 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
 
 QUICK = "dead or members_match_reference and ragged or farthest_rows or refuses or scaled or nan or nothing or square"
-QUICK += " or iterating"
+QUICK += " or iterating or maps"
 
 
 @pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this process can run the kernels itself")
 @pytest.mark.parametrize("chosen", [QUICK, pytest.param(f"not ({QUICK})", marks=pytest.mark.slow)], ids=["few", "rest"])
 def test_every_kernel_in_the_interpreter(chosen):
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-k", chosen, __file__]
-    command += [str(Path(__file__).with_name(f"test_triton_{what}.py")) for what in ("distance", "slots")]
+    command += [str(Path(__file__).with_name(f"test_triton_{what}.py")) for what in ("distance", "slots", "maps")]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -47,7 +47,7 @@ def unavailable() -> str | None:
 def refuses(op: str, *args: Any) -> str | None:
     """Return the reason why ``op(*args)`` cannot run; None if it can."""
     if op in MAP_OPERATORS:
-        return f"it has no kernel for {op}; class_gradients other than fused need none"
+        return _refuses_tensor(args[0]) or _refuses_maps(args[0])
     tensors = [*args[0], *(args[1] if isinstance(args[1], list) else [])] if isinstance(args[0], list) else [args[0]]
     reason = next(filter(None, map(_refuses_tensor, tensors)), None)
     if reason is not None:
@@ -72,6 +72,14 @@ def _refuses_tensor(x: Tensor) -> str | None:
         return f"the GPU has compute capability {found} and the kernels need 8.0"
     if x.dtype not in DTYPES:
         return f"{x.dtype} input and the kernels take float32, float16 and bfloat16"
+    return None
+
+
+def _refuses_maps(y: Tensor) -> str | None:
+    if y.dtype != torch.float32:
+        return f"{y.dtype} maps and the kernels take float32"
+    if y.shape[2] * y.shape[3] > MAX_ROWS:
+        return f"a map has {y.shape[2]} x {y.shape[3]} pixels and the kernels count to {MAX_ROWS}"
     return None
 
 
@@ -160,6 +168,25 @@ def scale_gradients(gradients: list[Tensor], scale: Tensor, per_class: bool) -> 
     scaling = Scaling(gradients, scale, per_class)
     _kernels().scale_gradients(scaling.table, scaling.scale)
     return scaling.scaled
+
+
+def norm_relu_pool(y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Instance norm, ReLU and 2x2 average pooling; with mean and rstd of every map."""
+    return _kernels().norm_relu_pool(y, weight, bias, eps)
+
+
+def norm_relu_pool_backward(
+    y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, of_pooled: Tensor
+) -> Tensor:
+    """Derivative by ``y``."""
+    return _kernels().norm_relu_pool_backward(y, weight, bias, mean, rstd, of_pooled)
+
+
+def norm_relu_pool_double_backward(
+    y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, of_pooled: Tensor, of_of_y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of that by ``of_pooled`` and by ``y``."""
+    return _kernels().norm_relu_pool_double_backward(y, weight, bias, mean, rstd, of_pooled, of_of_y)
 
 
 def _distance(pairs: Pairs, metric: str) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -37,11 +37,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from ..backends import backend
 from ..errors import DreamAccelError
 from ..networks.batchnorm import batch_norms
+from ..networks.fused_blocks import fused, fusible_sequences, unserved
 from .convolution import constant_weights
-from .fused_blocks import fused, fusible_sequences
 
 
 def by_loop(
@@ -137,9 +136,9 @@ def by_fused(
 
 
 ANYWHERE: dict[str, Callable[..., list[Tensor]]] = {"loop": by_loop, "vmap": by_vmap, "capture": by_capture}
-"""The implementations for every device, by name."""
+"""The implementations in plain PyTorch, for every device, by name."""
 CLASS_GRADIENTS: dict[str, Callable[..., list[Tensor]]] = {**ANYWHERE, "fused": by_fused}
-"""All of them; ``fused`` is for CPUs."""
+"""All of them; ``fused`` needs kernels, for CPUs or for GPUs."""
 
 
 def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
@@ -172,9 +171,7 @@ def refusal(name: str, network: nn.Module, parameters: Mapping[str, Tensor]) -> 
 def _unfused(network: nn.Module, parameters: Mapping[str, Tensor]) -> str | None:
     if not parameters:
         return "no gradients are compared"
-    if any(parameter.device.type != "cpu" for parameter in parameters.values()):
-        return "its operator is compiled for CPUs alone"
-    if (reason := backend("cpu").unavailable()) is not None:
+    if (reason := unserved(next(iter(parameters.values())))) is not None:
         return reason
     if not fusible_sequences(network, parameters):
         return "it has no instance norm, ReLU and 2x2 average pooling one after another whose norm is not matched"

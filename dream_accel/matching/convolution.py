@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .forwards import replaced
+from ..networks.forwards import replaced
 
 
 def constant_weights(network: nn.Module) -> AbstractContextManager[None]:

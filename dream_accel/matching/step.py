@@ -18,7 +18,7 @@ from .objective import Objective, Target, map_tensors
 IMAGES_AT_ONCE = 1024
 """Maximum number of real and synthetic images in a batch of several classes; it bounds the memory."""
 FUSED_AT_ONCE = 160
-"""The same for ``fused``, on CPUs, where the activations of larger batches leave the caches."""
+"""The same for ``fused`` on CPUs, where the activations of larger batches leave the caches."""
 
 
 class MatchingStep:
@@ -170,7 +170,9 @@ class MatchingStep:
     def _groups(self, images_per_class: int) -> list[slice]:
         """Neighbouring classes that are computed in one batch."""
         n_classes = len(self.generators)
-        most = {"loop": 1, "fused": FUSED_AT_ONCE}.get(self.class_gradients, IMAGES_AT_ONCE)
+        on_cpu = self.generators[0].device.type == "cpu"
+        fused = FUSED_AT_ONCE if on_cpu else IMAGES_AT_ONCE
+        most = {"loop": 1, "fused": fused}.get(self.class_gradients, IMAGES_AT_ONCE)
         at_once = max(1, most // images_per_class)
         return [slice(first, min(first + at_once, n_classes)) for first in range(0, n_classes, at_once)]
 

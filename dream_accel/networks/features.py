@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..data import to_float
 from ..errors import DreamAccelError
 from ..runtime.heap import retained_heap
+from .fused_blocks import fused_where_faster
 
 Embedder = Callable[[Tensor], Tensor]
 
@@ -168,7 +169,7 @@ def embed_rows(
     features: Tensor | None = None
     done = 0
     dtype = _parameter_dtype(source)
-    with _locked(source), _evaluation_mode(source), retained_heap():
+    with _locked(source), _evaluation_mode(source), _fused(source), retained_heap():
         for some in rows.split(chunk_size or images_at_a_time(images.device)):
             out = _embed_chunk(images[some], embed, normalize, dtype)
             if features is None:
@@ -190,6 +191,11 @@ def _embed_chunk(
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise DreamAccelError(f"features of {len(chunk)} images came as {found}: they must be (n, ...)")
     return out.flatten(1)
+
+
+def _fused(source: nn.Module | Embedder) -> AbstractContextManager[None]:
+    network = _network_of(source)
+    return nullcontext() if network is None else fused_where_faster(network)
 
 
 def _network_of(source: object) -> nn.Module | None:

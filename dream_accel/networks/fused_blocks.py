@@ -1,13 +1,14 @@
-"""Blocks of a network whose norm, ReLU and pooling run as one operator while weight gradients are computed."""
+"""Blocks of a network whose norm, ReLU and pooling run as one operator for a while."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from torch import Tensor, nn
 
+from ..backends import refusal
 from ..ops.norm_relu_pool import norm_relu_pool
 from .forwards import replaced
 
@@ -23,6 +24,22 @@ def fused(network: nn.Module, matched: Collection[str]) -> AbstractContextManage
     """
     sequences = fusible_sequences(network, matched)
     return replaced({sequence: partial(_in_turn, steps) for sequence, steps in sequences.items()})
+
+
+def fused_where_faster(network: nn.Module) -> AbstractContextManager[None]:
+    """:func:`fused` for passes without gradients on a GPU whose kernels serve the network; else nothing changes."""
+    parameter = next(network.parameters(), None)
+    if parameter is None or parameter.device.type != "cuda" or unserved(parameter) is not None:
+        return nullcontext()
+    return fused(network, ())
+
+
+def unserved(parameter: Tensor) -> str | None:
+    """Return the reason why no kernel serves maps like a parameter of the network, as a clause; None if one does."""
+    name = {"cpu": "cpu", "cuda": "triton"}.get(parameter.device.type)
+    if name is None:
+        return f"its operator has no kernel for {parameter.device.type}"
+    return refusal(name, "norm_relu_pool", parameter.new_empty(1, 1, 2, 2))
 
 
 def fusible_sequences(network: nn.Module, matched: Collection[str]) -> dict[nn.Module, list[Step]]:
