@@ -13,26 +13,7 @@ from torch import Tensor
 
 from . import tiles
 from .common import compile_options, dense, on_device_of
-
-
-@triton.jit
-def _windows(p, H, W):
-    """Offset of the first pixel of each window, and which windows exist."""
-    across = W // 2
-    return (p // across) * 2 * W + (p % across) * 2, p < (H // 2) * across
-
-
-@triton.jit
-def _edge(e, H, W):
-    """Offset of each pixel that is in no window, and which of them exist."""
-    bottom = (H % 2) * W
-    right = (e - bottom) * W + W - 1
-    return tl.where(e < bottom, (H - 1) * W + e, right), e < bottom + (W % 2) * (H - H % 2)
-
-
-@triton.jit
-def _n_edge(H, W):
-    return (H % 2) * W + (W % 2) * (H - H % 2)
+from .windows import edge, edge_pixels, windows
 
 
 @triton.jit
@@ -58,24 +39,24 @@ def _norm_relu_pool_kernel(
     n_windows = (H // 2) * (W // 2)
     total = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     for p0 in range(0, n_windows, BLOCK_P):
-        at, inside = _windows(p0 + tl.arange(0, BLOCK_P), H, W)
+        at, inside = windows(p0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
         for c in tl.static_range(4):
             total += tl.load(Y_ptr + first + at[None, :] + (c // 2) * W + c % 2, mask=mask, other=0.0)
-    for e0 in range(0, _n_edge(H, W), BLOCK_P):
-        at, inside = _edge(e0 + tl.arange(0, BLOCK_P), H, W)
+    for e0 in range(0, edge_pixels(H, W), BLOCK_P):
+        at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
         total += tl.load(Y_ptr + first + at[None, :], mask=there[:, None] & inside[None, :], other=0.0)
     mean = tl.sum(total, axis=1) / (H * W)
 
     squares = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     for p0 in range(0, n_windows, BLOCK_P):
-        at, inside = _windows(p0 + tl.arange(0, BLOCK_P), H, W)
+        at, inside = windows(p0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
         for c in tl.static_range(4):
             y = tl.load(Y_ptr + first + at[None, :] + (c // 2) * W + c % 2, mask=mask, other=0.0)
             squares += tl.where(mask, (y - mean[:, None]) * (y - mean[:, None]), 0.0)
-    for e0 in range(0, _n_edge(H, W), BLOCK_P):
-        at, inside = _edge(e0 + tl.arange(0, BLOCK_P), H, W)
+    for e0 in range(0, edge_pixels(H, W), BLOCK_P):
+        at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
         y = tl.load(Y_ptr + first + at[None, :], mask=mask, other=0.0)
         squares += tl.where(mask, (y - mean[:, None]) * (y - mean[:, None]), 0.0)
@@ -87,7 +68,7 @@ def _norm_relu_pool_kernel(
     bias = tl.load(Bias_ptr + own % C, mask=there, other=0.0)
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
-        at, inside = _windows(p, H, W)
+        at, inside = windows(p, H, W)
         mask = there[:, None] & inside[None, :]
         pooled = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
         for c in tl.static_range(4):
@@ -127,7 +108,7 @@ def _norm_relu_pool_backward_kernel(
     sum_ex = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
-        at, inside = _windows(p, H, W)
+        at, inside = windows(p, H, W)
         mask = there[:, None] & inside[None, :]
         g = tl.load(OfPooled_ptr + own.to(tl.int64)[:, None] * n_windows + p[None, :], mask=mask, other=0.0)
         for c in tl.static_range(4):
@@ -140,7 +121,7 @@ def _norm_relu_pool_backward_kernel(
     mean_ex = (tl.sum(sum_ex, axis=1) / (H * W))[:, None]
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
-        at, inside = _windows(p, H, W)
+        at, inside = windows(p, H, W)
         mask = there[:, None] & inside[None, :]
         g = tl.load(OfPooled_ptr + own.to(tl.int64)[:, None] * n_windows + p[None, :], mask=mask, other=0.0)
         for c in tl.static_range(4):
@@ -148,8 +129,8 @@ def _norm_relu_pool_backward_kernel(
             x = (tl.load(Y_ptr + pixel, mask=mask, other=0.0) - mean) * rstd
             e = tl.where(weight * x + bias > 0, weight * (g * 0.25), 0.0)
             tl.store(OfY_ptr + pixel, rstd * (e - mean_e - x * mean_ex), mask=mask)
-    for e0 in range(0, _n_edge(H, W), BLOCK_P):
-        at, inside = _edge(e0 + tl.arange(0, BLOCK_P), H, W)
+    for e0 in range(0, edge_pixels(H, W), BLOCK_P):
+        at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
         x = (tl.load(Y_ptr + first + at[None, :], mask=mask, other=0.0) - mean) * rstd
         tl.store(OfY_ptr + first + at[None, :], rstd * (-mean_e - x * mean_ex), mask=mask)
@@ -193,7 +174,7 @@ def _norm_relu_pool_double_backward_kernel(
     sum_et = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
-        at, inside = _windows(p, H, W)
+        at, inside = windows(p, H, W)
         mask = there[:, None] & inside[None, :]
         g = tl.load(OfPooled_ptr + own.to(tl.int64)[:, None] * n_windows + p[None, :], mask=mask, other=0.0)
         for c in tl.static_range(4):
@@ -206,8 +187,8 @@ def _norm_relu_pool_double_backward_kernel(
             sum_t += t
             sum_tx += t * x
             sum_et += e * t
-    for e0 in range(0, _n_edge(H, W), BLOCK_P):
-        at, inside = _edge(e0 + tl.arange(0, BLOCK_P), H, W)
+    for e0 in range(0, edge_pixels(H, W), BLOCK_P):
+        at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
         x = (tl.load(Y_ptr + first + at[None, :], mask=mask, other=0.0) - mean) * rstd
         t = tl.load(T_ptr + first + at[None, :], mask=mask, other=0.0)
@@ -221,7 +202,7 @@ def _norm_relu_pool_double_backward_kernel(
     along_x = rstd * rstd * (mean_et - mean_e * mean_t - mean_ex * mean_tx)
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
-        at, inside = _windows(p, H, W)
+        at, inside = windows(p, H, W)
         mask = there[:, None] & inside[None, :]
         pooled = own.to(tl.int64)[:, None] * n_windows + p[None, :]
         g = tl.load(OfPooled_ptr + pooled, mask=mask, other=0.0)
@@ -237,8 +218,8 @@ def _norm_relu_pool_double_backward_kernel(
             by_pooled += tl.where(is_open, weight * of_t, 0.0)
             tl.store(ByY_ptr + pixel, -along_x * x - rstd * (mean_tx * of_e + mean_ex * of_t), mask=mask)
         tl.store(ByPooled_ptr + pooled, by_pooled * 0.25, mask=mask)
-    for e0 in range(0, _n_edge(H, W), BLOCK_P):
-        at, inside = _edge(e0 + tl.arange(0, BLOCK_P), H, W)
+    for e0 in range(0, edge_pixels(H, W), BLOCK_P):
+        at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
         x = (tl.load(Y_ptr + first + at[None, :], mask=mask, other=0.0) - mean) * rstd
         t = tl.load(T_ptr + first + at[None, :], mask=mask, other=0.0)

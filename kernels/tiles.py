@@ -127,15 +127,14 @@ def sweep_tile(n_features: int) -> SweepTile:
 
 
 def gather_tile(n_features: int) -> SweepTile:
-    """Tile of the mean, which reads scattered rows: more rows at once, since clusters have tens of members."""
-    features = block_of(n_features, at_most=64)
-    return SweepTile(rows=2048 // features, features=features, warps=4)
+    """Tile of the mean, which reads scattered rows: few at once, since a cluster may have no more."""
+    return SweepTile(rows=8, features=block_of(n_features, at_most=256), warps=4)
 
 
 def map_tile(height: int, width: int) -> MapTile:
     """Tile of a pass over feature maps; large maps take several rounds."""
     windows = block_of((height // 2) * (width // 2), at_most=256)
-    return MapTile(maps=512 // windows, windows=windows, warps=4)
+    return MapTile(maps=256 // windows, windows=windows, warps=2)
 
 
 def block_of(size: int, at_most: int) -> int:

@@ -66,6 +66,7 @@ class TestCudaGraphs:
         with pytest.raises(torch.OutOfMemoryError) if fails else contextlib.nullcontext():
             CudaGraphs().record(step, OTHER, [])
         assert seen == [False]
+        assert fake.collecting == [False, False]
         assert gc.isenabled()
 
     def test_graph_and_generators_are_of_the_device_of_the_tensors(self, fake):

@@ -76,7 +76,8 @@ class CudaGraphs:
             recording = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
             failure: BaseException | None = None
             try:
-                with recording, _uncollected():
+                # Outside, so that what has piled up is collected after the capture has ended.
+                with _uncollected(), recording:
                     try:
                         outputs = call()
                     except BaseException as error:

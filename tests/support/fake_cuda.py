@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -48,6 +49,8 @@ class FakeCuda:
     def __init__(self, monkeypatch, end_fails: bool = False) -> None:
         self.end_fails = end_fails
         self.log: list[str] = []
+        self.collecting: list[bool] = []
+        """Whether garbage was collected when a capture began, and when it ended."""
         self.current_device = 0
         self.streams = {index: self._stream(index, "default") for index in (0, 1)}
         self.default_generators = {index: FakeGenerator() for index in (0, 1)}
@@ -109,6 +112,7 @@ class FakeCuda:
         made_on = self.current_device
 
         def capture_end():
+            self.collecting.append(gc.isenabled())
             if self.current_stream().name != "side":
                 raise RuntimeError("Capture must end on the same stream it began on.")
             self.current_stream().capturing = False
@@ -116,6 +120,7 @@ class FakeCuda:
                 raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
         def capture_begin():
+            self.collecting.append(gc.isenabled())
             self.current_stream().capturing = True
 
         def register(generator):
