@@ -23,4 +23,5 @@ def edge(e, H, W):
 
 @triton.jit
 def edge_pixels(H, W):
+    """Pixels of a map that are in no window."""
     return (H % 2) * W + (W % 2) * (H - H % 2)
