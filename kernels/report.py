@@ -166,11 +166,11 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
 def _map_cases() -> Iterator[tuple[str, Callable[[], object]]]:
     for height, width in ((32, 32), (7, 9), (2, 2)):
         y, pooled = torch.zeros(2, 16, height, width), torch.zeros(2, 16, height // 2, width // 2)
-        affine, moments = torch.zeros(2, 16).unbind(), torch.zeros(2, 2, 16).unbind()
+        weight, bias, mean, rstd = torch.zeros(16), torch.zeros(16), torch.zeros(2, 16), torch.zeros(2, 16)
         name = f"maps of {height} x {width}"
-        yield name, partial(norm_relu_pool, y, *affine, 1e-5)
-        yield name, partial(norm_relu_pool_backward, y, *affine, *moments, pooled)
-        yield name, partial(norm_relu_pool_double_backward, y, *affine, *moments, pooled, y)
+        yield name, partial(norm_relu_pool, y, weight, bias, 1e-5)
+        yield name, partial(norm_relu_pool_backward, y, weight, bias, mean, rstd, pooled)
+        yield name, partial(norm_relu_pool_double_backward, y, weight, bias, mean, rstd, pooled, y)
 
 
 def _distance_cases() -> Iterator[tuple[str, Callable[[], object]]]:

@@ -46,8 +46,7 @@ void bind_cuda(py::module_& m) {
         "(name as #include gives it, text) of kernels.cu, which comes first, and of everything it includes.");
     m.def("cuda_max_clusters", &cuda::max_clusters);
 
-    m.def(
-        "cuda_assign_workspace", &cuda::assign_workspace, py::arg("G"), py::arg("K"), py::arg("D"), "Bytes.");
+    m.def("cuda_assign_workspace", &cuda::assign_workspace, py::arg("G"), py::arg("K"), py::arg("D"), "Bytes.");
     m.def(
         "cuda_kmeans_assign",
         [](const RowFields& rows, Address centroids, int64_t K, Address active, Address previous_labels,

@@ -29,9 +29,7 @@ void list_members(const MembersArguments& arguments, const Queue& queue) {
 
 int64_t max_clusters() { return MEMBER_SHARED / sizeof(int); }
 
-int64_t assign_workspace(int64_t G, int64_t K, int64_t D) {
-    return bytes_of<float>(G * D) + bytes_of<uint8_t>(G * K);
-}
+int64_t assign_workspace(int64_t G, int64_t K, int64_t D) { return bytes_of<float>(G * D) + bytes_of<uint8_t>(G * K); }
 
 int64_t update_workspace(int64_t N, int64_t G, int64_t K, bool farthest) {
     const int64_t lists = bytes_of<int>(N) + bytes_of<int>(G * (K + 1));

@@ -22,7 +22,8 @@ __device__ inline void live_centroids(const LiveArguments& a) {
 }
 
 // centre[g] = mean of the live centroids. Any vector is right as the origin; one amid the centroids keeps
-// |c|^2 - 2 x.c from cancelling where the data lie far from zero, and the finite entries of a dead one may lie anywhere.
+// |c|^2 - 2 x.c from cancelling where the data lie far from zero, and the finite entries of a dead one may lie
+// anywhere.
 __device__ inline void centroid_centre(const CentreArguments& a) {
     const long long at = static_cast<long long>(blockIdx.x) * SWEEP_THREADS + threadIdx.x;
     if (at >= a.G * a.D) return;
