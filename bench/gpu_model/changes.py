@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dream_accel.kernels.tiles import AssignTile, SweepTile
+from dream_accel.kernels.tiles import AssignTile
 
 from ..kmeans_problems import SHAPES, Shape
 from . import kmeans
@@ -22,7 +22,6 @@ NEAR = 0.01
 LAUNCHES = 8
 """Kernels of an iteration whose fit keeps group means, and whose update and scan do what follows them."""
 STORED_TILE = AssignTile(128, 128, 64, 8, 3)
-SMALL_TILE = SweepTile(8, 256, 4)
 
 
 class Change(NamedTuple):
@@ -33,13 +32,12 @@ class Change(NamedTuple):
     precision: str
 
 
-CIFAR10, CIFAR100, NARROW = (SHAPES["cuda"][i] for i in (0, 2, 3))
+CIFAR10, NARROW = (SHAPES["cuda"][i] for i in (0, 3))
 CHANGES = (
     Change("incremental update", CIFAR10, "tf32"),
     Change("centred bf16 copy, tiles of 128 rows", CIFAR10, "tf32"),
     Change("both", CIFAR10, "tf32"),
     Change("8 launches", NARROW, "tf32"),
-    Change("update tile of 8 x 256 for small clusters", CIFAR100, "tf32"),
     Change("tf32 pass, near-ties rechecked in fp32", CIFAR10, "fp32"),
 )
 
@@ -69,8 +67,6 @@ def _changed(name: str, s: Rows, device: Device, now: list[Kernel]) -> Work:
         slow = ("_kmeans_assign", "_cluster", "_member", "_kmeans_update")
         kept = [kernel for kernel in now if kernel.name.startswith(slow)]
         return [(1, [*kept, Kernel("small ones", launches=LAUNCHES - len(kept))])]
-    if name.startswith("update tile"):
-        return [(1, _replaced(now, kmeans.update(s, device, "farthest", tile=SMALL_TILE)))]
     again = Kernel("recheck", memory=NEAR * s.x, l2=3 * NEAR * s.x, fp32=12 * NEAR * s.rows * s.features)
     return [(1, [*_replaced(now, kmeans.assign(s, device, "tf32")), again])]
 
