@@ -54,11 +54,11 @@ def _group_products_kernel(
             a = tl.load(a_ptrs[:, None] + d[None, :], mask=(d < D)[None, :], other=0.0) - mean[None, :]
             x = tl.load(x_ptrs[None, :] + d[:, None], mask=(d < D)[:, None], other=0.0) - mean[:, None]
             a_high, x_high = _tf32_part(a), _tf32_part(x)
-            # Either sum of these two is the other of the transposed entry, so that a symmetric product has one result.
-            # A difference, because Triton would let a sum of products run on in one accumulator.
+            # Each of the first two is the other one of the transposed entry, so that symmetric products are symmetric.
+            # Differences, because Triton would let a sum of products run on in one accumulator.
             cross = tl.dot(a_high, x - x_high, input_precision="tf32")
             cross = cross - tl.dot(a_high - a, x_high, input_precision="tf32")
-            product += tl.dot(a_high, x_high, cross, input_precision="tf32")
+            product += cross - tl.dot(-a_high, x_high, input_precision="tf32")
     product = tl.where((column < n)[None, :], product, 0.0)
     mask = (row < a_end)[:, None] & (column < W)[None, :]
     tl.store(Out_ptr + row[:, None] * W + column[None, :], product, mask=mask)

@@ -28,6 +28,7 @@ def _norm_relu_pool_kernel(
     C,
     H,
     W,
+    n_windows,  # (H // 2) * (W // 2)
     eps,
     BLOCK_M: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -36,7 +37,6 @@ def _norm_relu_pool_kernel(
     own = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     there = own < M
     first = own.to(tl.int64)[:, None] * H * W
-    n_windows = (H // 2) * (W // 2)
     total = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     for p0 in range(0, n_windows, BLOCK_P):
         at, inside = windows(p0 + tl.arange(0, BLOCK_P), H, W)
@@ -92,6 +92,7 @@ def _norm_relu_pool_backward_kernel(
     C,
     H,
     W,
+    n_windows,  # (H // 2) * (W // 2)
     BLOCK_M: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -99,7 +100,6 @@ def _norm_relu_pool_backward_kernel(
     own = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     there = own < M
     first = own.to(tl.int64)[:, None] * H * W
-    n_windows = (H // 2) * (W // 2)
     mean = tl.load(Mean_ptr + own, mask=there, other=0.0)[:, None]
     rstd = tl.load(Rstd_ptr + own, mask=there, other=0.0)[:, None]
     weight = tl.load(Weight_ptr + own % C, mask=there, other=0.0)[:, None]
@@ -125,10 +125,10 @@ def _norm_relu_pool_backward_kernel(
         mask = there[:, None] & inside[None, :]
         g = tl.load(OfPooled_ptr + own.to(tl.int64)[:, None] * n_windows + p[None, :], mask=mask, other=0.0)
         for c in tl.static_range(4):
-            pixel = first + at[None, :] + (c // 2) * W + c % 2
-            x = (tl.load(Y_ptr + pixel, mask=mask, other=0.0) - mean) * rstd
+            pixel = at[None, :] + (c // 2) * W + c % 2
+            x = (tl.load(Y_ptr + first + pixel, mask=mask, other=0.0) - mean) * rstd
             e = tl.where(weight * x + bias > 0, weight * (g * 0.25), 0.0)
-            tl.store(OfY_ptr + pixel, rstd * (e - mean_e - x * mean_ex), mask=mask)
+            tl.store(OfY_ptr + first + pixel, rstd * (e - mean_e - x * mean_ex), mask=mask)
     for e0 in range(0, edge_pixels(H, W), BLOCK_P):
         at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
         mask = there[:, None] & inside[None, :]
@@ -151,6 +151,7 @@ def _norm_relu_pool_double_backward_kernel(
     C,
     H,
     W,
+    n_windows,  # (H // 2) * (W // 2)
     BLOCK_M: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -162,7 +163,6 @@ def _norm_relu_pool_double_backward_kernel(
     own = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     there = own < M
     first = own.to(tl.int64)[:, None] * H * W
-    n_windows = (H // 2) * (W // 2)
     mean = tl.load(Mean_ptr + own, mask=there, other=0.0)[:, None]
     rstd = tl.load(Rstd_ptr + own, mask=there, other=0.0)[:, None]
     weight = tl.load(Weight_ptr + own % C, mask=there, other=0.0)[:, None]
@@ -178,9 +178,9 @@ def _norm_relu_pool_double_backward_kernel(
         mask = there[:, None] & inside[None, :]
         g = tl.load(OfPooled_ptr + own.to(tl.int64)[:, None] * n_windows + p[None, :], mask=mask, other=0.0)
         for c in tl.static_range(4):
-            pixel = first + at[None, :] + (c // 2) * W + c % 2
-            x = (tl.load(Y_ptr + pixel, mask=mask, other=0.0) - mean) * rstd
-            t = tl.load(T_ptr + pixel, mask=mask, other=0.0)
+            pixel = at[None, :] + (c // 2) * W + c % 2
+            x = (tl.load(Y_ptr + first + pixel, mask=mask, other=0.0) - mean) * rstd
+            t = tl.load(T_ptr + first + pixel, mask=mask, other=0.0)
             e = tl.where(weight * x + bias > 0, weight * (g * 0.25), 0.0)
             sum_e += e
             sum_ex += e * x
@@ -208,15 +208,15 @@ def _norm_relu_pool_double_backward_kernel(
         g = tl.load(OfPooled_ptr + pooled, mask=mask, other=0.0)
         by_pooled = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
         for c in tl.static_range(4):
-            pixel = first + at[None, :] + (c // 2) * W + c % 2
-            x = (tl.load(Y_ptr + pixel, mask=mask, other=0.0) - mean) * rstd
-            t = tl.load(T_ptr + pixel, mask=mask, other=0.0)
+            pixel = at[None, :] + (c // 2) * W + c % 2
+            x = (tl.load(Y_ptr + first + pixel, mask=mask, other=0.0) - mean) * rstd
+            t = tl.load(T_ptr + first + pixel, mask=mask, other=0.0)
             is_open = weight * x + bias > 0
             e = tl.where(is_open, weight * (g * 0.25), 0.0)
             of_e = rstd * (e - mean_e - x * mean_ex)
             of_t = rstd * (t - mean_t - x * mean_tx)
             by_pooled += tl.where(is_open, weight * of_t, 0.0)
-            tl.store(ByY_ptr + pixel, -along_x * x - rstd * (mean_tx * of_e + mean_ex * of_t), mask=mask)
+            tl.store(ByY_ptr + first + pixel, -along_x * x - rstd * (mean_tx * of_e + mean_ex * of_t), mask=mask)
         tl.store(ByPooled_ptr + pooled, by_pooled * 0.25, mask=mask)
     for e0 in range(0, edge_pixels(H, W), BLOCK_P):
         at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
@@ -291,6 +291,7 @@ def _launch(kernel: triton.JITFunction, y: Tensor, *tensors: Tensor, scalars: tu
             n_channels,
             height,
             width,
+            (height // 2) * (width // 2),
             *scalars,
             BLOCK_M=tile.maps,
             BLOCK_P=tile.windows,
