@@ -1,7 +1,7 @@
 """Triton kernels for K-Means, gradient distances and blocks of networks: device code and its launch, no policy.
 
 The host function that launches a kernel is in the same file, under it: ``assign.py`` (:func:`kmeans_assign`),
-``update.py`` (:func:`kmeans_update`), ``iterate.py`` (:func:`kmeans_iterate`), ``nearest.py``
+``update.py`` (:func:`kmeans_update`), ``iterate.py`` (:class:`LloydSteps`), ``nearest.py``
 (:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py`` (free slots and empty clusters),
 ``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices), ``gradient_distance.py``, ``global_cosine.py``,
 ``scale_gradients.py`` and ``norm_relu_pool.py``. ``common.py`` has what all launches share.
@@ -18,7 +18,7 @@ from .assign import kmeans_assign
 from .distance import own_distance
 from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
-from .iterate import kmeans_iterate
+from .iterate import LloydSteps
 from .members import Members, member_lists
 from .nearest import nearest_members
 from .norm_relu_pool import norm_relu_pool, norm_relu_pool_backward, norm_relu_pool_double_backward
@@ -26,12 +26,12 @@ from .scale_gradients import scale_gradients
 from .update import kmeans_update
 
 __all__ = [
+    "LloydSteps",
     "Members",
     "gradient_distance",
     "gram_assign",
     "group_products",
     "kmeans_assign",
-    "kmeans_iterate",
     "kmeans_update",
     "member_lists",
     "nearest_members",

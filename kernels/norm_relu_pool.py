@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import tiles
 from .common import compile_options, dense, on_device_of
-from .windows import edge, edge_pixels, windows
+from .feature_maps import by_normed, constants_of, edge, edge_pixels, map_mean, windows
 
 
 @triton.jit
@@ -100,10 +100,7 @@ def _norm_relu_pool_backward_kernel(
     own = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     there = own < M
     first = own.to(tl.int64)[:, None] * H * W
-    mean = tl.load(Mean_ptr + own, mask=there, other=0.0)[:, None]
-    rstd = tl.load(Rstd_ptr + own, mask=there, other=0.0)[:, None]
-    weight = tl.load(Weight_ptr + own % C, mask=there, other=0.0)[:, None]
-    bias = tl.load(Bias_ptr + own % C, mask=there, other=0.0)[:, None]
+    mean, rstd, weight, bias = constants_of(own, there, Mean_ptr, Rstd_ptr, Weight_ptr, Bias_ptr, C)
     sum_e = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     sum_ex = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     for p0 in range(0, n_windows, BLOCK_P):
@@ -114,11 +111,11 @@ def _norm_relu_pool_backward_kernel(
         for c in tl.static_range(4):
             y = tl.load(Y_ptr + first + at[None, :] + (c // 2) * W + c % 2, mask=mask, other=0.0)
             x = (y - mean) * rstd
-            e = tl.where(weight * x + bias > 0, weight * (g * 0.25), 0.0)
+            e = by_normed(x, g, weight, bias)
             sum_e += e
             sum_ex += e * x
-    mean_e = (tl.sum(sum_e, axis=1) / (H * W))[:, None]
-    mean_ex = (tl.sum(sum_ex, axis=1) / (H * W))[:, None]
+    mean_e = map_mean(sum_e, H, W)
+    mean_ex = map_mean(sum_ex, H, W)
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
         at, inside = windows(p, H, W)
@@ -127,7 +124,7 @@ def _norm_relu_pool_backward_kernel(
         for c in tl.static_range(4):
             pixel = at[None, :] + (c // 2) * W + c % 2
             x = (tl.load(Y_ptr + first + pixel, mask=mask, other=0.0) - mean) * rstd
-            e = tl.where(weight * x + bias > 0, weight * (g * 0.25), 0.0)
+            e = by_normed(x, g, weight, bias)
             tl.store(OfY_ptr + first + pixel, rstd * (e - mean_e - x * mean_ex), mask=mask)
     for e0 in range(0, edge_pixels(H, W), BLOCK_P):
         at, inside = edge(e0 + tl.arange(0, BLOCK_P), H, W)
@@ -163,10 +160,7 @@ def _norm_relu_pool_double_backward_kernel(
     own = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     there = own < M
     first = own.to(tl.int64)[:, None] * H * W
-    mean = tl.load(Mean_ptr + own, mask=there, other=0.0)[:, None]
-    rstd = tl.load(Rstd_ptr + own, mask=there, other=0.0)[:, None]
-    weight = tl.load(Weight_ptr + own % C, mask=there, other=0.0)[:, None]
-    bias = tl.load(Bias_ptr + own % C, mask=there, other=0.0)[:, None]
+    mean, rstd, weight, bias = constants_of(own, there, Mean_ptr, Rstd_ptr, Weight_ptr, Bias_ptr, C)
     sum_e = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     sum_ex = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
     sum_t = tl.zeros([BLOCK_M, BLOCK_P], tl.float32)
@@ -181,7 +175,7 @@ def _norm_relu_pool_double_backward_kernel(
             pixel = at[None, :] + (c // 2) * W + c % 2
             x = (tl.load(Y_ptr + first + pixel, mask=mask, other=0.0) - mean) * rstd
             t = tl.load(T_ptr + first + pixel, mask=mask, other=0.0)
-            e = tl.where(weight * x + bias > 0, weight * (g * 0.25), 0.0)
+            e = by_normed(x, g, weight, bias)
             sum_e += e
             sum_ex += e * x
             sum_t += t
@@ -194,11 +188,11 @@ def _norm_relu_pool_double_backward_kernel(
         t = tl.load(T_ptr + first + at[None, :], mask=mask, other=0.0)
         sum_t += t
         sum_tx += t * x
-    mean_e = (tl.sum(sum_e, axis=1) / (H * W))[:, None]
-    mean_ex = (tl.sum(sum_ex, axis=1) / (H * W))[:, None]
-    mean_t = (tl.sum(sum_t, axis=1) / (H * W))[:, None]
-    mean_tx = (tl.sum(sum_tx, axis=1) / (H * W))[:, None]
-    mean_et = (tl.sum(sum_et, axis=1) / (H * W))[:, None]
+    mean_e = map_mean(sum_e, H, W)
+    mean_ex = map_mean(sum_ex, H, W)
+    mean_t = map_mean(sum_t, H, W)
+    mean_tx = map_mean(sum_tx, H, W)
+    mean_et = map_mean(sum_et, H, W)
     along_x = rstd * rstd * (mean_et - mean_e * mean_t - mean_ex * mean_tx)
     for p0 in range(0, n_windows, BLOCK_P):
         p = p0 + tl.arange(0, BLOCK_P)
@@ -211,11 +205,10 @@ def _norm_relu_pool_double_backward_kernel(
             pixel = at[None, :] + (c // 2) * W + c % 2
             x = (tl.load(Y_ptr + first + pixel, mask=mask, other=0.0) - mean) * rstd
             t = tl.load(T_ptr + first + pixel, mask=mask, other=0.0)
-            is_open = weight * x + bias > 0
-            e = tl.where(is_open, weight * (g * 0.25), 0.0)
+            e = by_normed(x, g, weight, bias)
             of_e = rstd * (e - mean_e - x * mean_ex)
             of_t = rstd * (t - mean_t - x * mean_tx)
-            by_pooled += tl.where(is_open, weight * of_t, 0.0)
+            by_pooled += tl.where(weight * x + bias > 0, weight * of_t, 0.0)
             tl.store(ByY_ptr + first + pixel, -along_x * x - rstd * (mean_tx * of_e + mean_ex * of_t), mask=mask)
         tl.store(ByPooled_ptr + pooled, by_pooled * 0.25, mask=mask)
     for e0 in range(0, edge_pixels(H, W), BLOCK_P):

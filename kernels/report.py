@@ -34,7 +34,7 @@ from .assign import DOT_PRECISION, kmeans_assign
 from .common import REGISTERS
 from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
-from .iterate import kmeans_iterate
+from .iterate import LloydSteps
 from .nearest import nearest_members
 from .norm_relu_pool import norm_relu_pool, norm_relu_pool_backward, norm_relu_pool_double_backward
 from .scale_gradients import scale_gradients
@@ -151,7 +151,7 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
             update = partial(kmeans_update, x, offsets, labels, n_clusters, empty=empty)
             yield f"{name} {empty}", partial(update, previous=centroids, active=active)
         yield name, partial(kmeans_update, x, offsets, labels, n_clusters)
-        yield name, partial(kmeans_iterate, x, offsets, centroids, 1)
+        yield name, partial(_iteration, x, offsets, centroids, active, labels)
         yield name, partial(nearest_members, x, offsets, centroids, labels, 3)
     for n_features, width in ((2048, 512), (15, 64)):
         x, offsets, _, active, labels, _ = _inputs(1, n_features, torch.float32)
@@ -161,6 +161,17 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
         yield name, partial(gram_assign, torch.zeros(1, 8, width), torch.zeros(1, 8), offsets, active, labels)
     yield from _map_cases()
     yield from _distance_cases()
+
+
+def _iteration(
+    x: torch.Tensor, offsets: torch.Tensor, centroids: torch.Tensor, active: torch.Tensor, labels: torch.Tensor
+) -> None:
+    steps, count = LloydSteps(x, offsets, "keep"), torch.zeros(1, dtype=torch.int32)
+    steps.update(
+        steps.assign(centroids, active, labels, "fp32"),
+        centroids,
+        steps.going_on(labels, labels, active, active, count),
+    )
 
 
 def _map_cases() -> Iterator[tuple[str, Callable[[], object]]]:

@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("triton", reason="the tile sizes come with the kernels")
 from dream_accel import DreamAccelError
+from dream_accel.backends import iteration, triton
 from dream_accel.bench.gpu_model import changes, devices, kmeans, known_device, launches, predict, step, tables, traced
 from dream_accel.bench.gpu_model.work import Kernel, seconds, total
 from dream_accel.recipes import recipe
@@ -113,12 +114,11 @@ def test_kernels_are_those_the_code_launches(operation):
 @pytest.mark.parametrize(("empty", "maps"), [("keep", 2), ("farthest", 3)])
 def test_an_iteration_launches_what_the_model_says_and_maps_are_made_once(empty, maps, monkeypatch):
     pytest.importorskip("triton")
-    names = ("dream_accel.kernels.iterate", "dream_accel.kernels.report")
-    iterate, report = map(importlib.import_module, names)
-    monkeypatch.setattr(iterate, "all_stopped", lambda active: False)  # as on a GPU
+    report = importlib.import_module("dream_accel.kernels.report")
+    monkeypatch.setattr(iteration, "all_stopped", lambda active: False)  # as on a GPU
     s = kmeans.Rows(groups=2, rows=600, features=48, clusters=12)
     x, offsets, centroids = torch.zeros(600, 48), torch.tensor([0, 300, 600]), torch.zeros(2, 12, 48)
-    noted = report._record(90, "", lambda: iterate.kmeans_iterate(x, offsets, centroids, 2, None, "tf32", empty))
+    noted = report._record(90, "", lambda: triton.kmeans_iterate(x, offsets, centroids, 2, None, "tf32", empty))
     launched = [launch.kernel for launch in noted]
     one, last = step.lloyd_iteration(s, H100, "tf32", empty), kmeans.assign(s, H100, "fp32")
     expected = [kernel.name for kernel in (*one, *one, *last) if kernel.name != kmeans.TILE_MAP]

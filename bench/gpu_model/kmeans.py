@@ -23,8 +23,6 @@ SELECTING = 4
 """Histograms of eight bits each that find the last of several rows to be picked."""
 UPDATE_REGISTERS = 80
 """Of the kernel of the means on sm_90: ``python -m dream_accel.kernels.report 90``."""
-
-
 TILE_MAP = "_tile_map_kernel"
 """A fit makes each map once, a single operator whenever it is called."""
 

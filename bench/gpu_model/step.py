@@ -85,7 +85,7 @@ def lloyd_iteration(s: Rows, device: Device, precision: str, empty: str, moving:
         kmeans.groups_go_on(s),
         *kmeans.update(s, device, empty, moving=moving),
     ]
-    return [kernel for kernel in kernels if kernel.name != kmeans.TILE_MAP]  # made once, before the first
+    return _without_maps(kernels)
 
 
 def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, moving: int) -> Work:
@@ -96,8 +96,13 @@ def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, mo
         (iterations - moving, lloyd_iteration(s, device, precision, empty, moving=False)),
         (1, kmeans.tile_maps(s, device, precision, empty)),
         (1, [op.kernel(device) for op in _around_iterations(s.groups, s.rows)]),
-        (1, kmeans.assign(s, device, "fp32")),
+        (1, _without_maps(kmeans.assign(s, device, "fp32"))),
     ]
+
+
+def _without_maps(kernels: list[Kernel]) -> list[Kernel]:
+    """The kernels of an iteration: the maps were made before the first."""
+    return [kernel for kernel in kernels if kernel.name != kmeans.TILE_MAP]
 
 
 def refresh(problem: Problem, device: Device) -> Work:

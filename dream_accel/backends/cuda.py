@@ -81,7 +81,7 @@ def kmeans_assign(
     precision: str,
     with_distance: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Nearest live centroid of every row; always in float32, whatever ``precision`` allows. Two launches."""
+    """Nearest live centroid of every row; always in float32, whatever ``precision`` allows. Three launches."""
     x, offsets, centroids = x.contiguous(), offsets.contiguous(), centroids.contiguous()
     kept = [None] * 3 if active is None else [_contiguous(t) for t in (active, labels, distance)]
     new_labels = torch.empty(len(x), dtype=torch.int32, device=x.device)

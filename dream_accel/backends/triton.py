@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from . import DISTANCE_OPERATORS, MAP_OPERATORS
+from .iteration import lloyd
 from .pairs import DTYPES, Pairs, Scaling
 
 NAME = "triton"
@@ -131,7 +132,8 @@ def kmeans_iterate(
     empty: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Assignments and updates in turn, nine launches each or thirteen where empty clusters are filled."""
-    return _kernels().kmeans_iterate(x, offsets, centroids, max_iter, tolerance, precision, empty)
+    steps = _kernels().LloydSteps(x, offsets, empty)
+    return lloyd(steps, len(x), centroids, max_iter, tolerance, precision)
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:

@@ -14,8 +14,7 @@ weight gradients must be kept apart by class. The fastest implementation depends
     output, and computes the weight gradients of each class from these.
 ``fused``
     is ``capture`` with the norm, ReLU and pooling of a block in one operator
-    (:func:`dream_accel.ops.norm_relu_pool.norm_relu_pool`). It is the fastest on CPUs, for which alone the operator is
-    compiled.
+    (:func:`dream_accel.ops.norm_relu_pool.norm_relu_pool`). It is the fastest where the operator has a kernel.
 
 All of them take and return the same::
 
