@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from dream_accel.backends import norms
+from dream_accel.backends import norms, triton
 
 pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -76,3 +76,10 @@ def test_no_maps_and_maps_with_nan(kernels):
     pooled = kernels.norm_relu_pool(y, weight, bias, 1e-5)[0]
     assert pooled[1, 2].isnan().all()
     assert pooled.isnan().sum() == 4
+
+
+def test_double_precision_is_left_to_the_reference_with_the_reason():
+    y, weight, bias, *_ = problem((2, 3, 4, 4))
+    reason = triton.refuses("norm_relu_pool", y.double(), weight.double(), bias.double(), 1e-5)
+    assert reason == "torch.float64 maps and the kernels take float32"
+    assert triton.refuses("norm_relu_pool", y, weight, bias, 1e-5) is None

@@ -48,7 +48,7 @@ def unavailable() -> str | None:
 def refuses(op: str, *args: Any) -> str | None:
     """Return the reason why ``op(*args)`` cannot run; None if it can."""
     if op in MAP_OPERATORS:
-        return _refuses_tensor(args[0]) or _refuses_maps(args[0])
+        return _refuses_maps(args[0]) or _refuses_tensor(args[0])
     tensors = [*args[0], *(args[1] if isinstance(args[1], list) else [])] if isinstance(args[0], list) else [args[0]]
     reason = next(filter(None, map(_refuses_tensor, tensors)), None)
     if reason is not None:
