@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "dtype.h"
 #include "metrics.h"
@@ -30,6 +32,11 @@ struct GradientPair {
     int64_t size() const { return rows * length; }
     int64_t real_index(int64_t i) const { return i % interleave * (length / interleave) + i / interleave; }
 };
+
+// Whether derivatives are asked for. One without elements has no address either.
+inline bool has_derivatives(const std::vector<GradientPair>& pairs) {
+    return std::any_of(pairs.begin(), pairs.end(), [](const GradientPair& pair) { return pair.grad != nullptr; });
+}
 
 // One derivative to be multiplied by a number per class.
 struct ScaledGradient {

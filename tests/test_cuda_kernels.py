@@ -329,6 +329,12 @@ class TestThroughTheLibrary:
 
         return either
 
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_derivatives_beside_a_tensor_without_elements(self, either, metric):
+        real, synthetic = (gradients(False, seed, [(0, 4), (7, 5)]) for seed in (0, 1))
+        found, expected = either(lambda: da.gradient_distance(real, synthetic, metric, "all", return_grads=True)[1])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
     @pytest.mark.parametrize("init", ["random", "k-means++"])
     def test_whole_fits(self, either, init):
         x, offsets, _ = problem([120, 0, 75, 4], 9, 1)

@@ -1,6 +1,7 @@
 """Gradient and feature distances against the plain formulas in float64, written here from the papers' definitions."""
 
 import types
+from functools import partial
 
 import pytest
 import torch
@@ -92,6 +93,17 @@ def lists(device, seed=0, dtype=torch.float32, lead=()):
 
 
 class TestValueAndDerivative:
+    @pytest.mark.parametrize("metric", ops.METRICS)
+    def test_beside_a_tensor_without_elements(self, gradient_backend, metric):
+        """The first of them once decided whether derivatives were written, by its address."""
+        draw = partial(normal, device=gradient_backend.device)
+        real, synthetic = ([draw(0, 4, seed=side), draw(7, 5, seed=side + 2)] for side in (0, 1))
+        distance, grads = da.gradient_distance(real, synthetic, metric, "all", return_grads=True)
+        value, (expected,) = exact(real[1:], synthetic[1:], metric)
+        close(distance, value.sum(), 1e-5)
+        assert grads[0].shape == (0, 4)
+        close(grads[1], expected, 1e-4)
+
     @pytest.mark.parametrize("metric", ops.METRICS)
     def test_of_every_layer(self, gradient_backend, metric):
         real, synthetic = lists(gradient_backend.device)

@@ -193,8 +193,7 @@ void gradient_distance(
     }
     const bool is_global = metric == Metric::global_mse || metric == Metric::global_cos;
     const int64_t n_columns = is_global ? 1 : static_cast<int64_t>(pairs.size());
-    const bool with_grads = !pairs.empty() && pairs[0].grad;
-    const Call call = {G, metric, with_grads, n_columns, threads_for(n_elements, n_threads)};
+    const Call call = {G, metric, has_derivatives(pairs), n_columns, threads_for(n_elements, n_threads)};
 
     const Plan plan(pairs, metric, is_global);
     std::vector<double> totals(G * n_columns);

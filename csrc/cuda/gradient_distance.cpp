@@ -152,7 +152,7 @@ void gradient_distance(
                 break;
         }
     }
-    if (metric != Metric::global_cos || pairs.empty() || !pairs[0].grad) return;
+    if (metric != Metric::global_cos || !has_derivatives(pairs)) return;
     for (const auto& batch : batches) {
         launch_batch<kernel::global_gradient_few, kernel::global_gradient_many>(batch, sums, G, queue);
     }

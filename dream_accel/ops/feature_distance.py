@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DreamAccelError
-from .distance import Lists, check_lists, constants, differentiable, register
+from .checks import check_choice
+from .distance import METRICS, Lists, check_lists, constants, differentiable, register
 
 
 @overload
@@ -106,6 +107,7 @@ def feature_distance(
         DreamAccelError: lists or shapes that do not pair, an unknown metric, an empty batch, integer tensors, mixed
             devices; also on a second derivative through the operator.
     """
+    check_choice("metric", metric, METRICS)
     xs, ys = constants(real), constants(synthetic) if return_grads else list(synthetic)
     with_grads = return_grads or (torch.is_grad_enabled() and any(y.requires_grad for y in ys))
     distance, per_layer, grads = differentiable("feature_distance", xs, ys, metric, per_class, with_grads)
