@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import DreamAccelError
 from .faults import Fault, refusal
-from .pillow import ORIENTATION, SCALE_TO_8_BITS, as_seen, is_grey, without_white
+from .pillow import ORIENTATION, SCALE_TO_8_BITS, as_seen, fitted, is_grey, without_white
+from .pixel_cache import Entry, Images, PixelCache
 from .sources import require
 
 T = TypeVar("T")
@@ -45,16 +48,19 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in suffixes() and not path.name.startswith(".") and not path.is_dir()
 
 
-class Images(NamedTuple):
-    """The pixels of image files.
+Order = Callable[[list[int]], list[int]]
+"""Puts the places of files, ascending, in another order."""
 
-    Attributes:
-        pixels: uint8 (n, C, H, W), of those that could be read.
-        faults: the files that could not be read, by their place in the list.
-    """
 
-    pixels: np.ndarray
-    faults: dict[int, Fault]
+class ImageFile(Protocol):
+    """A file on the disk, or a part of one: it can be opened, and its text is its name in refusals."""
+
+    def open(self, mode: Literal["rb"], /) -> BinaryIO:
+        """Open it for reading."""
+
+
+_SUBMITTED = 4096
+"""Calls that wait for a thread at most, each of which takes some memory."""
 
 
 class _Header(NamedTuple):
@@ -63,7 +69,12 @@ class _Header(NamedTuple):
 
 
 def read_files(
-    files: Sequence[Path], size: int | None = None, mode: str | None = None, skip_unreadable: bool | None = None
+    files: Sequence[ImageFile],
+    size: int | None = None,
+    mode: str | None = None,
+    skip_unreadable: bool | None = None,
+    order: Order = list,
+    entry: Entry | None = None,
 ) -> Images:
     """Read image files on up to eight threads.
 
@@ -76,41 +87,62 @@ def read_files(
         mode: ``"L"`` or ``"RGB"``; default: ``"L"`` where every image is grey, else ``"RGB"``.
         skip_unreadable: whether files that cannot be read are left out; None: they are refused, by a caller that offers
             no choice.
+        order: the places of the files that can be read, ascending, in the order of their images.
+        entry: where their pixels are kept; default: in memory.
 
     Raises:
         DreamAccelError: mixed sizes without ``size``, found before anything is decoded; files that cannot be read,
-            unless they are left out, of which the first is named and all are counted; no file that can be read.
+            unless they are left out, of which the first is named and all are counted; no file that can be read; or
+            pixels that the entry has no room for.
     """
+    can_skip = skip_unreadable is False
+    if entry is not None and (found := entry.find()):
+        if found.faults and not skip_unreadable:
+            raise refusal(files, found.faults, can_skip)
+        return found
     pil = require("PIL.Image", "pillow", "reading image files")
-    ops = require("PIL.ImageOps", "pillow", "reading image files")
     headers: dict[int, _Header] = {}
-    faults: dict[int, Fault] = {}
-    for i, header in enumerate(_in_threads(lambda path: _header(pil, path), files)):
+    undecodable: dict[int, Fault] = {}
+    for i, header in enumerate(_in_threads(lambda file: _header(pil, file), files)):
         if isinstance(header, Fault):
-            faults[i] = header
+            undecodable[i] = header
         else:
             headers[i] = header
     if size is None:
         _refuse_mixed_sizes(files, headers)
     width, height = (size, size) if size else next((header.size for header in headers.values()), (0, 0))
     mode = mode or ("L" if all(header.is_grey for header in headers.values()) else "RGB")
-    pixels = np.empty((len(headers), len(mode), height, width), np.uint8)
 
     def decode(place: int, row: np.ndarray) -> None:
-        with pil.open(files[place]) as image:
+        with files[place].open("rb") as file, pil.open(file) as image:
             upright = as_seen(image, mode)
             if size:
-                upright = ops.fit(upright, (size, size), method=pil.Resampling.BILINEAR)
+                upright = fitted(upright, size)
             elif upright.size != (width, height):  # the file is another than a moment ago
                 raise _mixed(files[next(iter(headers))], (width, height), files[place], upright.size)
             row[:] = np.asarray(upright).reshape(height, width, len(mode)).transpose(2, 0, 1)
 
-    results = list(_in_threads(decode, list(headers), pixels))
-    decoded = np.array([result is None for result in results], bool)
-    faults |= {place: fault for place, fault in zip(headers, results, strict=True) if fault is not None}
-    if faults and (not skip_unreadable or not decoded.any()):
-        raise refusal(files, faults, can_skip=skip_unreadable is False)
-    return Images(pixels if decoded.all() else pixels[decoded], faults)
+    def fill(pixels: np.ndarray) -> dict[int, Fault]:
+        faults = dict(undecodable)
+        held: list[int] = []  # the place of the file whose pixels each row has
+        while True:
+            wanted = order([place for place in headers if place not in faults])
+            # After a fault, only rows that are to have another image than they have.
+            rows = [row for row, place in enumerate(wanted) if row >= len(held) or held[row] != place]
+            decoded = _in_threads(decode, [wanted[row] for row in rows], map(pixels.__getitem__, rows))
+            new = {wanted[row]: fault for row, fault in zip(rows, decoded, strict=True) if fault is not None}
+            faults |= new
+            if faults and (not skip_unreadable or len(faults) == len(files)):
+                raise refusal(files, faults, can_skip)
+            if not new:
+                return faults
+            held = wanted
+
+    return (entry or _in_memory()).store((len(files), len(mode), height, width), fill)
+
+
+def _in_memory() -> Entry:
+    return PixelCache(memory=math.inf).entry("", ())
 
 
 def _in_threads(work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T | Fault]:
@@ -128,30 +160,32 @@ def _in_threads(work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T
             return Fault(f"cannot be read as an image ({reason})", "replace or remove the file")
 
     # Threads suffice: Pillow releases the interpreter lock while it decodes.
+    calls = zip(*arguments, strict=True)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(attempt, *arguments)
+        while part := list(islice(calls, _SUBMITTED)):
+            yield from pool.map(attempt, *zip(*part, strict=True))
 
 
-def _header(pil: Any, path: Path) -> _Header | Fault:
-    with pil.open(path) as image:
+def _header(pil: Any, source: ImageFile) -> _Header | Fault:
+    with source.open("rb") as file, pil.open(file) as image:
         if without_white(image):
             return Fault(f"has 32 bits per channel (mode {image.mode})", SCALE_TO_8_BITS)
-        return _Header(_upright_size(image, path), is_grey(image))
+        return _Header(_upright_size(image, source), is_grey(image))
 
 
-def _upright_size(image: Any, path: Path) -> tuple[int, int]:
+def _upright_size(image: Any, source: ImageFile) -> tuple[int, int]:
     width, height = image.size
     if width == height or image.format == "TIFF":  # Pillow swaps the sides of a TIFF file when it opens it
         return width, height
     # Asking a PNG file for its orientation decodes it whole.
-    asked = image.format != "PNG" or bool(_METADATA & image.info.keys()) or _ends_in_metadata(path)
+    asked = image.format != "PNG" or bool(_METADATA & image.info.keys()) or _ends_in_metadata(source)
     turned = asked and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
-def _ends_in_metadata(path: Path) -> bool:
+def _ends_in_metadata(source: ImageFile) -> bool:
     """Return True if a PNG file has metadata behind its pixels, which Pillow finds only after decoding them."""
-    with path.open("rb") as file:
+    with source.open("rb") as file:
         file.seek(8)
         pixels = False
         while len(head := file.read(8)) == 8:
@@ -163,14 +197,14 @@ def _ends_in_metadata(path: Path) -> bool:
     return False
 
 
-def _refuse_mixed_sizes(files: Sequence[Path], headers: dict[int, _Header]) -> None:
+def _refuse_mixed_sizes(files: Sequence[ImageFile], headers: dict[int, _Header]) -> None:
     first = next(iter(headers), None)
     for place, header in headers.items():
         if first is not None and header.size != headers[first].size:
             raise _mixed(files[first], headers[first].size, files[place], header.size)
 
 
-def _mixed(a: Path, a_size: tuple[int, int], b: Path, b_size: tuple[int, int]) -> DreamAccelError:
+def _mixed(a: ImageFile, a_size: tuple[int, int], b: ImageFile, b_size: tuple[int, int]) -> DreamAccelError:
     return DreamAccelError(
         f"images have mixed sizes: {a} is {a_size[0]}x{a_size[1]} and {b} is {b_size[0]}x{b_size[1]} pixels; "
         "--size N (size=N) scales and centre-crops every image to N x N"

@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from .image_set import ImageSet
-from .sources import require
+from .sources import Reading, require
 from .split import DataSplit
 from .stratified import train_test_split
 
 N_TEST = 500
 
 
-def load_digits(data_dir: Path, download: bool = False, size: int | None = None) -> DataSplit:
+def load_digits(data_dir: Path, how: Reading) -> DataSplit:
     """1x8x8 images, 10 classes.
 
     There is no official split: 500 stratified test images are drawn with seed 0, always the same; 1,297 images are the
     training set.
 
     Args:
-        data_dir: not read.
-        download: has no effect; the images are inside the library.
-        size: applied later, by :func:`load_dataset`.
+        data_dir: not read; the images are inside the library.
+        how: not read.
 
     Raises:
         DreamAccelError: scikit-learn cannot be imported.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DreamAccelError, DreamAccelWarning, counted
@@ -22,7 +21,7 @@ class Fault(NamedTuple):
     remedy: str
 
 
-def refusal(files: Sequence[Path], faults: Mapping[int, Fault], can_skip: bool) -> DreamAccelError:
+def refusal(files: Sequence[object], faults: Mapping[int, Fault], can_skip: bool) -> DreamAccelError:
     """The refusal of files of which some cannot be read: the first of them, the number of the others, the remedies.
 
     Args:
@@ -38,7 +37,7 @@ def refusal(files: Sequence[Path], faults: Mapping[int, Fault], can_skip: bool) 
     return DreamAccelError(f"{files[first]} {faults[first].found}{beside}; {faults[first].remedy}{skip}")
 
 
-def warn_of_skipped(files: Sequence[Path], faults: Mapping[int, Fault]) -> None:
+def warn_of_skipped(files: Sequence[object], faults: Mapping[int, Fault]) -> None:
     """Say once how many files are left out, and which is the first."""
     if not faults:
         return
@@ -52,26 +51,26 @@ def warn_of_skipped(files: Sequence[Path], faults: Mapping[int, Fault]) -> None:
 
 
 def refuse_classes_without_images(
-    folders: Sequence[Path], labels: Sequence[int], files: Sequence[Path], faults: Mapping[int, Fault]
+    classes: Mapping[int, object], labels: Sequence[int], files: Sequence[object], faults: Mapping[int, Fault]
 ) -> None:
     """Refuse a class of which every file is left out.
 
     Args:
-        folders: of the classes.
+        classes: the name of each class by its label.
         labels: of all files.
         files: all files.
         faults: by the place of a file.
 
     Raises:
-        DreamAccelError: with the folder of the first such class, and its first file.
+        DreamAccelError: with the name of the first such class, and its first file.
     """
     left = {label for place, label in enumerate(labels) if place not in faults}
-    for label, folder in enumerate(folders):
-        if label in left:
-            continue
-        of_class = [place for place, other in enumerate(labels) if other == label]
-        raise DreamAccelError(
-            f"{folder} holds no image file that can be read: {files[of_class[0]]} {faults[of_class[0]].found}"
-            f"{f', nor can the other {len(of_class) - 1:,}' if len(of_class) > 1 else ''}; every class needs at least "
-            "one, so put images into it or move it elsewhere"
-        )
+    empty = min(set(labels) - left, default=None)
+    if empty is None:
+        return
+    of_class = [place for place, label in enumerate(labels) if label == empty]
+    raise DreamAccelError(
+        f"{classes[empty]} holds no image file that can be read: {files[of_class[0]]} {faults[of_class[0]].found}"
+        f"{f', nor can the other {len(of_class) - 1:,}' if len(of_class) > 1 else ''}; every class needs at least "
+        "one, so put images into it or move it elsewhere"
+    )

@@ -156,12 +156,16 @@ class ImageSet:
             ``order`` (N,) int64 and ``offsets`` (C+1,) int64. Class c has the rows ``order[offsets[c]:offsets[c+1]]``,
             in ascending order.
         """
-        ordered, order = torch.sort(self.labels, stable=True)
-        offsets = torch.searchsorted(ordered, torch.arange(self.n_classes + 1, device=ordered.device))
-        return order, offsets
+        return rows_by_class(self.labels, self.n_classes)
 
     def _rows(self, indices: Any) -> Tensor:
         index = torch.as_tensor(indices, device=self.images.device)
         if index.dtype == torch.bool or index.is_floating_point():
             raise DreamAccelError(f"indices are {index.dtype}; allowed are integer row numbers 0..{len(self) - 1}")
         return index.long()
+
+
+def rows_by_class(labels: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """See :meth:`ImageSet.by_class`."""
+    ordered, order = torch.sort(labels, stable=True)
+    return order, torch.searchsorted(ordered, torch.arange(n_classes + 1, device=ordered.device))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..arrays import whole_number
 from ..errors import DreamAccelError
 from .convert import as_tensor, dtype_name
 
@@ -33,7 +34,7 @@ def to_labels(
 
     Raises:
         DreamAccelError: labels that are strings, one-hot, of another dtype or number, or outside 0..C-1; a class
-            without an image, unless ``allow_empty``.
+            without an image, unless ``allow_empty``; ``n_classes`` that is no whole number, names that are no list.
     """
     _refuse_strings(labels)
     tensor = as_tensor(labels, "labels")
@@ -56,7 +57,8 @@ def to_labels(
         raise DreamAccelError(f"labels are {dtype_name(tensor)}; allowed are integers 0..C-1, so cast them to int64")
     tensor = tensor.to(torch.int64).contiguous()
 
-    names = None if class_names is None else tuple(str(name) for name in class_names)
+    n_classes = None if n_classes is None else whole_number(n_classes, "n_classes", 1)
+    names = None if class_names is None else _to_names(class_names)
     if names is not None and n_classes is not None and len(names) != n_classes:
         raise DreamAccelError(f"there are {len(names)} class names for {n_classes} classes; give one name per class")
     present = torch.unique(tensor).tolist()
@@ -71,6 +73,12 @@ def to_labels(
     if not allow_empty:
         _refuse_empty_classes(present, count, names)
     return tensor, names if names is not None else tuple(str(c) for c in range(count))
+
+
+def _to_names(class_names: Any) -> tuple[str, ...]:
+    if isinstance(class_names, (str, bytes)) or not isinstance(class_names, Iterable):
+        raise DreamAccelError(f"class_names is {class_names!r}: it must be a list of names, one per class")
+    return tuple(str(name) for name in class_names)
 
 
 def _refuse_strings(labels: Any) -> None:

@@ -12,7 +12,7 @@ from ..errors import DreamAccelError
 from .convert import resize_and_crop
 from .image_set import ImageSet
 from .remarks import remarks
-from .sources import naming
+from .sources import Reading, naming
 from .split import DataSplit
 
 LAYOUTS = (
@@ -28,7 +28,7 @@ CLASS_NAMES = "class_names"
 _ONE_ARRAY = b"\x93NUMPY"
 
 
-def load_npz(path: Path, download: bool = False, size: int | None = None) -> DataSplit:
+def load_npz(path: Path, how: Reading) -> DataSplit:
     """Images and labels in any form that :meth:`ImageSet.from_arrays` takes, labels (N, 1) included.
 
     Keys are those of one of ``LAYOUTS`` in upper or lower case; a further key ``class_names`` (C,) of strings may name
@@ -37,8 +37,7 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
 
     Args:
         path: the file.
-        download: has no effect; there is nothing to fetch.
-        size: scale and centre-crop every image to size x size; default: images as they are, all of one size.
+        how: its size is.
 
     Raises:
         DreamAccelError: the file is missing or unreadable, holds the keys of no layout or of several, or arrays that
@@ -62,8 +61,8 @@ def load_npz(path: Path, download: bool = False, size: int | None = None) -> Dat
         train = ImageSet.from_arrays(x_train, y_train, class_names=names)
     with naming(f"{path}, test set"):
         test = ImageSet.from_arrays(x_test, y_test, class_names=train.class_names, allow_empty=True)
-    if size:  # here, since images of two sizes make no data set
-        train, test = (replace(part, images=resize_and_crop(part.images, size)) for part in (train, test))
+    if how.size:  # here, since images of two sizes make no data set
+        train, test = (replace(part, images=resize_and_crop(part.images, how.size)) for part in (train, test))
     note = f"took the keys {', '.join(taken)}"
     if unused := [key for key in found if key not in arrays]:
         note += f"; left unused: {', '.join(unused)}"

@@ -54,6 +54,13 @@ def as_seen(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
+def fitted(image: Any, size: int) -> Any:
+    """An image scaled, bilinear and antialiased, and centre-cropped to size x size pixels."""
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+
+
 def _has_16_bits(image: Any) -> bool:
     # Pillow opens deep PGM files, and before version 11 deep PNG files, as integers of 32 bits, 65535 being white.
     return image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format in ("PPM", "PNG"))

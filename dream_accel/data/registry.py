@@ -1,6 +1,6 @@
 """The data sets by name.
 
-To add one, write its loader, (where, download, size) -> DataSplit, and a line for it in one of the two tables.
+To add one, write its loader, (where, how: Reading) -> DataSplit, and a line for it in one of the two tables.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from types import MappingProxyType
 from ..errors import DreamAccelError
 from .digits import load_digits
 from .folders import load_imagefolder
+from .huggingface import load_huggingface
 from .npz import load_npz
-from .sources import default_data_dir, expanded, reading
+from .pixel_cache import IMAGE_DISK, IMAGE_MEMORY, PixelCache
+from .sources import Reading, default_data_dir, expanded, reading
 from .split import DataSplit, resize
 from .tiny_imagenet import load_tiny_imagenet
 from .torchvision_sets import load_torchvision
+from .webdataset import load_webdataset
 
-Loader = Callable[[Path, bool, int | None], DataSplit]
+Loader = Callable[[Path, Reading], DataSplit]
 
 # In the data folder.
 _NAMED: dict[str, tuple[str, Loader]] = {
@@ -61,6 +64,14 @@ _AT_PATH: dict[str, tuple[str, Loader]] = {
         "a .npz file with the keys x_train, y_train, x_test, y_test, or train_images, train_labels, ... as MedMNIST",
         load_npz,
     ),
+    "webdataset": (
+        "WebDataset shards PATH/train*.tar with PATH/test*.tar, or PATH/*.tar: an image and .cls or .json per sample",
+        load_webdataset,
+    ),
+    "hf": (
+        "a folder that save_to_disk of Hugging Face's datasets wrote, with columns of type Image and ClassLabel",
+        load_huggingface,
+    ),
 }
 
 DATASETS: Mapping[str, str] = MappingProxyType(
@@ -75,6 +86,9 @@ def load_dataset(
     download: bool = False,
     size: int | None = None,
     skip_unreadable: bool = False,
+    *,
+    image_memory: float = IMAGE_MEMORY,
+    image_disk: float = IMAGE_DISK,
 ) -> DataSplit:
     """Load a data set by name.
 
@@ -87,14 +101,17 @@ def load_dataset(
         skip_unreadable: leave out the files of an image folder that cannot be read; one
             :class:`dream_accel.DreamAccelWarning` counts them and names the first. Other sets are read whole or not at
             all.
+        image_memory: decoded images of a folder, of shards or of a Hugging Face data set held in memory at most, GB
+            (1e9 bytes). Larger sets are decoded once, into a file of the cache folder that is mapped into memory.
+        image_disk: such files on disk at most, GB; those used longest ago are deleted.
 
     Returns:
         the training and the test set, on the CPU as uint8.
 
     Raises:
         DreamAccelError: an unknown name, a set that is not there, unreadable files (the first named, all counted), an
-            image folder of one class, images of mixed sizes without ``size``, or arrays that
-            :meth:`ImageSet.from_arrays` refuses.
+            image folder of one class, images of mixed sizes without ``size``, more pixels than there is room for, or
+            arrays that :meth:`ImageSet.from_arrays` refuses.
     """
     if size is not None and size < 1:
         raise DreamAccelError(f"size is {size}; it must be a number of pixels, 1 or more")
@@ -106,12 +123,10 @@ def load_dataset(
         where = Path() if load is load_digits else default_data_dir() if data_dir is None else expanded(data_dir)
     elif path.strip() and kind in _AT_PATH:
         where, load = expanded(path), _AT_PATH[kind][1]
-        if load is load_imagefolder:
-            load = partial(load_imagefolder, skip_unreadable=skip_unreadable)
     else:
         raise DreamAccelError(_unknown(name, kind))
     with reading(where):
-        split = load(where, download, size)
+        split = load(where, Reading(download, size, skip_unreadable, PixelCache(image_memory, image_disk)))
     return resize(split, size)
 
 
@@ -121,7 +136,8 @@ def _unknown(name: str, kind: str) -> str:
         return f"{name!r} names no path: write {kind}:PATH"
     path = Path(os.path.expanduser(name))
     if name and os.path.exists(path):
-        remedy = f"imagefolder:{name}" if os.path.isdir(path) else f"npz:{name}"
+        kind = "imagefolder" if os.path.isdir(path) else "webdataset" if path.suffix == ".tar" else "npz"
+        remedy = f"{kind}:{name}"
         return f"{name!r} is a path, not a data set: write {remedy}, or {known}"
     close = difflib.get_close_matches(kind, [*_NAMED, *_AT_PATH], n=1)
     hint = f" (did you mean {close[0] if close[0] in _NAMED else close[0] + ':PATH'}?)" if close else ""

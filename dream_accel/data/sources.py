@@ -7,12 +7,30 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DreamAccelError
 from ..runtime.files import replacing
+from .pixel_cache import PixelCache
+
+
+class Reading(NamedTuple):
+    """Options of reading a data set, of which each source heeds those that concern it.
+
+    Attributes:
+        download: fetch a named set that is not there.
+        size: scale and centre-crop every image to size x size as it is read, by sources whose images may have several
+            sizes; the others are resized later. None: images as they are.
+        skip_unreadable: leave out image files that cannot be read; one warning counts them and names the first.
+        cache: where decoded images are held.
+    """
+
+    download: bool = False
+    size: int | None = None
+    skip_unreadable: bool = False
+    cache: PixelCache = PixelCache()
 
 
 def default_data_dir() -> Path:

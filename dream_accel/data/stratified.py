@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import DreamAccelError
 from ..random import hash_rows
-from .image_set import ImageSet
+from .image_set import ImageSet, rows_by_class
 
 TEST_SHARE = 0.2
 """Part of a set without a test set that becomes one."""
@@ -25,7 +25,28 @@ def stratified_rows(images: ImageSet, n: int, seed: int) -> Tensor:
             f"a subset of {n} images was asked for; allowed is {images.n_classes} (one per class) to "
             f"{len(images)} (all of them)"
         )
-    order, offsets = (tensor.cpu() for tensor in images.by_class())
+    order, offsets = images.by_class()
+    return _choose(order.cpu(), offsets.cpu(), n, seed)
+
+
+def held_out_rows(labels: Tensor, n_classes: int) -> Tensor:
+    """The rows of a set that become its test set: a stratified fifth, at least one per class, drawn with seed 0.
+
+    Args:
+        labels: (N,) int64 on the CPU, at least two of every class.
+        n_classes: C.
+
+    Returns:
+        (n,) int64, ascending.
+    """
+    return _choose(*rows_by_class(labels, n_classes), _test_images(len(labels), n_classes), seed=0)
+
+
+def _test_images(n: int, n_classes: int) -> int:
+    return max(n_classes, round(TEST_SHARE * n))
+
+
+def _choose(order: Tensor, offsets: Tensor, n: int, seed: int) -> Tensor:
     keep = allocate(offsets.diff().numpy(), n)
     rows = []
     for c, members in enumerate(torch.tensor_split(order, offsets[1:-1])):
@@ -83,4 +104,4 @@ def hold_out_test_set(images: ImageSet) -> tuple[ImageSet, ImageSet]:
             f"class {lonely} ({images.class_names[lonely]!r}) has {counts[lonely]} image; cutting off a test set needs "
             "at least 2 per class, so give more images or a test set"
         )
-    return train_test_split(images, max(images.n_classes, round(TEST_SHARE * len(images))))
+    return train_test_split(images, _test_images(len(images), images.n_classes))

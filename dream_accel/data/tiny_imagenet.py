@@ -12,7 +12,7 @@ from ..errors import DreamAccelError, DreamAccelWarning
 from .decode import image_files, read_files
 from .image_set import ImageSet
 from .npz import read_npz
-from .sources import naming, not_found, require, write_npz
+from .sources import Reading, naming, not_found, require, write_npz
 from .split import DataSplit
 
 FOLDER = "tiny-imagenet-200"
@@ -21,7 +21,7 @@ URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
-def load_tiny_imagenet(data_dir: Path, download: bool = False, size: int | None = None) -> DataSplit:
+def load_tiny_imagenet(data_dir: Path, how: Reading) -> DataSplit:
     """200 classes, 3x64x64, 100,000 training images; the official validation images are the test set.
 
     The official test images have no labels. Classes are the WordNet ids, sorted, named by the first word that words.txt
@@ -29,8 +29,7 @@ def load_tiny_imagenet(data_dir: Path, download: bool = False, size: int | None 
 
     Args:
         data_dir: contains the folder ``tiny-imagenet-200``, or its cache ``tiny-imagenet-200.npz``.
-        download: fetch and unpack the official zip where neither is there.
-        size: applied later, by :func:`load_dataset`.
+        how: whether the official zip is fetched and unpacked where neither is there.
 
     Raises:
         DreamAccelError: the folder is missing or incomplete, a file is damaged (named), or the download failed.
@@ -39,7 +38,7 @@ def load_tiny_imagenet(data_dir: Path, download: bool = False, size: int | None 
     if cache.is_file():
         arrays = read_npz(cache, (*KEYS, "class_names"))
     else:
-        if not folder.is_dir() and download:
+        if not folder.is_dir() and how.download:
             _fetch(data_dir)
         if not folder.is_dir():
             raise not_found("tiny-imagenet", data_dir, folder)

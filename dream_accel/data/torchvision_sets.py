@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DreamAccelError
 from .image_set import ImageSet
-from .sources import naming, not_found, require
+from .sources import Reading, naming, not_found, require
 from .split import DataSplit
 
 _DIGITS = tuple("0123456789")
@@ -41,14 +41,13 @@ _SETS = {
 }
 
 
-def load_torchvision(name: str, data_dir: Path, download: bool = False, size: int | None = None) -> DataSplit:
+def load_torchvision(name: str, data_dir: Path, how: Reading) -> DataSplit:
     """MNIST, FashionMNIST, SVHN, CIFAR-10 or CIFAR-100 in the official order and split.
 
     Args:
         name: a key of the table above.
         data_dir: torchvision's ``root``.
-        download: fetch files that are missing.
-        size: applied later, by :func:`load_dataset`.
+        how: whether files that are missing are fetched.
 
     Raises:
         DreamAccelError: torchvision or a file is missing, a file is damaged (named), or the download failed.
@@ -56,10 +55,10 @@ def load_torchvision(name: str, data_dir: Path, download: bool = False, size: in
     known = _SETS[name]
     datasets = require("torchvision.datasets", "torchvision", f"the {name} data set")
     missing = next((path for path in (data_dir / file for file in known.files) if not path.exists()), None)
-    if missing is not None and not download:
+    if missing is not None and not how.download:
         raise not_found(name, data_dir, missing)
     train, test = (
-        _read(name, getattr(datasets, known.class_name), data_dir, is_train, download) for is_train in (True, False)
+        _read(name, getattr(datasets, known.class_name), data_dir, is_train, how.download) for is_train in (True, False)
     )
     names = known.names or tuple(train.classes)
     with naming(f"{name} in {data_dir}"):
