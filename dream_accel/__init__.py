@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ._version import __version__ as __version__
     from .clustering import BatchedKMeans, KMeansResult, kmeans
     from .data import DataSplit, ImageSet, load_dataset
+    from .engine.distill import distill
     from .engine.expert_store import Experts
     from .engine.experts import train_experts
-    from .engine.loop import distill
     from .engine.pool_filling import fill_pool
     from .errors import DivergenceError, DreamAccelError, DreamAccelWarning
     from .evaluation import evaluate
@@ -39,7 +39,7 @@ _HOMES = {
     "DataSplit": "data",
     "ImageSet": "data",
     "load_dataset": "data",
-    "distill": "engine.loop",
+    "distill": "engine.distill",
     "fill_pool": "engine.pool_filling",
     "Experts": "engine.expert_store",
     "train_experts": "engine.experts",

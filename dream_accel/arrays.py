@@ -43,6 +43,10 @@ def _from_numpy(array: np.ndarray, name: str) -> Tensor:
         ) from None
 
 
+MOST = 2**31 - 1
+"""The largest count: what counts can number fits an int32, in which kernels keep them."""
+
+
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
     """Convert a whole number of any library to an int.
 
@@ -50,13 +54,13 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
         value: a Python or NumPy integer, or an integer array or tensor of one element. Truth values and floating-point
             numbers, 2.0 included, are no whole numbers.
         name: of the argument, for the refusal.
-        least: the smallest value that is allowed; default: any.
+        least: the smallest value that is allowed, which makes it a count, of :data:`MOST` at most; default: any number.
 
     Returns:
         the int.
 
     Raises:
-        DreamAccelError: the value is no whole number, or is below ``least``.
+        DreamAccelError: the value is no whole number, below ``least``, or a count above :data:`MOST`.
     """
     allowed = "it must be a whole number" + ("" if least is None else f", at least {least}")
     try:
@@ -67,6 +71,8 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
         raise DreamAccelError(f"{name} is {_shown(value)}: {allowed}") from None
     if least is not None and number < least:
         raise DreamAccelError(f"{name} is {number}: {allowed}")
+    if least is not None and number > MOST:
+        raise DreamAccelError(f"{name} is {number}: {allowed} and at most {MOST:,}")
     return number
 
 

@@ -21,6 +21,10 @@ class DivergenceError(DreamAccelError):
         self.result = result
 
 
+class DeviceMemoryError(DreamAccelError):
+    """A computation that does not fit the memory of its device."""
+
+
 class DreamAccelWarning(UserWarning):
     """A fact the user should know once, such as a slower backend or fewer clusters than requested."""
 
@@ -40,6 +44,6 @@ def choices(kind: str, found: object, allowed: object) -> DreamAccelError:
     return DreamAccelError(f"unknown {kind} {found!r}: choose one of {names}")
 
 
-def counted(n: int, noun: str) -> str:
-    """Format a count with its noun: ``1 network``, ``2 networks``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def counted(n: int, noun: str, nouns: str | None = None) -> str:
+    """Format a count with its noun: ``1 network``, ``2 networks``; ``nouns`` is a plural that takes more than an s."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"

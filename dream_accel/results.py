@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from .data import Normalization
 from .errors import DreamAccelError
+from .previews import Previews
 from .recipes import Recipe
 from .runtime.files import write_text
 from .synthetic import SyntheticSet
@@ -66,6 +67,9 @@ class Result:
             it is not known.
         changes: one entry for every continuation with other settings or on another device:
             ``{"after_iteration": 18, "changed": {"pixel_lr": [0.5, 0.1]}}``, values before and after.
+        previews: how the images changed along the run; empty if the result was loaded.
+        picks: (C, n) int64 on the CPU, the training images of the last refresh; None if the result was loaded or the
+            method picks none.
     """
 
     synthetic: SyntheticSet
@@ -77,6 +81,8 @@ class Result:
     diverged: bool = False
     data: dict[str, Any] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
+    previews: Previews = field(default_factory=Previews)
+    picks: Tensor | None = None
 
     @property
     def images(self) -> Tensor:

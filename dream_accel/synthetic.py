@@ -19,6 +19,7 @@ from .groups import random_rows
 from .networks.features import embed_rows
 from .random import generator
 from .runtime.files import write_bytes
+from .sampling.blocks import ClassBlocks
 from .sampling.classes import class_order, fill_picks
 from .sampling.strategies import STRATEGIES
 
@@ -261,12 +262,18 @@ def initial_images(
     if init == "kmeans":
         if network is None:
             raise DreamAccelError('init="kmeans" needs a network to embed the images with')
-        features = embed_rows(images, order, network, normalize)
-        check_finite(features, "features")
-        picks = STRATEGIES["dream"].pick(scaled_rows(features, offsets), offsets, count, 1, seed, KMEANS_ITERATIONS)
+
+        def pick(rows: Tensor, offsets: Tensor) -> tuple[Tensor, int]:
+            features = embed_rows(images, rows, network, normalize)
+            check_finite(features, "features")
+            x = scaled_rows(features, offsets)
+            picks = STRATEGIES["dream"].pick(x, offsets, count, 1, seed, KMEANS_ITERATIONS)
+            return rows[fill_picks(picks)], x.shape[1]
+
+        rows = ClassBlocks(offsets.diff().tolist()).map(order, offsets, pick)
     else:
-        picks = random_rows(offsets, len(images), count, seed, "random init")
-    chosen = to_float(images[order[fill_picks(picks)]])
+        rows = order[fill_picks(random_rows(offsets, len(images), count, seed, "random init"))]
+    chosen = to_float(images[rows])
     return encode(chosen.flatten(0, 1), tiled).view(shape)
 
 

@@ -24,10 +24,10 @@ from dream_accel.runtime.devices import (
     bf16_supported,
     device_errors,
     find_device,
-    mig_profile,
     reason_of,
     release_memory,
 )
+from dream_accel.runtime.gpu_names import mig_profile
 
 CUDA = torch.device("cuda", 1)
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")

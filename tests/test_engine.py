@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import dream_accel as da
 from dream_accel.backends import _native, choose
 from dream_accel.data import DataSplit, ImageSet
-from dream_accel.engine import checkpoint
+from dream_accel.engine import assembly
 from dream_accel.engine.assembly import assemble
+from dream_accel.engine.distill import distill
 from dream_accel.engine.distiller import Distiller
-from dream_accel.engine.loop import distill
 from dream_accel.engine.splits import fingerprint, load_split
 from dream_accel.engine.stored_run import Checkpoint, read_checkpoint
 from dream_accel.errors import DivergenceError, DreamAccelWarning
@@ -27,6 +27,7 @@ from dream_accel.matching.gradients import GradientMatching
 from dream_accel.matching.pixels import PixelSGD
 from dream_accel.matching.step import MatchingStep
 from dream_accel.networks import make_network
+from dream_accel.networks.features import embed_rows
 from dream_accel.networks.training import Rows, Trainer
 from dream_accel.random import generator
 from dream_accel.results import Progress
@@ -188,7 +189,7 @@ class Seen(GradientMatching):
 class TestMatchingStep:
     def step(self, **settings) -> tuple[MatchingStep, dict]:
         options = {"augment": "", "normalize": lambda x: x * 2 - 1, "factor": 1, "max_synthetic": 128, **settings}
-        matching = MatchingStep(Seen(), **options, n_classes=3, device=CPU)
+        matching = MatchingStep(Seen(), **options, classes=range(3), device=CPU)
         matching.restart(0)
         draws = torch.Generator().manual_seed(3)
         given = {
@@ -301,6 +302,23 @@ class TestDistill:
         assert not torch.equal(picks[0], picks[len(refreshes)])
         assert all((toy_split().train.labels[rows] == torch.arange(3).unsqueeze(1)).all() for rows in picks)
 
+    def test_a_refresh_embeds_some_images_of_a_class_or_all_if_it_has_no_more(self, monkeypatch):
+        read = []
+
+        def watch(images, rows, *others):
+            read.append(rows)
+            return embed_rows(images, rows, *others)
+
+        monkeypatch.setattr(assembly, "embed_rows", watch)
+        assemble(toy_recipe(init="random", refresh_images=6), toy_split()).outer_iteration(0)
+        assert len(read) == 2
+        for rows in read:
+            assert rows.unique().numel() == 18
+            assert toy_split().train.labels[rows].bincount().tolist() == [6, 6, 6]
+        assert read[0].tolist() != read[1].tolist()
+        assert torch.equal(pixels_of(refresh_images=12), pixels_of())
+        assert not torch.equal(pixels_of(refresh_images=6), pixels_of())
+
     def test_history_has_a_line_per_outer_iteration(self):
         seen, ticks = [], []
         result = distill(
@@ -338,6 +356,7 @@ class TestDistill:
             {"strategy": "boundary", "train_augment": "", "cutmix": 1.0},
             {"feature_weight": 1.0, "pretrain_epochs": 1},
             {"max_synthetic": 3, "factor": 2, "network_images": 0},
+            {"refresh_images": 6},
         ],
         ids=str,
     )
@@ -541,8 +560,9 @@ class TestInterruption:
 
 
 class TestCheckpoint:
-    def run(self, path: Path, **settings):
-        return distill(toy_recipe(**settings), toy_split(), device="cpu", checkpoint=path)
+    def run(self, path: Path, every: float = 60.0, **settings):
+        recipe = toy_recipe(**settings)
+        return distill(recipe, toy_split(), device="cpu", checkpoint=path, checkpoint_every=every)
 
     def test_a_finished_run_can_be_made_longer(self, tmp_path):
         path = tmp_path / "new folder" / "checkpoint.safetensors"
@@ -554,15 +574,15 @@ class TestCheckpoint:
         self.run(path)
         assert self.run(path, eval_epochs=7, eval_networks=9, eval_batch=3).recipe.eval_epochs == 7
 
-    def test_it_is_written_while_the_run_goes_on(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+    def test_it_is_written_while_the_run_goes_on(self, tmp_path):
         path = tmp_path / "checkpoint.safetensors"
         counts = []
 
         def look(line: Progress) -> None:
             counts.append(len(read_checkpoint(path).state.history))
 
-        distill(toy_recipe(), toy_split(), device="cpu", checkpoint=path, on_iteration=look)
+        recipe, split = toy_recipe(), toy_split()
+        distill(recipe, split, device="cpu", checkpoint=path, checkpoint_every=0, on_iteration=look)
         assert counts == [1, 2]
 
     @pytest.mark.parametrize(
@@ -642,6 +662,12 @@ class TestCheckpoint:
         assert torch.equal(result.synthetic.images, pixels_of())
         assert read_checkpoint(path).origin.data == fingerprint(toy_split().train)
 
+    def test_another_machine_may_have_other_budgets(self, tmp_path):
+        path = tmp_path / "checkpoint.safetensors"
+        self.run(path, iterations=1)
+        result = distill(toy_recipe(image_memory=1.0, image_disk=2.0), toy_split(), device="cpu", checkpoint=path)
+        assert torch.equal(result.synthetic.images, pixels_of())
+
     def test_rates_may_change_and_the_result_says_so(self, tmp_path):
         path = tmp_path / "checkpoint.safetensors"
         self.run(path, iterations=1)
@@ -696,9 +722,8 @@ class TestCheckpoint:
             save(self, *args)
 
         monkeypatch.setattr(Checkpoint, "save", full)
-        monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
         with pytest.warns(DreamAccelWarning, match="No space left"):
-            result = self.run(tmp_path / "x.safetensors")
+            result = self.run(tmp_path / "x.safetensors", every=0)
         assert torch.equal(result.synthetic.images, pixels_of())
 
     def test_it_holds_the_last_iteration_after_an_error_of_the_caller(self, tmp_path):
@@ -719,4 +744,5 @@ class TestCheckpoint:
             header = file.metadata()
         assert json.loads(header["recipe"])["ipc"] == 2
         assert len(json.loads(header["history"])) == 2
-        assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+        # The other is the one that was written before the first iteration.
+        assert {entry.name for entry in tmp_path.iterdir()} == {path.name, "checkpoint.previous.safetensors"}

@@ -82,7 +82,7 @@ class TestPools:
         assert sampler.read[0].sort().values.tolist() == list(range(114))
 
     def test_pool_smaller_than_a_batch_is_refused(self):
-        assert refused(Watching, pool=3) == ("pool is 3 and a batch has 4 images: give a pool of at least a batch")
+        assert refused(Watching, pool=3) == "pool is 3: a batch has 4 images, give at least as many"
         assert "pool is 0: it must be a whole number, at least 1" in refused(Watching, pool=0)
 
     @pytest.mark.parametrize("strategy", ["central", "boundary"])

@@ -333,6 +333,11 @@ class TestBatch:
     def test_one_that_the_clusters_cannot_share_is_refused(self):
         assert "must be a multiple" in refused(da.recipe, "dream", batch=64, per_cluster=3)
 
+    def test_one_that_a_refresh_cannot_give_is_refused(self):
+        message = "refresh_images is 127: a batch has 128 images of a class, give at least as many, or 0 for all"
+        assert refused(da.recipe, "dream", clusters=64, per_cluster=2, refresh_images=127) == message
+        assert da.recipe("dream", clusters=64, per_cluster=2, refresh_images=128).refresh_images == 128
+
 
 class TestRefusals:
     @pytest.mark.parametrize("setting", ["feature_weight", "pretrain_epochs"])
@@ -347,10 +352,11 @@ class TestRefusals:
             ("random", "interval", "dream or central or boundary"),
             ("random", "kmeans_iterations", "dream"),
             ("central", "kmeans_iterations", "dream"),
+            ("random", "refresh_images", "dream or central or boundary"),
         ],
     )
     def test_a_setting_the_strategy_does_not_read_is_named_with_those_that_do(self, strategy, setting, users):
-        message = refused(da.recipe, "dream", "digits", strategy=strategy, **{setting: 5})
+        message = refused(da.recipe, "dream", "digits", strategy=strategy, **{setting: 500})
         expected = f"strategy {strategy!r} does not use {setting}: leave it out, or choose the strategy {users}"
         assert message == expected
         # It is the strategy in force that counts, the method's own one too.

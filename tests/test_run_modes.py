@@ -12,7 +12,8 @@ from test_engine import toy_recipe, toy_split
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet
 from dream_accel.engine.assembly import assemble
-from dream_accel.engine.loop import Run, distill
+from dream_accel.engine.distill import distill
+from dream_accel.engine.loop import Run
 from dream_accel.engine.selection import select_real
 from dream_accel.engine.stored_run import read_checkpoint
 from dream_accel.evaluation import Evaluation, Protocol

@@ -17,13 +17,14 @@ from ..matching.choice import choose_implementation
 from ..matching.class_gradients import CLASS_GRADIENTS, refusal
 from ..matching.objective import Objective
 from ..matching.pixels import PixelSGD
-from ..matching.step import MatchingStep
+from ..matching.step import MatchingStep, Watch
 from ..matching.trajectories import TrajectoryMatching
 from ..networks import initialize, make_network
-from ..networks.features import embed_rows
+from ..networks.features import embed_rows, images_at_a_time
 from ..networks.training import Trainer
 from ..random import derive_seed
 from ..recipes import RECIPES, Recipe
+from ..runtime.distributed import ALONE, Ranks
 from ..sampling import RepresentativeSampler
 from ..sampling.classes import fill_picks
 from ..synthetic import check_packing, initial_images
@@ -42,13 +43,23 @@ def matches_trajectories(recipe: Recipe) -> bool:
     return isinstance(RECIPES[recipe.recipe].objective(recipe), TrajectoryMatching)
 
 
-def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) -> Distiller:
+def assemble(
+    recipe: Recipe,
+    split: DataSplit,
+    state: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
+    parts: int = 1,
+    watch: Watch | None = None,
+) -> Distiller:
     """Build a distillation.
 
     Args:
         recipe: the settings.
         split: the data set, on the device where the run computes.
         state: the checkpoint to continue from; default: start from the recipe's initial images.
+        ranks: the processes that share the classes.
+        parts: divides the number of images that are computed at a time, where the device has too little memory.
+        watch: looks at every match, as in :class:`dream_accel.matching.step.MatchingStep`.
 
     Returns:
         the distiller; its ``recipe`` names the chosen class-gradient implementation.
@@ -59,12 +70,14 @@ def assemble(recipe: Recipe, split: DataSplit, state: Checkpoint | None = None) 
         DreamAccelError: settings do not fit the data set or the device.
     """
     check_packing(recipe.ipc, recipe.factor, split.train.shape[1:])
-    compute = Compute.of(recipe, split)
+    compute = Compute.of(recipe, split, ranks, parts)
     with compute.running():
-        return _assembled(recipe, split, compute, state)
+        return _assembled(recipe, split, compute, state, watch)
 
 
-def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None) -> Distiller:
+def _assembled(
+    recipe: Recipe, split: DataSplit, compute: Compute, state: Checkpoint | None, watch: Watch | None
+) -> Distiller:
     method = RECIPES[recipe.recipe]
     objective = method.objective(recipe)
     assert not isinstance(objective, TrajectoryMatching)
@@ -73,7 +86,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
     sampler = build_sampler(recipe, split, compute, network)
     pixels = build_pixels(recipe, split, compute, network, statistics, state)
     recipe = decide_class_gradients(recipe, split, compute, objective, network, sampler, pixels, state)
-    matching = build_matching(recipe, split, compute, objective)
+    matching = build_matching(recipe, split, compute, objective, watch)
     return Distiller(
         recipe,
         split,
@@ -81,7 +94,7 @@ def _assembled(recipe: Recipe, split: DataSplit, compute: Compute, state: Checkp
         network=network,
         statistics=statistics,
         trainer=build_trainer(recipe, compute, network),
-        synthetic_training=build_synthetic_training(recipe, compute, network, pixels),
+        synthetic_training=build_synthetic_training(recipe, split, compute, network, pixels),
         sampler=sampler,
         matching=matching,
         pixels=pixels,
@@ -115,7 +128,7 @@ def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Train
 
 
 def build_synthetic_training(
-    recipe: Recipe, compute: Compute, network: nn.Module, pixels: PixelSGD
+    recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module, pixels: PixelSGD
 ) -> SyntheticTraining:
     """Build the training of the network on the synthetic set: plain SGD, as in DC and DSA."""
     trainer = Trainer(
@@ -131,7 +144,7 @@ def build_synthetic_training(
         keys=("synthetic", "init"),
         channels_last=compute.channels_last,
     )
-    shape = tuple(pixels.pixels.shape)
+    shape = (split.train.n_classes, *pixels.pixels.shape[1:])
     return SyntheticTraining(
         trainer, compute, shape, recipe.factor, recipe.synthetic_batch, recipe.network_lr, recipe.seed
     )
@@ -148,9 +161,11 @@ def pixel_rate(recipe: Recipe, split: DataSplit, device: torch.device) -> float 
 def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: nn.Module) -> RepresentativeSampler:
     """Build the sampler of real images, which embeds by a function recorded as a CUDA graph."""
 
+    at_a_time = max(1, images_at_a_time(compute.device) // compute.parts)
+
     def embed(rows: Tensor, *, images: Tensor) -> Tensor:
         with compute.autocast():
-            return embed_rows(images, rows, network, compute.prepared)
+            return embed_rows(images, rows, network, compute.prepared, at_a_time)
 
     recorded = compute.recorded(embed, ("images",))
     return RepresentativeSampler(
@@ -162,7 +177,9 @@ def build_sampler(recipe: Recipe, split: DataSplit, compute: Compute, network: n
         recipe.strategy,
         seed=recipe.seed,
         max_iter=recipe.kmeans_iterations,
+        pool=recipe.refresh_images or None,
         embed=lambda _, images, rows: recorded(rows, images=images),
+        classes=compute.classes,
     )
 
 
@@ -175,15 +192,23 @@ def build_pixels(
     state: Checkpoint | None,
 ) -> PixelSGD:
     """Build the synthetic images and their optimiser, from the checkpoint or else from the recipe's initial images."""
+    own = slice(compute.classes.start, compute.classes.stop)
+    velocity: Tensor | None = None
     if state is None:
-        start, velocity = _initial_images(recipe, split, compute, network, statistics), None
+        start = _initial_images(recipe, split, compute, network, statistics)[own].clone()
     else:
-        start, velocity = (kept.to(compute.device, copy=True) for kept in (state.pixels, state.velocity))
+        start, velocity = (kept[own].to(compute.device, copy=True) for kept in (state.pixels, state.velocity))
     lr = pixel_rate(recipe, split, compute.device)
-    return PixelSGD(start, lr, recipe.pixel_momentum, recipe.pixel_sweep, velocity)
+    return PixelSGD(start, lr, recipe.pixel_momentum, recipe.pixel_sweep, velocity, split.train.n_classes)
 
 
-def build_matching(recipe: Recipe, split: DataSplit, compute: Compute, objective: Objective) -> MatchingStep:
+def build_matching(
+    recipe: Recipe,
+    split: DataSplit,
+    compute: Compute,
+    objective: Objective,
+    watch: Watch | None = None,
+) -> MatchingStep:
     """Build the matching step of real and synthetic images."""
     return MatchingStep(
         objective,
@@ -191,10 +216,12 @@ def build_matching(recipe: Recipe, split: DataSplit, compute: Compute, objective
         compute.normalization,
         recipe.factor,
         recipe.max_synthetic,
-        split.train.n_classes,
+        compute.classes,
         compute.device,
         recipe.class_gradients,
         compute.channels_last,
+        compute.parts,
+        watch,
     )
 
 
@@ -224,7 +251,8 @@ def decide_class_gradients(
         return replace(recipe, class_gradients=name)
 
     # Timing does not depend on the rows; fill_picks repeats those of small classes.
-    indices = fill_picks(first_rows(*split.train.by_class(), sampler.batch_size))
+    own = slice(compute.classes.start, compute.classes.stop)
+    indices = fill_picks(first_rows(*split.train.by_class(), sampler.batch_size))[own]
 
     def step_of(compute: Compute, candidate: str) -> Callable[[], Any]:
         step = build_matching(replace(recipe, class_gradients=candidate), split, compute, objective)
@@ -246,7 +274,8 @@ def decide_class_gradients(
             raise
         # Where no step can be recorded the run goes on without graphs, so they are timed without.
         name = choose_implementation(able, compute.device, partial(step_of, replace(compute, graphs=False)), cached)
-    return replace(recipe, class_gradients=name)
+    # A GPU times them, and another rank may find another one the fastest.
+    return replace(recipe, class_gradients=compute.ranks.from_first(lambda: name))
 
 
 def _initial_images(

@@ -15,7 +15,9 @@ from ..errors import DreamAccelError
 from ..recipes.settings import Recipe
 from ..runtime.determinism import repeatable
 from ..runtime.devices import bf16_supported, device_errors
+from ..runtime.distributed import ALONE, Ranks
 from ..runtime.graphs import GraphedFunction
+from .sharding import classes_of_rank
 
 SMALLER = "free it for this run, lower clusters, batch, max_synthetic or network_batch, or run on another device"
 """Remedy for a run that does not fit the device."""
@@ -31,6 +33,9 @@ class Compute:
         bf16: whether networks compute in bfloat16 by autocast.
         channels_last: whether images and networks are in the channels_last memory format.
         graphs: whether functions are recorded as CUDA graphs, if the device has them.
+        classes: the classes that this process matches.
+        ranks: the processes that share the classes.
+        parts: divides the number of images that are computed at a time, where the device has too little memory.
     """
 
     device: torch.device
@@ -38,18 +43,23 @@ class Compute:
     bf16: bool
     channels_last: bool
     graphs: bool
+    classes: range
+    ranks: Ranks = ALONE
+    parts: int = 1
 
     @classmethod
-    def of(cls, recipe: Recipe, split: DataSplit) -> Compute:
+    def of(cls, recipe: Recipe, split: DataSplit, ranks: Ranks = ALONE, parts: int = 1) -> Compute:
         """Take the settings from a recipe, and device and normalisation from the data set.
 
         Raises:
-            DreamAccelError: the recipe sets ``bf16`` and the device does not support it.
+            DreamAccelError: the recipe sets ``bf16`` and the device does not support it, or there are more ranks than
+                classes.
         """
         device = split.train.device
         if recipe.bf16 and not bf16_supported(device):
             raise DreamAccelError(f"bf16 is on, and {device} has no bfloat16: leave bf16 off, or run elsewhere")
-        return cls(device, split.normalization, recipe.bf16, recipe.channels_last, recipe.graphs)
+        classes = classes_of_rank(recipe, split.train, ranks)
+        return cls(device, split.normalization, recipe.bf16, recipe.channels_last, recipe.graphs, classes, ranks, parts)
 
     @contextmanager
     def running(self) -> Iterator[None]:

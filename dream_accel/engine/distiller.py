@@ -92,19 +92,25 @@ class Distiller:
         self._cached_step = compute.recorded(self._match_and_move_cached, ("pixels", "velocity"), matching.generators)
 
     def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
-        """Copy everything that the next outer iteration depends on.
+        """Copy everything that the next outer iteration depends on, of all ranks.
 
         Args:
             history: one line per completed outer iteration, stored with the state.
         """
+        joined, picks = self._compute.ranks.joined, self.sampler.indices
         return Checkpoint(
-            self.pixels.pixels.clone(), self.pixels.velocity.clone(), tuple(history), self.recipe.class_gradients
+            joined(self.pixels.pixels.clone()),
+            joined(self.pixels.velocity.clone()),
+            tuple(history),
+            self.recipe.class_gradients,
+            picks=None if picks is None else joined(picks.clone()),
         )
 
     def restore(self, state: Checkpoint) -> None:
         """Set pixels and velocity to those of a state that :meth:`state` returned."""
-        self.pixels.pixels.copy_(state.pixels)
-        self.pixels.velocity.copy_(state.velocity)
+        own = slice(self._compute.classes.start, self._compute.classes.stop)
+        self.pixels.pixels.copy_(state.pixels[own])
+        self.pixels.velocity.copy_(state.velocity[own])
 
     @retained_heap()
     def outer_iteration(self, iteration: int, on_step: Callable[[], None] | None = None) -> Tensor:
@@ -115,7 +121,7 @@ class Distiller:
             on_step: called after every inner step.
 
         Returns:
-            () the distance summed over classes, mean over the steps.
+            () the distance summed over the classes of this rank, mean over the steps.
 
         Raises:
             DreamAccelError: the device is out of memory.
@@ -187,8 +193,8 @@ class Distiller:
 
     def train_on_synthetic(self, epochs: int) -> None:
         """Train the network for ``epochs`` on the synthetic set as it is."""
-        self.synthetic_training.train(self.pixels.pixels, epochs)
         if epochs > 0:
+            self.synthetic_training.train(self._compute.ranks.joined(self.pixels.pixels), epochs)
             self.statistics.set()
 
     def check(self) -> None:

@@ -27,7 +27,7 @@ TRAINING = (
     *("seed", "bf16", "channels_last"),
 )
 """Settings that determine the experts, beside architecture and data."""
-SAMPLING = ("batch", "clusters", "per_cluster", "interval", "kmeans_iterations")
+SAMPLING = ("batch", "clusters", "per_cluster", "interval", "kmeans_iterations", "refresh_images")
 """Settings that determine them as well, if their batches are chosen by a strategy."""
 
 

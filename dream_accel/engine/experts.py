@@ -53,8 +53,8 @@ def train_experts(
     Args:
         recipe: of a method that matches trajectories. Read are ``n_experts``, ``trajectory_epochs``, ``network``,
             ``width``, ``depth``, ``network_lr``, ``network_batch``, ``train_augment``, ``cutmix``, ``strategy``,
-            for the picks ``batch``, ``clusters``, ``per_cluster``, ``interval`` and ``kmeans_iterations``, ``seed`` and
-            what determines the data set.
+            for the picks ``batch``, ``clusters``, ``per_cluster``, ``interval``, ``kmeans_iterations`` and
+            ``refresh_images``, ``seed`` and what determines the data set.
         data: the data set, as :func:`dream_accel.data.as_split` takes it; default: the one that the recipe names.
         out: the folder of the experts; if it holds some of the same settings and data, they are kept.
         device: the device to train on; default: a GPU if there is one.

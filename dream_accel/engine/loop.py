@@ -8,29 +8,35 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-
-import torch
+from functools import partial
 
 from ..data import DataSplit
-from ..errors import DivergenceError, DreamAccelError
+from ..errors import DeviceMemoryError, DivergenceError, DreamAccelError, DreamAccelWarning
+from ..previews import Previews
 from ..recipes.settings import Recipe
 from ..results import Progress, Result
-from ..runtime.devices import device_errors, find_device
+from ..runtime.devices import device_errors, release_memory
+from ..runtime.distributed import ALONE, LostRankError, Ranks
 from ..runtime.modes import default_modes
 from ..synthetic import SyntheticSet
 from .assembly import assemble, matches_trajectories
-from .checkpoint import CheckpointFile
+from .checkpoint import CHECKPOINT_SECONDS, CheckpointFile
 from .compute import SMALLER
+from .diagnosis import first_fault
 from .distillation import Distillation
 from .distiller import Distiller
 from .expert_store import experts_for
 from .pool_plan import PoolPlan, plan_pool
-from .splits import fingerprint, load_split
-from .stored_run import Origin, StoredRun
+from .sharding import agree
+from .splits import fingerprint
+from .stored_run import Checkpoint, Origin, StoredRun
 from .trajectory_assembly import assemble_trajectories
+
+MOST_PARTS = 64
+"""The images at a time are halved until they are this fraction, where the device is out of memory."""
 
 
 class Run:
@@ -39,8 +45,12 @@ class Run:
     Args:
         recipe: the settings.
         split: the data set, on the device where the run computes.
-        checkpoint: a file that is written every minute and by :meth:`save`. If it exists, the run continues from it.
+        checkpoint: a file that is written as the run goes on and by :meth:`save`. If it exists, the run continues from
+            it.
         data_dir: the folder of named data sets, stored in the checkpoint for a later continuation.
+        checkpoint_every: minimum time between two writes, seconds; 0 writes after every outer iteration.
+        ranks: the processes that do the run together, each some of the classes. All of them make a ``Run`` and call the
+            same methods; the first reads and writes the checkpoint.
 
     Attributes:
         recipe: the settings, with depth and class-gradient implementation decided.
@@ -58,8 +68,12 @@ class Run:
         split: DataSplit,
         checkpoint: str | os.PathLike[str] | None = None,
         data_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = CHECKPOINT_SECONDS,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe = replace(recipe, depth=recipe.depth_for(split.train.shape))
+        if ranks.count > 1 and matches_trajectories(recipe):
+            raise DreamAccelError(f"{recipe.recipe} matches the trajectories of all classes at once: start one process")
         experts = experts_for(self.recipe, split.train) if matches_trajectories(recipe) else None
         if experts is not None:
             self.recipe = replace(self.recipe, experts=os.path.abspath(experts.folder))
@@ -73,16 +87,20 @@ class Run:
             None if data_dir is None else os.path.abspath(data_dir),
             experts=None if experts is None else experts.description(),
         )
-        self._checkpoint = CheckpointFile(checkpoint)
+        agree(ranks, self.recipe, self.origin.data)
+        self._checkpoint = CheckpointFile(checkpoint if ranks.is_first else None, checkpoint_every)
         shape = (split.train.n_classes, recipe.ipc, *split.train.shape)
-        state, self.origin = self._checkpoint.load(self.recipe, self.origin, shape)
+        state, self.origin = ranks.from_first(partial(self._checkpoint.load, self.recipe, self.origin, shape))
+        self._split = split
+        self._ranks = ranks
+        self._parts = 1
         self._distiller: Distillation = (
-            assemble(self.recipe, split, state)
+            assemble(self.recipe, split, state, ranks)
             if experts is None
             else assemble_trajectories(self.recipe, split, experts, state)
         )
         self.recipe = self._distiller.recipe
-        self._state = self._distiller.state() if state is None else state
+        self._state = self._with_previews(self._distiller.state(), Previews()) if state is None else state
         self._moved = False
 
     @property
@@ -112,6 +130,8 @@ class Run:
             origin.diverged,
             origin.data,
             list(origin.changes),
+            self._state.previews,
+            None if self._state.picks is None else self._state.picks.cpu(),
         )
 
     @default_modes()
@@ -127,14 +147,8 @@ class Run:
         Raises:
             DivergenceError: features, pixels or the distance became NaN or Inf.
         """
-        if self._moved:
-            self._distiller.restore(self._state)
-        self._moved = True
         began, history = time.perf_counter(), self.history
-        with device_errors(self._distiller.device, SMALLER):
-            # A GPU reports what happened in the iteration when a value is read.
-            loss = float(self._distiller.outer_iteration(len(history), on_step))
-            self._check(loss)
+        loss = self._iterate(on_step)
         seconds = time.perf_counter() - began
         line = Progress(
             iteration=len(history) + 1,
@@ -144,7 +158,7 @@ class Run:
             seconds=seconds + (history[-1].seconds if history else 0.0),
             student_lr=self._distiller.student_lr(),
         )
-        self._state = self._distiller.state((*history, line))
+        self._state = self._with_previews(self._distiller.state((*history, line)), self._state.previews)
         self._moved = False
         self._checkpoint.after_iteration(self._stored())
         return line
@@ -216,61 +230,71 @@ class Run:
 
     def keep(self, path: str | os.PathLike[str]) -> None:
         """Write checkpoints to a file from here on. One that exists is not read, and is replaced."""
-        self._checkpoint = CheckpointFile(path)
+        self._checkpoint = CheckpointFile(path if self._ranks.is_first else None, self._checkpoint.every)
+
+    @staticmethod
+    def _with_previews(state: Checkpoint, before: Previews) -> Checkpoint:
+        return replace(state, previews=before.after(len(state.history), state.pixels))
 
     def _stored(self) -> StoredRun:
         return StoredRun(self._state, self.recipe, self.origin)
 
+    def _iterate(self, on_step: Callable[[], None] | None) -> float:
+        """The distance of the next outer iteration, repeated in smaller parts where it does not fit the device."""
+        while True:
+            if self._moved:
+                self._distiller.restore(self._state)
+            self._moved = True
+            outcomes = self._ranks.gathered(self._outcome(on_step))
+            refusals = [outcome for outcome in outcomes if isinstance(outcome, DreamAccelError)]
+            if not refusals:
+                return sum(outcome for outcome in outcomes if isinstance(outcome, float))
+            full = next((refusal for refusal in refusals if isinstance(refusal, DeviceMemoryError)), None)
+            if full is None or not isinstance(self._distiller, Distiller) or self._parts >= MOST_PARTS:
+                raise refusals[0]
+            self._take_smaller_parts(str(full))
+
+    def _outcome(self, on_step: Callable[[], None] | None) -> float | DreamAccelError:
+        """The distance of the next outer iteration on this rank, or the reason that there is none."""
+        try:
+            with device_errors(self._distiller.device, SMALLER):
+                # A GPU reports what happened in the iteration when a value is read.
+                loss = float(self._distiller.outer_iteration(len(self.history), on_step))
+                self._check(loss)
+                return loss
+        except LostRankError:
+            raise
+        except DreamAccelError as error:
+            # Every rank hears of it before it is raised, since none may wait for one that has stopped.
+            return error
+
+    def _take_smaller_parts(self, refusal: str) -> None:
+        """Assemble the run again, with half as many images at a time."""
+        if self._parts == 1:
+            warnings.warn(
+                f"{refusal.partition(': ')[0]}: the run goes on with fewer images at a time, which takes longer",
+                DreamAccelWarning,
+                stacklevel=4,
+            )
+        self._parts *= 2
+        del self._distiller  # its graphs have memory of their own
+        release_memory()
+        self._distiller = assemble(self.recipe, self._split, self._state, self._ranks, self._parts)
+        self._moved = False
+
     def _check(self, loss: float) -> None:
         try:
             self._distiller.check()
+            if not math.isfinite(loss):
+                raise DreamAccelError(
+                    f"the matching distance is {loss}: the run diverged; lower {self._distiller.rates}"
+                )
         except DreamAccelError as error:
-            raise DivergenceError(str(error)) from None
-        if not math.isfinite(loss):
-            raise DivergenceError(f"the matching distance is {loss}: the run diverged; lower {self._distiller.rates}")
+            raise DivergenceError(f"{error}{self._where_it_began()}") from None
 
-
-@default_modes()
-def distill(
-    recipe: Recipe,
-    data: Any = None,
-    *,
-    device: str | torch.device | None = None,
-    data_dir: str | None = None,
-    download: bool = False,
-    checkpoint: str | os.PathLike[str] | None = None,
-    on_step: Callable[[], None] | None = None,
-    on_iteration: Callable[[Progress], None] | None = None,
-) -> Result:
-    """Distil a data set. Ctrl-C ends the run and returns the result of the completed iterations.
-
-    The pixels do not depend on modes of the caller: gradients disabled, inference mode, autocast, default dtype and
-    default device (:func:`dream_accel.runtime.modes.default_modes`).
-
-    Args:
-        recipe: from :func:`dream_accel.recipe`.
-        data: the data set: a :class:`dream_accel.data.DataSplit`, or arrays or a map-style Dataset as
-            :func:`dream_accel.data.as_split` takes them. Default: the one that the recipe names.
-        device: the device to run on; default: a GPU if there is one.
-        data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
-        download: whether to download a named data set that is not found.
-        checkpoint: a file that is written before the first iteration, every minute and at the end. If it exists, the
-            run continues from it, to the same bits as without the interruption, on the same data. ``iterations``,
-            ``pixel_lr``, ``network_lr`` and the device may differ from those before; ``Result.changes`` records it.
-        on_step: called after every inner step.
-        on_iteration: called after every outer iteration.
-
-    Returns:
-        the synthetic set with the recipe and history that led to it.
-
-    Raises:
-        DivergenceError: features, pixels or the distance became NaN or Inf. Its ``result`` is that of the iterations
-            before, and the checkpoint holds them: a run with a lower ``pixel_lr`` or ``network_lr`` continues from it.
-        DreamAccelError: the data set, the device, a setting or the checkpoint cannot be used.
-    """
-    where = find_device(device)
-    split = load_split(recipe, where, data_dir, download, data)
-    if data is not None:
-        # The result names the data set that it was made from.
-        recipe = replace(recipe, dataset=split.name)
-    return Run(recipe, split, checkpoint, data_dir).complete(on_step, on_iteration)
+    def _where_it_began(self) -> str:
+        """Repeat the iteration to find the step, the class and the layer; empty where nothing is found."""
+        if not isinstance(self._distiller, Distiller):
+            return ""
+        fault = first_fault(self.recipe, self._split, self._state, self._parts)
+        return "" if fault is None else f" ({fault})"

@@ -139,7 +139,8 @@ class NetworkPool:
         if number not in self._trajectories and self.stored is not None:
             self._load_network(self.stored.state(number, stage))
             target, augmentations = self.stored.real(number, stage, draw)
-            return map_tensors(lambda tensor: tensor.to(device).float(), target), augmentations.to(device)
+            own = slice(self._matching.classes.start, self._matching.classes.stop)
+            return map_tensors(lambda tensor: tensor[own].to(device).float(), target), augmentations[own].to(device)
         state = self._trajectories[number][stage]
         self._load_network(state.tensors)
         if draw not in state.real:
@@ -186,7 +187,7 @@ class NetworkPool:
 
     def _compute_target(self, state: State, *keys: int) -> tuple[Target, Tensor]:
         seed, device = self._recipe.seed, self._compute.device
-        draws = [generator(seed, "pool", c, *keys, device=device) for c in range(self._sampler.n_classes)]
+        draws = [generator(seed, "pool", c, *keys, device=device) for c in self._sampler.classes]
         augmentations = self._matching.draw_augmentations(draws)
         if self._recipe.real_batch == "class":
             target = self._target_of_classes(augmentations)
@@ -208,7 +209,7 @@ class NetworkPool:
     def _target_of_classes(self, augmentations: Tensor) -> Target:
         """The mean of the targets of all images of every class, in chunks of about a batch."""
         targets = []
-        for c, rows in enumerate(self._rows_of_classes):
+        for c, rows in enumerate(self._rows_of_classes[self._matching.classes.start : self._matching.classes.stop]):
             parts = rows.split(self._sampler.batch_size)
             with self._compute.autocast():
                 found = [

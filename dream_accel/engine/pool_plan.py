@@ -107,8 +107,9 @@ def trained_images(recipe: Recipe, n_images: int) -> int:
 def _bytes_of_trajectory(distiller: Distiller) -> int:
     """The size of all states, picks and targets of a trajectory, from a target of one image of every class."""
     recipe, matching, sampler = distiller.recipe, distiller.matching, distiller.sampler
-    rows = first_rows(*distiller.split.train.by_class(), 1)
-    draws = [generator(recipe.seed, "pool plan", c, device=distiller.device) for c in range(len(rows))]
+    classes = matching.classes
+    rows = first_rows(*distiller.split.train.by_class(), 1)[classes.start : classes.stop]
+    draws = [generator(recipe.seed, "pool plan", c, device=distiller.device) for c in classes]
     target = matching.target(distiller.network, sampler.images, rows, matching.draw_augmentations(draws))
     picks = 8 * sampler.n_classes * sampler.batch_size if sampler.strategy.needs_features else 0
     state = size_in_bytes(list(distiller.network.state_dict().values())) + picks

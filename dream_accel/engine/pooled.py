@@ -100,7 +100,7 @@ class PooledSteps:
 
     def real_images(self, distiller: Distiller) -> int:
         """Count the real images behind every step; the training of the trajectories is not of one iteration."""
-        return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.sampler.n_classes
+        return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.split.train.n_classes
 
 
 def active_trajectories(recipe: Recipe, iteration: int) -> range:

@@ -93,7 +93,7 @@ class MatchedTrajectories:
 
 
 def _matched(distiller: Distiller) -> int:
-    return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.sampler.n_classes
+    return distiller.recipe.inner_steps * distiller.sampler.batch_size * distiller.split.train.n_classes
 
 
 SCHEDULES: dict[str, Schedule[Any]] = {

@@ -22,6 +22,7 @@ from ..networks.features import embed_rows
 from ..random import generator
 from ..recipes.settings import Recipe
 from ..runtime.devices import find_device
+from ..runtime.distributed import ALONE, Ranks
 from ..runtime.files import write_text
 from ..runtime.modes import default_modes
 from ..sampling import select, select_by_score
@@ -84,6 +85,7 @@ def select_real(
     data_dir: str | None = None,
     download: bool = False,
     on_epoch: Callable[[], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Selection:
     """Choose ``ipc`` real images of every class.
 
@@ -95,6 +97,7 @@ def select_real(
         data_dir: the folder of named data sets, as in :func:`dream_accel.load_dataset`.
         download: whether to download a named data set that is not found.
         on_epoch: called after every epoch of the network that ``forgetting`` trains.
+        ranks: the processes that share the classes; ``forgetting``, which trains one network, is repeated on each.
 
     Returns:
         the selected rows.
@@ -108,7 +111,7 @@ def select_real(
     split = load_split(replace(recipe, limit_train=0), find_device(device), data_dir, download, data)
     searched = stratified_rows(split.train, recipe.limit_train or len(split.train), recipe.seed)
     train = split.train.take(searched)
-    picks = select_rows(recipe, train, Compute.of(recipe, split), strategy, on_epoch=on_epoch)
+    picks = select_rows(recipe, train, Compute.of(recipe, split, ranks), strategy, on_epoch=on_epoch)
     return Selection(searched[picks.cpu()], split.train)
 
 
@@ -127,7 +130,7 @@ def select_rows(
     Args:
         recipe: IPC, network and seed.
         train: the training set, on the device where the choice is computed.
-        compute: device, normalisation, numeric format and recording.
+        compute: device, normalisation, numeric format and recording; and the classes of this rank.
         strategy: one of :data:`dream_accel.sampling.selection.SELECTION_NAMES`.
         repeat: whether a class with fewer images repeats them, instead of being refused.
         on_epoch: called after every epoch of the network that ``forgetting`` trains.
@@ -157,16 +160,22 @@ def select_rows(
     ).to(train.device)
     real = rows_of_all_classes(*train.by_class(), generator(recipe.seed, "statistics", "select", device=train.device))
     set_statistics(network, compute.normalization(train.batch(real)))
-    features = embed_rows(train.images, torch.arange(len(train), device=train.device), network, compute.normalization)
-    return select(
-        features,
-        train.labels,
+    if compute.ranks.count == 1:
+        rows = torch.arange(len(train), device=train.device)
+    else:
+        order, offsets = train.by_class()
+        first, stop = (int(offsets[end]) for end in (compute.classes.start, compute.classes.stop))
+        rows = order[first:stop]
+    picks = select(
+        embed_rows(train.images, rows, network, compute.normalization),
+        train.labels[rows] - compute.classes.start,
         recipe.ipc,
         strategy,
         seed=recipe.seed,
         max_iter=recipe.kmeans_iterations,
         repeat=repeat,
     )
+    return compute.ranks.joined(rows[picks])
 
 
 def check_selection(strategy: str) -> None:

@@ -43,7 +43,15 @@ def load_split(
     """
     size = recipe.size or None
     if data is None:
-        split = load_dataset(recipe.dataset, data_dir, download, size, recipe.skip_unreadable)
+        split = load_dataset(
+            recipe.dataset,
+            data_dir,
+            download,
+            size,
+            recipe.skip_unreadable,
+            image_memory=recipe.image_memory,
+            image_disk=recipe.image_disk,
+        )
     else:
         split = resize(as_split(data), size)
     limit = images_there_are(recipe.limit_train, split.train) if at_most else recipe.limit_train

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..data import Normalization
 from ..errors import DreamAccelError, DreamAccelWarning, counted
+from ..previews import Previews
 from ..recipes.settings import Recipe
 from ..results import Progress
 from ..runtime.files import write_bytes
@@ -25,8 +27,10 @@ FORMAT = "dream_accel.checkpoint/1"
 FREE_TO_CHANGE = (
     *("iterations", "pixel_lr", "student_lr_lr", "network_lr", "graphs", "experts", "pool"),
     *("eval_epochs", "eval_batch", "eval_networks"),
+    *("image_memory", "image_disk"),
 )
-"""Settings that a continued run may change; its result records that it did. Experts and pool may have moved."""
+"""Settings that a continued run may change; its result records that it did. Experts and pool may have moved, and the
+machine may be another one."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Checkpoint:
         class_gradients: class-gradient implementation; a resumed run reuses it.
         step_size: (2,) float32, the state of :class:`dream_accel.matching.trajectories.StepSize`; None if no step size
             is learned.
+        picks: (C, n) int64, the real images of the last refresh, for the report; None if there are none.
+        previews: how the images changed so far, for the report.
     """
 
     pixels: Tensor
@@ -91,6 +97,8 @@ class Checkpoint:
     history: tuple[Progress, ...]
     class_gradients: str = "auto"
     step_size: Tensor | None = None
+    picks: Tensor | None = None
+    previews: Previews = field(default_factory=Previews)
 
     def save(self, path: Path, recipe: Recipe, origin: Origin) -> None:
         """Write a safetensors file atomically.
@@ -103,7 +111,8 @@ class Checkpoint:
         Raises:
             OSError: the file cannot be written.
         """
-        from safetensors.torch import save
+        # safetensors.torch.save makes a ctypes type for every new size and never frees it, and previews grow.
+        from safetensors.numpy import save
 
         header = {
             "format": FORMAT,
@@ -112,9 +121,12 @@ class Checkpoint:
             "origin": json.dumps(origin.to_dict()),
         }
         tensors = {"pixels": self.pixels.cpu().contiguous(), "velocity": self.velocity.cpu().contiguous()}
-        if self.step_size is not None:
-            tensors["step_size"] = self.step_size.cpu()
-        write_bytes(path, save(tensors, metadata=header))
+        optional = {"step_size": self.step_size, "picks": self.picks}
+        tensors |= {name: tensor.cpu() for name, tensor in optional.items() if tensor is not None}
+        if self.previews.images:
+            tensors["previews"] = torch.stack(self.previews.images)
+            tensors["preview_iterations"] = torch.tensor(self.previews.iterations)
+        write_bytes(path, save({name: tensor.numpy() for name, tensor in tensors.items()}, metadata=header))
 
 
 class StoredRun(NamedTuple):
@@ -149,12 +161,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> StoredRun:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             pixels, velocity = file.get_tensor("pixels"), file.get_tensor("velocity")
-            step_size = file.get_tensor("step_size") if "step_size" in file.keys() else None  # noqa: SIM118
+            names = ("step_size", "picks", "previews", "preview_iterations")
+            there = {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
         settings = json.loads(header["recipe"])
         known = {setting.name for setting in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in settings.items() if key in known})
         history = tuple(Progress(**line) for line in json.loads(header["history"]))
         origin = Origin.from_dict(json.loads(header.get("origin", "{}")))
+        images, iterations = there.pop("previews", ()), there.pop("preview_iterations", torch.empty(0))
+        previews = Previews(tuple(iterations.tolist()), tuple(images))
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise DreamAccelError(f"{path} cannot be read as a checkpoint ({error}): remove it to begin anew") from None
     if pixels.dim() != 5 or pixels.shape != velocity.shape:
@@ -162,7 +177,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> StoredRun:
             f"{path} holds pixels of shape {tuple(pixels.shape)} and velocities of shape {tuple(velocity.shape)}: "
             "expected (classes, IPC, channels, height, width) for both"
         )
-    return StoredRun(Checkpoint(pixels, velocity, history, recipe.class_gradients, step_size), recipe, origin)
+    state = Checkpoint(pixels, velocity, history, recipe.class_gradients, **there, previews=previews)
+    return StoredRun(state, recipe, origin)
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:

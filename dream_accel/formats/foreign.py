@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data import Normalization
-from ..errors import DreamAccelError
+from ..errors import DreamAccelError, counted
 
 _MOST, _LEAST = 16.0, 1.5 / 255
 """Beyond the first, pixels are not in [0, 1], nor normalised; within the second, they are divided by 255 twice."""
@@ -99,6 +99,11 @@ class Foreign:
             equal = n % n_classes == 0 and n > 0
         else:
             n_classes = int(self.labels.max()) + 1
+            if n_classes > n:
+                raise DreamAccelError(
+                    f"{source} holds {counted(n, 'image')} and the label {n_classes - 1}: classes are numbered from 0, "
+                    "and each has an image"
+                )
             counts = torch.bincount(self.labels, minlength=n_classes)
             order = torch.argsort(self.labels, stable=True)
             equal = bool((counts == counts[0]).all())

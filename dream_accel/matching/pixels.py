@@ -30,6 +30,7 @@ class PixelSGD:
         momentum: momentum, 0 to 1.
         sweep: ``"per_class"`` or ``"joint"``.
         velocity: shaped like ``pixels``, changed in place; default: zeros.
+        n_classes: the number of classes in a sweep, where these are a part of them; default: C.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class PixelSGD:
         momentum: float,
         sweep: str = "per_class",
         velocity: Tensor | None = None,
+        n_classes: int | None = None,
     ) -> None:
-        turns = len(pixels) if sweep == "per_class" else 1
+        turns = (n_classes or len(pixels)) if sweep == "per_class" else 1
         self.pixels = pixels
         self.velocity = torch.zeros_like(pixels) if velocity is None else velocity
         self.decay = momentum**turns

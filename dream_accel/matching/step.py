@@ -13,7 +13,10 @@ from ..networks.batchnorm import frozen_statistics
 from ..random import derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS
-from .objective import Objective, Target, map_tensors
+from .objective import Match, Objective, Target, map_tensors
+
+Watch = Callable[[nn.Module, range, Target, Match], None]
+"""Looks at the match of some classes before it reaches their pixels."""
 
 IMAGES_AT_ONCE = 1024
 """Maximum number of real and synthetic images in a batch of several classes; it bounds the memory."""
@@ -34,12 +37,15 @@ class MatchingStep:
         normalize: applied to images after augmentation.
         factor: multi-formation factor of the synthetic set.
         max_synthetic: maximum number of decoded synthetic images of a class per step; of more, a random subset is used.
-        n_classes: C, the number of classes.
+        classes: the labels of the C classes that the step compares.
         device: the device of the images and of the random streams.
         class_gradients: a key of :data:`dream_accel.matching.class_gradients.CLASS_GRADIENTS`; ``"loop"`` takes one
             class at a time through the whole step, the others as many as :data:`IMAGES_AT_ONCE` allows, or
             :data:`FUSED_AT_ONCE`.
         channels_last: whether images are in the channels_last memory format.
+        parts: divides the number of images of a batch of several classes, where memory is short.
+        watch: called with the network, the classes, their target and their match in every batch; default: nothing.
+            It may wait for the device, so a step with one is not recorded.
 
     Attributes:
         generators: one random generator per class; the step keeps these objects, because a graph records them.
@@ -52,10 +58,12 @@ class MatchingStep:
         normalize: Callable[[Tensor], Tensor],
         factor: int,
         max_synthetic: int,
-        n_classes: int,
+        classes: range,
         device: torch.device,
         class_gradients: str = "loop",
         channels_last: bool = False,
+        parts: int = 1,
+        watch: Watch | None = None,
     ) -> None:
         self.objective = objective
         self.augment = Augmentation(augment)
@@ -64,7 +72,10 @@ class MatchingStep:
         self.max_synthetic = max_synthetic
         self.class_gradients = class_gradients
         self.channels_last = channels_last
-        self.generators = [torch.Generator(device) for _ in range(n_classes)]
+        self.parts = parts
+        self.watch = watch
+        self.classes = classes
+        self.generators = [torch.Generator(device) for _ in classes]
 
     def restart(self, seed: int, *keys: object) -> None:
         """Seed the random stream of every class.
@@ -73,7 +84,7 @@ class MatchingStep:
             seed: the seed of the run.
             keys: name the streams, for example by the outer iteration.
         """
-        for c, draws in enumerate(self.generators):
+        for c, draws in zip(self.classes, self.generators, strict=True):
             draws.manual_seed(derive_seed(seed, "matching", c, *keys))
 
     def __call__(self, network: nn.Module, images: Tensor, indices: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,9 +133,9 @@ class MatchingStep:
         Args:
             network: the network through which both sides are compared.
             images: as in a call.
-            rows: (n,) int64, images of class ``c``.
-            augmentations: (C, k), of which that of class ``c`` is used.
-            c: the class.
+            rows: (n,) int64, images of the class.
+            augmentations: (C, k), of which that of the class is used.
+            c: the place of the class among those of the step.
 
         Returns:
             the target of the class, detached, as small as the objective can make it.
@@ -173,14 +184,13 @@ class MatchingStep:
         on_cpu = self.generators[0].device.type == "cpu"
         fused = FUSED_AT_ONCE if on_cpu else IMAGES_AT_ONCE
         most = {"loop": 1, "fused": fused}.get(self.class_gradients, IMAGES_AT_ONCE)
-        at_once = max(1, most // images_per_class)
+        at_once = max(1, most // self.parts // images_per_class)
         return [slice(first, min(first + at_once, n_classes)) for first in range(0, n_classes, at_once)]
 
     def _target(self, network: nn.Module, images: Tensor, indices: Tensor, augmentations: Tensor, own: slice) -> Target:
         real = self._prepared(to_float(images[indices.flatten()]), augmentations)
-        classes = range(own.start, own.stop)
         with frozen_statistics(network):
-            return self.objective.target(network, real, classes, CLASS_GRADIENTS[self.class_gradients])
+            return self.objective.target(network, real, self.classes[own], CLASS_GRADIENTS[self.class_gradients])
 
     def _match(
         self,
@@ -192,7 +202,7 @@ class MatchingStep:
         own: slice,
     ) -> tuple[Tensor, Tensor]:
         """Distances and pixel gradients of some neighbouring classes, computed in one batch."""
-        classes = range(own.start, own.stop)
+        classes = self.classes[own]
         pixels = pixels.detach().requires_grad_()
         synthetic = decode(pixels.flatten(0, 1), self.factor)
         used = [subset for subset in subsets if subset is not None]
@@ -202,6 +212,8 @@ class MatchingStep:
         synthetic = self._prepared(synthetic, augmentations)
         with frozen_statistics(network):
             match = self.objective.match(network, target, synthetic, classes, CLASS_GRADIENTS[self.class_gradients])
+        if self.watch is not None:
+            self.watch(network, classes, target, match)
         return match.distance, match.pixel_gradient(pixels)
 
     def _subset(self, decoded: int, draws: torch.Generator) -> Tensor | None:

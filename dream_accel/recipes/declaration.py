@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import MOST
 from ..errors import DreamAccelError, choices
 
 
@@ -32,13 +33,15 @@ def declared(
         default: the default, which also determines the type.
         panel: one of :data:`dream_accel.recipes.PANELS`.
         help: meaning and unit; help texts append the allowed names to it.
-        least, most: bounds of a number, inclusive.
+        least, most: bounds of a number, inclusive; default of ``most`` for a whole number: that of all counts.
         names: the allowed names, usually a registry.
         kind: the word for such a name in a refusal; default: ``help``.
         unknown: makes the refusal of another name; default: it lists the allowed ones.
         also: says whether a value beside the names is allowed.
         shared: whether every method reads the setting; one that is not is read by the methods that name it in ``USES``.
     """
+    if most is None and type(default) is int:
+        most = MOST
     about = {
         "panel": panel,
         "help": help,

@@ -13,6 +13,7 @@ from ..matching.trajectories import TrajectoryMatching
 from ..networks import check_settings
 from ..sampling.strategies import STRATEGIES, STRATEGY_SETTINGS
 from . import dc, dm, dm_plus, dream, dream_plus, dsa, idc, idc_i, mtt
+from .declaration import checked
 from .settings import CACHE, POOL, SETTINGS, Recipe
 
 
@@ -69,10 +70,14 @@ def recipe(name: str = dream.NAME, dataset: str = "digits", **overrides: Any) ->
         DreamAccelError: the recipe or a setting is unknown, the method, its strategy or its network does not use a
             setting, or a value is out of range.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise choices("recipe", name, RECIPES)
     for key in overrides:
         _check_used(key, name)
+    # Each by itself, before they are compared with one another.
+    settings = {setting.name: setting for setting in fields(Recipe)}
+    dataset = checked(settings["dataset"], dataset)
+    overrides = {key: checked(settings[key], value) for key, value in overrides.items()}
     if "clusters" in overrides and overrides.setdefault("batch", 0):
         raise DreamAccelError("batch and clusters are both given, and each determines the other: leave one out")
     prescribed = defaults(name, dataset, overrides.get("factor"), overrides.get("ipc"), overrides.get("size"))
@@ -109,6 +114,35 @@ def defaults(
     found = {**method.DEFAULTS, **of_images, **of_size, **of_dataset, **_up_to(images, of_both)}
     if (found.get("factor", Recipe.factor) if factor is None else factor) != 1:
         found.update(method.PACKED.get(key, {}))
+    return found
+
+
+def changed_settings(settings: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Find the settings of a run that are not those its method prescribes for its data set.
+
+    What a run decides itself where nothing is asked for is no change: the depth that the images give, and the
+    implementation of the class gradients.
+
+    Args:
+        settings: of the run.
+        shape: (channels, height, width) of its images, pixels.
+
+    Returns:
+        the prescribed values by the name of the setting, in the order of the fields of :class:`Recipe`.
+    """
+    name, dataset = settings.recipe, settings.dataset
+    prescribed = defaults(name, dataset, settings.factor, settings.ipc, settings.size)
+    usual = Recipe(**{"recipe": name, "dataset": dataset, "factor": settings.factor, **prescribed})
+    chosen = defaults(name, dataset)
+    found = {}
+    for field in fields(Recipe):
+        # Factor and IPC choose other settings, and are measured against what the method takes for the data set.
+        default = chosen.get(field.name, field.default) if field.name in ("factor", "ipc") else None
+        default = getattr(usual, field.name) if default is None else default
+        value = getattr(settings, field.name)
+        decided = value == usual.depth_for(shape) if field.name == "depth" else field.name == "class_gradients"
+        if value != default and not decided:
+            found[field.name] = default
     return found
 
 

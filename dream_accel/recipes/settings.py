@@ -31,18 +31,26 @@ class Recipe:
     """
 
     recipe: str = declared("dream", "data", "method")
-    dataset: str = declared("digits", "data", "data set: digits, mnist, cifar10, ..., imagefolder:PATH, npz:PATH")
+    dataset: str = declared(
+        "digits", "data", "data set: digits, mnist, cifar10, ..., or imagefolder, npz, webdataset or hf:PATH"
+    )
     ipc: int = declared(10, "data", "synthetic images per class", least=1)
     factor: int = declared(
         2, "data", "multi-formation factor f: each synthetic image holds f x f smaller ones", least=1
     )
-    seed: int = declared(0, "data", "seed of every random draw; the same seed gives the same pixels", least=0)
+    seed: int = declared(
+        0, "data", "seed of every random draw; the same seed gives the same pixels", least=0, most=math.inf
+    )
     limit_train: int = declared(
         0, "data", "use a seeded, balanced subset of this many training images (0: all)", least=0
     )
     size: int = declared(0, "data", "resize and centre-crop images to this side, pixels (0: as they are)", least=0)
-    skip_unreadable: bool = declared(
-        False, "data", "leave out files of an image folder that cannot be read, and say how many"
+    skip_unreadable: bool = declared(False, "data", "leave out image files that cannot be read, and say how many")
+    image_memory: float = declared(
+        8.0, "data", "decoded images in memory at most, GB; of larger sets a mapped file holds them", least=0
+    )
+    image_disk: float = declared(
+        100.0, "data", "such files on disk at most, GB; those used longest ago give way", least=0
     )
 
     strategy: str = declared(
@@ -55,6 +63,9 @@ class Recipe:
     per_cluster: int = declared(1, "sampling", "real images per sub-cluster and step (n)", least=1)
     interval: int = declared(10, "sampling", "inner steps between two clusterings (I)", least=1, shared=False)
     kmeans_iterations: int = declared(100, "sampling", "K-Means iterations at most", least=1)
+    refresh_images: int = declared(
+        0, "sampling", "images of a class that a clustering embeds, drawn anew for each (0: all)", least=0
+    )
     init: str = declared("kmeans", "sampling", "initial synthetic images", names=INITS, kind="initialisation")
 
     iterations: int = declared(2000, "matching", "outer iterations, each with a fresh network (T)", least=0)
@@ -227,6 +238,11 @@ class Recipe:
             raise DreamAccelError(
                 f"batch is {self.batch} and per_cluster {self.per_cluster}: a batch holds per_cluster images of every "
                 "sub-cluster, so it must be a multiple"
+            )
+        if 0 < self.refresh_images < (batch := self.n_clusters * self.per_cluster):
+            raise DreamAccelError(
+                f"refresh_images is {self.refresh_images}: a batch has {batch} images of a class, give at least as "
+                "many, or 0 for all"
             )
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import DreamAccelError, DreamAccelWarning
+from ..errors import DeviceMemoryError, DreamAccelError, DreamAccelWarning
 
 REASON = 160
 """Characters of a foreign error that are repeated in a sentence of ours."""
@@ -97,18 +96,6 @@ def device_name(device: torch.device) -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def mig_profile(name: str) -> str | None:
-    """Return the profile of a MIG slice, such as ``"1g.10gb"``; None for a whole GPU.
-
-    A slice has a part of the multiprocessors, the memory and the L2 cache of its GPU.
-
-    Args:
-        name: the name that the driver gives, such as ``"NVIDIA H100 80GB HBM3 MIG 1g.10gb"``.
-    """
-    found = re.search(r"\bMIG (\S+)", name)
-    return None if found is None else found[1]
-
-
 def bf16_supported(device: torch.device) -> bool:
     """Return True if networks can be trained in bfloat16 on a device; a CPU needs AVX-512 for that."""
     if device.type == "cuda":
@@ -152,12 +139,13 @@ def device_errors(device: torch.device, remedy: str) -> Iterator[None]:
         remedy: what needs less memory.
 
     Raises:
-        DreamAccelError: the device is out of memory, or its driver reports an error.
+        DeviceMemoryError: the device is out of memory.
+        DreamAccelError: its driver reports an error.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DreamAccelError(f"{device} is out of memory ({reason_of(error)}): {remedy}") from error
+        raise DeviceMemoryError(f"{device} is out of memory ({reason_of(error)}): {remedy}") from error
     except RuntimeError as error:
         if not str(error).startswith(DRIVER_ERROR):
             raise

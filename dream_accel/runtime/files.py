@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from typing import BinaryIO
 from ..errors import DreamAccelError
 
 AnyPath = str | os.PathLike[str]
+PART = ".part"
+"""Suffix of files and folders that are being written."""
 
 
 class UnwritableError(DreamAccelError):
@@ -37,7 +40,7 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
     """
     path = regular_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         with open(part, "xb") as file:
             yield file
@@ -46,6 +49,29 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that has its name when the block ends without an error; else nothing of it is left.
+
+    Args:
+        path: a folder that does not exist, in one that does.
+
+    Yields:
+        the folder to fill, ``path`` with a unique part and :data:`PART` behind it, which a killed process leaves.
+
+    Raises:
+        OSError: it cannot be created or written.
+    """
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
+    part.mkdir()
+    try:
+        yield part
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     _sync_folder(path.parent)
 
 

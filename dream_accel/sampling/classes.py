@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..arrays import to_tensor
-from ..errors import DreamAccelError
+from ..errors import DreamAccelError, DreamAccelWarning
 
 
 def as_images(images: Any) -> Tensor:
@@ -91,6 +93,37 @@ def class_order(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"class {empty[0]} of 0..{len(counts) - 1} has no images: renumber the classes without gaps"
         )
     return torch.argsort(labels, stable=True), torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+
+def part_of_order(order: Tensor, offsets: Tensor, classes: range | None) -> tuple[range, Tensor, Tensor]:
+    """Keep neighbouring classes of the rows that :func:`class_order` returns; None keeps all.
+
+    Returns:
+        the classes, their rows (n,) int64, and the offsets (C+1,) int64 at which each begins among these.
+
+    Raises:
+        DreamAccelError: the part is empty, leaves classes out between its ends, or goes beyond the classes there are.
+    """
+    n_classes = len(offsets) - 1
+    if classes is None:
+        return range(n_classes), order, offsets
+    if classes.step != 1 or not 0 <= classes.start < classes.stop <= n_classes:
+        raise DreamAccelError(f"classes is {classes} of {n_classes}: give range(first, stop) within them")
+    offsets = offsets[classes.start : classes.stop + 1]
+    first, stop = (int(end) for end in (offsets[0], offsets[-1]))
+    return classes, order[first:stop], offsets - first
+
+
+def announce_small_classes(classes: range, sizes: Sequence[int], n_clusters: int) -> None:
+    """Warn of classes that have fewer images than clusters; called by a constructor."""
+    small = [(c, size) for c, size in zip(classes, sizes, strict=True) if size < n_clusters]
+    if small:
+        warnings.warn(
+            f"{len(small)} of {len(sizes)} classes have fewer images than the {n_clusters} clusters asked for (class "
+            f"{small[0][0]} has {small[0][1]}): their number of clusters falls to the number of their images",
+            DreamAccelWarning,
+            stacklevel=4,  # past the decorator of the constructor
+        )
 
 
 def fill_picks(picks: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..groups import random_rows
 from ..networks.features import unwrap
+from .blocks import ClassBlocks
 
 POOL_BATCHES = 4
 """Size of the pool that is taken where nobody gave one, in batches of a class."""
@@ -55,6 +56,11 @@ class NetworkPerStep:
         return NetworkPerStep, ()
 
 
+def pool_sizes(sizes: Sequence[int], size: int) -> list[int]:
+    """The rows of every class that a pool of up to ``size`` rows of each has."""
+    return [min(size, of_class) for of_class in sizes]
+
+
 class Pools:
     """Draws pools of up to ``size`` rows of every class.
 
@@ -65,12 +71,14 @@ class Pools:
 
     Attributes:
         offsets: (C+1,) int64, at which each class begins in a pool.
+        blocks: of the classes of a pool.
     """
 
     def __init__(self, sizes: Sequence[int], size: int, device: torch.device) -> None:
-        taken = [min(size, of_class) for of_class in sizes]
+        taken = pool_sizes(sizes, size)
         # Built on the host from sizes it knows, so that no draw waits for the device.
         self.offsets = torch.tensor([0, *accumulate(taken)], device=device)
+        self.blocks = ClassBlocks(taken)
         self._places = torch.cat([torch.arange(n) + c * size for c, n in enumerate(taken)]).to(device)
         self._size = size
         self._total = sum(sizes)
@@ -83,6 +91,6 @@ class Pools:
             seed: names the pool.
 
         Returns:
-            (n,) int64 rows, class after class.
+            (n,) int64 rows, class after class, each in ascending order: so a pool of all images is read as they are.
         """
-        return random_rows(offsets, self._total, self._size, seed, "pool").flatten()[self._places]
+        return random_rows(offsets, self._total, self._size, seed, "pool").flatten()[self._places].sort().values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 from ..arrays import whole_number
 from ..clustering import check_finite, finite_rows, scaled_rows
 from ..data import to_float
-from ..errors import DreamAccelError, DreamAccelWarning
+from ..errors import DreamAccelError
 from ..networks.features import Embedder, embed_rows
 from ..random import derive_seed, generator
 from ..runtime.locks import Lock
-from .classes import as_images, class_order, fill_picks, labels_beside
+from .blocks import ClassBlocks
+from .classes import announce_small_classes, as_images, class_order, fill_picks, labels_beside, part_of_order
 from .pool import POOL_BATCHES, NetworkPerStep, Pools
 from .strategies import find_strategy
 
@@ -54,6 +54,8 @@ class RepresentativeSampler:
         chunk_size: number of images embedded at a time; default: 64 on a CPU, else 512.
         embed: computes features, ``(network or callable, images, rows) -> (len(rows), D)``; the engine passes its
             graphed version. Default: :func:`dream_accel.networks.features.embed_rows`.
+        classes: the neighbouring classes that are picked, where several processes share them; default: all. A class has
+            the same picks whichever others are picked with it.
 
     Attributes:
         indices: (C, n) int64, the current picks as indices into ``images``; None before the first ``update``.
@@ -81,6 +83,7 @@ class RepresentativeSampler:
         chunk_size: int | None = None,
         embed: Embedding | None = None,
         pool: int | None = None,
+        classes: range | None = None,
     ) -> None:
         self.n_clusters = whole_number(n_clusters, "n_clusters", 1)
         self.per_cluster = whole_number(per_cluster, "per_cluster", 1)
@@ -94,25 +97,25 @@ class RepresentativeSampler:
         self.seed = whole_number(seed, "seed")
         self.normalize = normalize
         if self.pool is not None and self.pool < self.batch_size:
-            raise DreamAccelError(
-                f"pool is {self.pool} and a batch has {self.batch_size} images: give a pool of at least a batch"
-            )
-
+            raise DreamAccelError(f"pool is {self.pool}: a batch has {self.batch_size} images, give at least as many")
         if self.images.is_floating_point():
             check_finite(self.images.flatten(1), "images")
         self._embed: Embedding = self._embed_rows if embed is None else embed
-        self._order, self._offsets = class_order(self.images, labels_beside(self.images, labels))
+        whole = class_order(self.images, labels_beside(self.images, labels))
+        self.classes, self._order, self._offsets = part_of_order(*whole, classes)
         self._sizes = self._offsets.diff().tolist()
-        self._announce_small_classes()
-        self.labels = torch.arange(self.n_classes, device=self.images.device).unsqueeze(1).expand(-1, self.batch_size)
+        announce_small_classes(self.classes, self._sizes, self.n_clusters)
+        numbers = torch.arange(self.classes.start, self.classes.stop, device=self.images.device)
+        self.labels = numbers.unsqueeze(1).expand(-1, self.batch_size)
         self._lock = Lock()
         self.indices: Tensor | None = None
+        self._blocks = ClassBlocks(self._sizes)
         self._pools = Pools(self._sizes, self.pool or POOL_BATCHES * self.batch_size, self.images.device)
         self.restart()
 
     @property
     def n_classes(self) -> int:
-        """C, the number of classes."""
+        """C, the number of classes that are picked."""
         return len(self._sizes)
 
     @property
@@ -131,7 +134,7 @@ class RepresentativeSampler:
         self._per_step = NetworkPerStep()
         self._keys = keys
         self._finite = torch.ones((), dtype=torch.bool, device=self.images.device)
-        self._draws = [generator(self.seed, "sample", c, *keys) for c in range(self.n_classes)]
+        self._draws = [generator(self.seed, "sample", c, *keys) for c in self.classes]
         self._mixed_draw = generator(self.seed, "sample mixed", *keys)
 
     def update(self, network: nn.Module | Embedder | None = None) -> bool:
@@ -172,20 +175,28 @@ class RepresentativeSampler:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _refresh(self, network: nn.Module | Embedder | None, drawn: bool) -> None:
-        rows, offsets = self._order, self._offsets
-        x = rows.unsqueeze(1)
-        if self.strategy.needs_features:
-            source = self.features if self.features is not None else network
-            if source is None:
-                raise DreamAccelError("no network to embed with: pass one to update(net), or features= to the sampler")
-            if self.pool is not None or drawn:
-                pool = self._pools.draw(offsets, derive_seed(self.seed, "pool", *self._keys, self._step))
-                rows, offsets = rows[pool], self._pools.offsets
-            x = scaled_rows(self._embed(source, self.images, rows), offsets)
-            self._finite &= finite_rows(x).all()
+        rows, offsets, blocks = self._order, self._offsets, self._blocks
         seed = derive_seed(self.seed, "picks", *self._keys, self._step)
+        if not self.strategy.needs_features:
+            self.indices = self._pick(rows.unsqueeze(1), rows, offsets, seed)
+            return
+        source = self.features if self.features is not None else network
+        if source is None:
+            raise DreamAccelError("no network to embed with: pass one to update(net), or features= to the sampler")
+        if self.pool is not None or drawn:
+            pool = self._pools.draw(offsets, derive_seed(self.seed, "pool", *self._keys, self._step))
+            rows, offsets, blocks = rows[pool], self._pools.offsets, self._pools.blocks
+
+        def pick(own: Tensor, offsets: Tensor) -> tuple[Tensor, int]:
+            x = scaled_rows(self._embed(source, self.images, own), offsets)
+            self._finite &= finite_rows(x).all()
+            return self._pick(x, own, offsets, seed), x.shape[1]
+
+        self.indices = blocks.map(rows, offsets, pick)
+
+    def _pick(self, x: Tensor, rows: Tensor, offsets: Tensor, seed: int) -> Tensor:
         picks = self.strategy.pick(x, offsets, self.n_clusters, self.per_cluster, seed, self.max_iter)
-        self.indices = rows[fill_picks(picks)]
+        return rows[fill_picks(picks)]
 
     def _embed_rows(self, source: nn.Module | Embedder, images: Tensor, rows: Tensor) -> Tensor:
         return embed_rows(images, rows, source, self.normalize, self.chunk_size)
@@ -210,7 +221,7 @@ class RepresentativeSampler:
         A class smaller than the batch returns each of its images once here, whereas :meth:`batch` repeats them.
 
         Args:
-            c: the class, 0 to C-1.
+            c: the class.
             n: number of images; default: all representatives, or with ``representative=False`` all images of the class.
             representative: True returns representatives for any ``n`` up to their number; False returns random images
                 even if ``n`` is the batch size. Default: decided by ``n``.
@@ -224,8 +235,10 @@ class RepresentativeSampler:
         """
         c = whole_number(c, "class")
         n = None if n is None else whole_number(n, "n")
-        if not 0 <= c < self.n_classes:
-            raise DreamAccelError(f"class {c} does not exist: classes are 0 to {self.n_classes - 1}")
+        if c not in self.classes:
+            first, last = self.classes.start, self.classes.stop - 1
+            raise DreamAccelError(f"class {c} does not exist: classes are {first} to {last}")
+        c -= self.classes.start
         if representative is None:
             representative = n is None or n == self.batch_size
         size = min(self._sizes[c], self.batch_size) if representative else self._sizes[c]
@@ -258,7 +271,7 @@ class RepresentativeSampler:
         if not 0 < n <= len(self._order):
             raise DreamAccelError(f"{n} images requested from {len(self._order)}: request 1 to {len(self._order)}")
         rows = self._first_shuffled(len(self._order), n, self._mixed_draw)
-        labels = torch.searchsorted(self._offsets, rows, right=True) - 1
+        labels = torch.searchsorted(self._offsets, rows, right=True) - 1 + self.classes.start
         return to_float(self.images[self._order[rows]]), labels
 
     __call__ = sample
@@ -284,14 +297,3 @@ class RepresentativeSampler:
         if self.indices is None:
             raise DreamAccelError("no picks yet: call update(net) before taking images")
         return self.indices
-
-    def _announce_small_classes(self) -> None:
-        small = [c for c, size in enumerate(self._sizes) if size < self.n_clusters]
-        if small:
-            sizes = f"class {small[0]} has {self._sizes[small[0]]}"
-            warnings.warn(
-                f"{len(small)} of {self.n_classes} classes have fewer images than the {self.n_clusters} clusters asked "
-                f"for ({sizes}): their number of clusters falls to the number of their images",
-                DreamAccelWarning,
-                stacklevel=4,  # past the decorator of the constructor
-            )

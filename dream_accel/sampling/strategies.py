@@ -28,7 +28,7 @@ class Strategy:
 
     pick: Callable[[Tensor, Tensor, int, int, int, int], Tensor]
     needs_features: bool = True
-    uses: frozenset[str] = frozenset(("interval",))
+    uses: frozenset[str] = frozenset(("interval", "refresh_images"))
 
 
 def _pick_dream(x: Tensor, offsets: Tensor, n_clusters: int, per_cluster: int, seed: int, max_iter: int) -> Tensor:
@@ -58,7 +58,7 @@ def to_class_mean(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 STRATEGIES = {
-    "dream": Strategy(_pick_dream, uses=frozenset(("interval", "kmeans_iterations"))),
+    "dream": Strategy(_pick_dream, uses=frozenset(("interval", "kmeans_iterations", "refresh_images"))),
     "random": Strategy(_pick_random, needs_features=False, uses=frozenset()),
     "central": Strategy(_pick_central),
     "boundary": Strategy(_pick_boundary),

@@ -1,0 +1,44 @@
+"""Ranks that were started with different settings or data, and ranks that have a process group of their own."""
+
+import sys
+
+import torch
+import torch.distributed as dist
+
+import dream_accel as da
+from dream_accel.data import DataSplit, ImageSet
+from dream_accel.runtime.distributed import launched_ranks
+from support.ranked_runs import recipe, split
+
+
+def main(about: str) -> None:
+    """Try, and print the refusal."""
+    if about == "own group":
+        dist.init_process_group("gloo")
+        with launched_ranks() as ranks:
+            print(sum(ranks.gathered(1)))
+        print("left" if dist.is_initialized() else "ended")
+        dist.destroy_process_group()
+        return
+    with launched_ranks() as ranks:
+        settings, data = recipe("dream"), split()
+        if about == "settings" and ranks.rank == 1:
+            settings = da.recipe("dream", "grey", **{**recipe_settings(), "pixel_lr": 0.25})
+        if about == "data" and ranks.rank == 1:
+            other = ImageSet.from_arrays(torch.flip(data.train.images, (0,)), data.train.labels, 5)
+            data = DataSplit("grey", other, other)
+        try:
+            da.distill(settings, data, device="cpu", ranks=ranks)
+        except da.DreamAccelError as error:
+            print(error)
+
+
+def recipe_settings() -> dict:
+    """The settings of the run that the other rank does."""
+    from support.ranked_runs import RUNS, SMALL
+
+    return {**SMALL, **RUNS["dream"]}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,74 @@
+"""Small runs of every kind, shared by ranks: ``python -m support.ranked_runs FOLDER`` under a launcher.
+
+The first rank writes the images, losses and accuracies that each run ends with.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+import dream_accel as da
+from dream_accel.data import DataSplit, ImageSet
+from dream_accel.runtime.distributed import Ranks, launched_ranks
+
+SMALL = {"ipc": 2, "factor": 1, "width": 8, "depth": 2, "inner_steps": 3, "iterations": 2, "pixel_lr": 0.5}
+PICKS = {"clusters": 4, "interval": 2}
+TRAINED = {"network_images": 40, "network_batch": 16}
+CACHED = {"real": "cached", "trajectories": 2, "stages": 2, "draws": 1, "class_gradients": "loop"}
+RUNS = {
+    "dream": {**PICKS, **TRAINED, "factor": 2},
+    "dream+": {**PICKS, **TRAINED, "pretrain_epochs": 1},
+    "idc": {**TRAINED, "clusters": 4},
+    "dc": {"clusters": 4},
+    "dsa": {"clusters": 4, "init": "noise"},
+    "dm": {"clusters": 4},
+    "dm+": {**PICKS, "trajectories": 2, "stages": 2},
+    "dream cached": {**PICKS, **TRAINED, **CACHED},
+    "dream cached class": {**PICKS, **TRAINED, **CACHED, "real_batch": "class"},
+    "dream some images": {**PICKS, **TRAINED, "refresh_images": 10},
+    "dream central": {**PICKS, **TRAINED, "strategy": "central"},
+    "dream batch norm": {**PICKS, **TRAINED, "norm": "batch"},
+}
+"""What each run changes of its recipe, the first word of its name."""
+
+
+def split() -> DataSplit:
+    """Five classes of unequal sizes, noise about a grey level each."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(5).repeat_interleave(torch.tensor([30, 9, 50, 12, 24]))
+    labels = labels[torch.randperm(len(labels), generator=draws)]
+    noise = torch.randint(-40, 41, (len(labels), 1, 8, 8), generator=draws)
+    images = (noise + 40 + 40 * labels.view(-1, 1, 1, 1)).clamp(0, 255).to(torch.uint8)
+    one = ImageSet.from_arrays(images, labels, 5)
+    return DataSplit("grey", one, one)
+
+
+def recipe(name: str):
+    """The settings of a run."""
+    return da.recipe(name.partition(" ")[0], "grey", **{**SMALL, **RUNS[name]})
+
+
+def main(folder: Path, ranks: Ranks) -> None:
+    """Do all runs."""
+    torch.set_num_threads(1)
+    found = {}
+    for name in RUNS:
+        result = da.distill(recipe(name), split(), device="cpu", ranks=ranks)
+        found[name] = {
+            "images": result.synthetic.images.numpy().tobytes().hex(),
+            "picks": None if result.picks is None else result.picks.tolist(),
+            "losses": [line.loss for line in result.history],
+        }
+    accuracies = da.evaluate(result, split(), networks=4, epochs=2, device="cpu", ranks=ranks).accuracies
+    found["accuracies"] = accuracies
+    if ranks.is_first:
+        (folder / f"{ranks.count}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    with launched_ranks() as launched:
+        main(Path(sys.argv[1]), launched)
