@@ -97,6 +97,20 @@ def test_norms_of_central_picks_are_those_of_the_images_nearest_the_mean(split):
         assert [row.norm for row in own] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
+def test_the_share_of_a_pick_is_the_part_of_its_class_that_is_nearest_to_it(split):
+    rows = list(pick_norms(tiny(), split, strategies=("dream", "boundary"), batch=3, trained=(16,)))
+    ((_, network),) = along_training(tiny(), split, (16,))
+    order = split.train.by_class()[0].tolist()
+    for strategy in ("dream", "boundary"):
+        for c in range(N_CLASSES):
+            own = [row for row in rows if (row.strategy, row.label) == (strategy, c)]
+            features = network.double().embed(images_of(split, c).double()).flatten(1).detach()
+            picked = [order.index(row.index) - c * PER_CLASS for row in own]
+            nearest = torch.cdist(features, features[picked]).argmin(dim=1)
+            assert [row.share for row in own] == [float((nearest == i).double().mean()) for i in range(3)]
+    assert len({row.share for row in rows}) > 2
+
+
 @pytest.mark.parametrize("trained", [0, 16])
 def test_fidelity_is_the_relative_error_against_the_gradient_of_the_class(split, trained):
     rows = list(gradient_fidelity(tiny(), split, strategies=("central",), batches=(2, 5), trained=(trained,), draws=1))

@@ -10,7 +10,7 @@ from support.refusals import refused
 
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet
-from dream_accel.engine.loop import distill
+from dream_accel.engine.distill import distill
 from dream_accel.engine.selection import select_real
 from dream_accel.evaluation import (
     CONTESTANTS,

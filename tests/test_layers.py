@@ -22,7 +22,18 @@ ORDER = [
     "data",
     "augment",
 ]
-ORDER += ["networks", "sampling", "compat", "synthetic", "matching", "recipes", "results", "engine", "evaluation"]
+ORDER += [
+    "networks",
+    "sampling",
+    "compat",
+    "synthetic",
+    "previews",
+    "matching",
+    "recipes",
+    "results",
+    "engine",
+    "evaluation",
+]
 ORDER += ["analysis", "report", "formats", "dream_accel", "bench", "cli", "__main__"]
 """From the bottom up. ``dream_accel`` stands for the public names, which come from all rooms before it."""
 BEFORE = {room: {room, *ORDER[:place]} for place, room in enumerate(ORDER)}

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import browser
 
 import dream_accel as da
 from dream_accel.cli.progress import watch
-from dream_accel.data import Normalization
+from dream_accel.data import ImageSet, Normalization
 from dream_accel.evaluation import Evaluation, Protocol, Row
+from dream_accel.previews import Previews
+from dream_accel.recipes.registry import changed_settings
 from dream_accel.report import MAX_COLUMNS, MAX_ROWS, render_curves, render_grid, write_report
+from dream_accel.report.page import SHOWN_CLASSES, SHOWN_TIMES
 from dream_accel.results import Progress, Result
 from dream_accel.synthetic import SyntheticSet
 
@@ -139,9 +144,125 @@ class TestPage:
         assert "Test accuracy" not in page.text
         assert len(page.links) == 1
 
+    def test_draws_every_network_of_an_accuracy_on_one_scale(self, tmp_path):
+        write_report(a_result(), tmp_path, ROWS)
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        points = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
+        accuracies = [value for row in ROWS for value in row.evaluation.accuracies]
+        assert len(points) == len(accuracies)
+        slopes = np.diff(points) / np.diff(accuracies)
+        assert np.allclose(slopes, slopes[0], rtol=0.01)
+        assert "Points are networks, from 90.0 to 94.0." in text
+
+    def test_one_network_is_drawn_too(self, tmp_path):
+        rows = [Row("alone", Evaluation((50.0,), Protocol(networks=1)), 0.0)]
+        assert "alone\n50.0 ± 0.0" in self.page(tmp_path, rows=rows).text
+
+    def test_shows_how_the_images_changed(self, tmp_path):
+        """The first image of class 0 turns from black to white; every other image stays as it is."""
+        previews = Previews()
+        for iteration in range(2 * SHOWN_TIMES):
+            images = torch.zeros(3, 2, 3, 8, 8)
+            images[0, 0] = iteration / (2 * SHOWN_TIMES - 1)
+            images[:, 1] = 1
+            previews = previews.after(iteration, images)
+        page = self.page(tmp_path, a_result(previews=previews))
+        assert "The first image of a class along the run\n" in page.text
+        strip = pixels(base64.b64decode(page.links[-1].partition(",")[2]))[:, :, 0]
+        rows = [row for row in strip if (row < 50).any() and (row == 255).any()]
+        brightest = max(rows, key=lambda row: len(np.unique(row)))
+        assert len(np.unique(brightest)) >= SHOWN_TIMES - 1
+
+    def test_shows_the_real_images_of_the_last_refresh(self, tmp_path):
+        images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+        images[4, 0] = 255
+        train = ImageSet.from_arrays(images, torch.arange(6) // 2, 3)
+        result = a_result(picks=torch.tensor([[0], [2], [4]]))
+        write_report(result, tmp_path, train=train)
+        page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+        assert "Real images of the last refresh\n" in page.text
+        shown = pixels(base64.b64decode(page.links[-1].partition(",")[2]))
+        red = (shown == [255, 0, 0]).all(axis=2).nonzero()
+        black = (shown == 0).all(axis=2).nonzero()
+        assert len(red[0]) > 500
+        assert red[0].min() > black[0].max() - 10
+        write_report(result, tmp_path)
+        assert "Real images" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    def test_many_classes_and_picks_are_cut_and_the_page_says_so(self, tmp_path):
+        n = SHOWN_CLASSES + 1
+        images = torch.zeros(n * (MAX_COLUMNS + 1), 1, 4, 4, dtype=torch.uint8)
+        labels = torch.arange(n).repeat_interleave(MAX_COLUMNS + 1)
+        names = tuple(map(str, range(n)))
+        result = a_result(
+            synthetic=SyntheticSet(torch.rand(n, 2, 1, 4, 4)),
+            class_names=names,
+            picks=torch.arange(len(images)).view(n, -1),
+            previews=Previews().after(0, torch.rand(n, 2, 1, 4, 4)).after(1, torch.rand(n, 2, 1, 4, 4)),
+        )
+        write_report(result, tmp_path, train=ImageSet.from_arrays(images, labels, n))
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"refresh, {MAX_COLUMNS} of {MAX_COLUMNS + 1} per class, the first {SHOWN_CLASSES} classes" in text
+        assert f"along the run, the first {SHOWN_CLASSES} classes" in text
+
+    def test_changed_settings_come_first(self, tmp_path):
+        recipe = da.recipe("dream", "cifar10", ipc=2, pixel_lr=0.3)
+        text = self.page(tmp_path, a_result(recipe=recipe)).text
+        usual = da.recipe("dream", "cifar10", ipc=2).pixel_lr
+        assert f"pixel_lr\n0.3\n{usual}\n" in text
+        assert text.index("pixel_lr") < text.index("All other settings") < text.index("momentum")
+        assert text.count("pixel_lr\n") == 1
+
+    def test_unchanged_settings_are_said_to_be_so(self, tmp_path):
+        recipe = da.recipe("dream", "cifar10")
+        text = self.page(tmp_path, a_result(recipe=recipe)).text
+        assert "All settings are those of dream for this data set." in text
+
     def test_leaves_no_other_files(self, tmp_path):
         self.page(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["preview.png", "report.html"]
+
+
+class TestChangedSettings:
+    SHAPE = (3, 32, 32)
+
+    def test_are_none_of_a_recipe_as_prescribed(self):
+        for name in ("dream", "dc", "dm", "idc", "mtt"):
+            made = da.recipe(name, "cifar10", **({"experts": "there"} if name == "mtt" else {}))
+            assert set(changed_settings(made, self.SHAPE)) <= {"experts"}
+
+    def test_have_the_prescribed_value(self):
+        made = da.recipe("dream", "cifar10", clusters=64, ipc=1)
+        assert changed_settings(made, self.SHAPE) == {"ipc": 10, "clusters": 128}
+
+    def test_what_the_run_decides_is_no_change(self):
+        made = da.recipe("dream", "cifar10")
+        decided = replace(made, depth=made.depth_for(self.SHAPE), class_gradients="loop")
+        assert changed_settings(decided, self.SHAPE) == {}
+        assert changed_settings(replace(made, depth=5), self.SHAPE) == {"depth": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium in PATH")
+class TestBrowser:
+    """What a reader sees, in Chromium; skipped where there is none."""
+
+    @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+    def test_the_page_is_drawn_without_an_error(self, tmp_path, dark):
+        previews = Previews().after(0, torch.rand(3, 2, 3, 8, 8)).after(1, torch.rand(3, 2, 3, 8, 8))
+        write_report(a_result(previews=previews), tmp_path, ROWS)
+        said = browser.screenshot(tmp_path / "report.html", tmp_path / "seen.png", dark=dark)
+        assert said == ""
+        seen = pixels((tmp_path / "seen.png").read_bytes())
+        background, ink = seen[5, 5].mean(), seen[:60].mean(axis=2)
+        assert (background < 60) if dark else (background > 240)
+        assert (ink > 200).any() if dark else (ink < 60).any()
+        # The images of the page, whose colours are no grey.
+        assert ((seen.max(axis=2) - seen.min(axis=2)) > 100).sum() > 1000
+
+    def test_an_error_of_a_page_would_be_seen(self, tmp_path):
+        (tmp_path / "bad.html").write_text("<html><body><script>missing()</script></body></html>", encoding="utf-8")
+        assert "missing is not defined" in browser.screenshot(tmp_path / "bad.html", tmp_path / "seen.png")
 
 
 class TestGrid:
@@ -182,6 +303,18 @@ class TestGrid:
     @pytest.mark.parametrize("name", ["$\\bad$", "50 % $ & <", "a_b^c", ""])
     def test_any_class_name_can_be_written(self, name):
         assert render_grid(torch.rand(2, 3, 4, 4), torch.arange(2), (name, "b")).startswith(b"\x89PNG")
+
+    def test_columns_have_names_above(self):
+        images, labels = torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 1])
+        plain, named = (pixels(render_grid(images, labels, ("a", "b"), names)) for names in ((), ("1", "25")))
+        assert named.shape[0] > plain.shape[0]
+
+    def test_what_is_no_image_is_transparent(self):
+        picture = Image.open(io.BytesIO(render_grid(torch.zeros(3, 1, 8, 8), torch.tensor([0, 0, 1]), ("a", "b"))))
+        alpha = np.asarray(picture)[:, :, 3]
+        assert picture.mode == "RGBA"
+        assert (alpha == 0).any()
+        assert (alpha == 255).any()
 
     def test_rows_of_unequal_length_leave_their_end_empty(self):
         assert render_grid(torch.rand(3, 1, 4, 4), torch.tensor([0, 0, 1]), ("a", "b")).startswith(b"\x89PNG")

@@ -59,6 +59,8 @@ class PickNorm:
     index: int
     """row of the training set"""
     norm: float
+    share: float
+    """the part of its class that is nearer to this pick than to the others, in the features they were picked in"""
 
 
 def pick_norms(
@@ -88,10 +90,11 @@ def pick_norms(
     for seen, network in along_training(recipe, split, trained):
         picker.embed(network)
         for strategy in strategies:
-            picks = picker.pick(strategy, batch)
+            picks, shares = picker.pick(strategy, batch), picker.shares(strategy, batch)
             for c, rows in enumerate(picks):
                 images = split.normalization(split.train.batch(rows))
                 with frozen_statistics(network):
                     norms = gradient_norms(network, images, torch.full_like(rows, c))
-                for rank, (index, norm) in enumerate(zip(rows.tolist(), norms.tolist(), strict=True)):
-                    yield PickNorm(strategy, seen, c, rank, index, norm)
+                own = zip(rows.tolist(), norms.tolist(), shares[c].tolist(), strict=True)
+                for rank, (index, norm, share) in enumerate(own):
+                    yield PickNorm(strategy, seen, c, rank, index, norm, share)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from .. import ops
 from ..clustering import BatchedKMeans, scaled_rows
 from ..data import DataSplit
 from ..errors import DreamAccelError
+from ..groups import count_in_groups, group_of_rows
 from ..networks.features import embed_rows
 from ..random import derive_seed
 from ..recipes import Recipe
@@ -65,6 +67,18 @@ class Picker:
             self._embedded(), self.offsets, batch // per_cluster, per_cluster, seed, recipe.kmeans_iterations
         )
         return fill_picks(picks)
+
+    def shares(self, strategy: str, batch: int, draw: int = 0) -> Tensor:
+        """Measure what each pick of :meth:`pick` stands for: the part of its class that is nearest to it.
+
+        Returns:
+            (C, batch) float64, of sum 1 in every class; of picks in one place, the first has it all.
+        """
+        x, offsets = self._embedded(), self.offsets
+        labels, _ = ops.kmeans_assign(x, offsets, x[self.positions(strategy, batch, draw)])
+        n_classes = len(offsets) - 1
+        counts = count_in_groups(labels, group_of_rows(offsets, len(x)), n_classes, batch)
+        return counts.double() / offsets.diff().unsqueeze(1)
 
     def reference_labels(self, n_clusters: int) -> Tensor:
         """Cluster every class by a K-Means that no strategy has part in.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,39 +42,56 @@ def compare(
     skips what is done. Writes comparison.html, comparison.md, comparison.csv and cells.csv, anew after every cell. The
     exit status is 1 if a cell failed.
     """
-    from ..evaluation.comparison import Comparison
+    from ..evaluation.comparison import Comparison, measure_tasks
     from ..evaluation.grid import read_grid
     from ..report.comparison import write_comparison
+    from ..runtime.devices import find_device
+    from ..runtime.distributed import launched_ranks
     from ..runtime.folders import take_folder
     from ..runtime.processes import check_jobs
 
-    check_jobs(jobs)
-    small = {**QUICK, "eval_epochs": 2} if quick else None
-    read = read_grid(grid, small)
-    with take_folder(out or Path("runs") / (grid.stem + ("-quick" if quick else ""))) as folder:
-        comparison = Comparison(read, folder, device=device, data_dir=data_dir, download=download, at_most=quick)
-        total, failed = len(comparison.tasks), 0
+    def begin() -> tuple[Comparison, Path]:
+        """Take the folder and check every cell."""
+        check_jobs(jobs)
+        read = read_grid(grid, {**QUICK, "eval_epochs": 2} if quick else None)
+        name = grid.stem + ("-quick" if quick else "")
+        folder = until_end.enter_context(take_folder(out or Path("runs") / name))
+        return Comparison(read, folder, device=device, data_dir=data_dir, download=download, at_most=quick), folder
+
+    with ExitStack() as until_end:
+        ranks = until_end.enter_context(launched_ranks())
+        comparison, folder = ranks.from_first(begin)
+        where = str(find_device(ranks.device(device)))
+        tasks = [replace(task, device=where) for task in ranks.own(comparison.left())]
+        if not ranks.is_first:
+            for _ in measure_tasks(tasks, jobs):
+                pass
+            ranks.wait()
+            return
+        title, total = comparison.grid.title, len(comparison.tasks)
         done = total - len(comparison.left())
         print(f"{counted(total, 'cell')}, {done} measured before" if done else counted(total, "cell"), flush=True)
-        write_comparison(read.title, comparison.rows(), folder)
+        write_comparison(title, comparison.rows(), folder)
         try:
-            for cell, record in comparison.measure(jobs):
-                write_comparison(read.title, comparison.rows(), folder)
+            for cell, record in measure_tasks(tasks, jobs):
+                write_comparison(title, comparison.rows(), folder)
                 if record.reason is None:
-                    done += 1
                     tested = ", ".join(f"{record.mean(network):.1f} % ({network})" for network in cell.networks)
-                    print(f"{done} of {total}: {cell}: {tested}, {record.seconds:.1f} s", flush=True)
+                    measured = total - len(comparison.left())
+                    print(f"{measured} of {total}: {cell}: {tested}, {record.seconds:.1f} s", flush=True)
                 else:
-                    failed += 1
                     print(f"failed: {cell}: {record.reason}", file=sys.stderr, flush=True)
                 for note in record.notes:
                     print(f"note: {cell}: {note}", file=sys.stderr)
+            ranks.wait()
         except KeyboardInterrupt:
-            write_comparison(read.title, comparison.rows(), folder)
+            write_comparison(title, comparison.rows(), folder)
             left = total - len(comparison.left())
             print(f"interrupted: {left} of {counted(total, 'cell')} measured; the same command continues in {folder}/")
             raise typer.Exit(INTERRUPTED) from None
+        write_comparison(title, comparison.rows(), folder)
         print(f"written to {folder}/ (open {folder}/comparison.html)")
+        failed = len(comparison.left())
     if failed:
         print(f"error: {counted(failed, 'cell')} failed; the same command tries again", file=sys.stderr)
         raise typer.Exit(MISSING)

@@ -14,7 +14,8 @@ import typer
 from ..backends import BACKENDS, OPERATORS, _cuda_image, _native, choose, refusal
 from ..backends.selftest import devices, sample_call, verdict
 from ..runtime.determinism import repeatable
-from ..runtime.devices import DEVICE_ERRORS, mig_profile, reason_of, why_unusable
+from ..runtime.devices import DEVICE_ERRORS, reason_of, why_unusable
+from ..runtime.gpu_names import mig_profile
 
 SLOWER = "everything runs on the CPU, which is slower"
 

@@ -73,9 +73,10 @@ def evaluate(
     from ..evaluation import Row, evaluate_networks
     from ..formats import load
     from ..runtime.devices import find_device
+    from ..runtime.distributed import launched_ranks
     from ..runtime.files import UnwritableError
     from ..runtime.folders import take_folder
-    from .progress import watch
+    from .progress import unwatched, watch
 
     result = load(run, dataset, factor=factor, normalization=normalization_of(mean, std), experiment=experiment)
     if skip_unreadable:
@@ -89,20 +90,25 @@ def evaluate(
     rows: list[Row] = []
     interrupted = False
     with ExitStack() as taken:
+        ranks = taken.enter_context(launched_ranks())
+        if not ranks.is_first:
+            folder = None
         try:
             if folder is not None:
                 taken.enter_context(take_folder(folder))
         except UnwritableError as error:
             print(f"note: the accuracy is printed, and kept elsewhere: {error}", file=sys.stderr)
-        where = find_device(device)
+        where = find_device(ranks.device(device))
         split = load_split(result.recipe, where, data_dir, download)
         output = None if folder is None else Output(folder)
+        shown = watch if ranks.is_first else unwatched
         settings = {"networks": networks, "epochs": epochs, "seed": seed, "width": width, "depth": depth}
         layers = {"norm": norm, "activation": activation, "pooling": pooling}
         try:
-            for row in evaluate_networks(result, split, names, watch, **settings, **layers):
+            for row in evaluate_networks(result, split, names, shown, ranks, **settings, **layers):
                 rows.append(row)
-                print_accuracy(row.evaluation, row.name if len(names) > 1 else None)
+                if ranks.is_first:
+                    print_accuracy(row.evaluation, row.name if len(names) > 1 else None)
                 if output is not None:
                     line = {"name": run.name, **as_dict(row.evaluation)}
                     output.write("the accuracy is", partial(write_evaluations, lines=[line]))

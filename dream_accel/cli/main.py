@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 import warnings
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DreamAccelError, DreamAccelWarning
+from ..runtime.signals import interrupting_signals
 from .analyze import app as analyze
 from .bench import app as bench
 from .compare import compare
@@ -22,6 +24,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .experts import experts
 from .output import INTERRUPTED, MISSING
+from .plan import plan
 from .pool import pool
 from .resume import ResumingCommand
 from .select import select
@@ -30,13 +33,28 @@ ASCII = {"±": "+-", "×": "x", "²": "2", "–": "-", "…": "..."}
 """Spellings of characters for a terminal that cannot show them."""
 
 
+SHARED_COMMANDS = ("distill", "evaluate", "select", "compare")
+"""The commands whose work the processes of torchrun share."""
+
+
 class Program(TyperGroup):
-    """The commands; Ctrl-C ends each of them with status 130."""
+    """The commands; Ctrl-C, SIGTERM and SIGUSR1 end each of them with status 130, and with what is done by then."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments name; among ranks, refuse one that cannot share its work."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in SHARED_COMMANDS and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise DreamAccelError(
+                f"{name} runs in one process: start it without torchrun ({' and '.join(SHARED_COMMANDS)} share their "
+                "work among ranks)"
+            )
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         try:
-            return super().invoke(ctx)
+            with interrupting_signals():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
@@ -44,7 +62,7 @@ class Program(TyperGroup):
 
 app = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(cls=ResumingCommand)(distill)
-for command in (evaluate, compare, select, experts, pool, continual, convert, doctor):
+for command in (plan, evaluate, compare, select, experts, pool, continual, convert, doctor):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")
@@ -54,17 +72,22 @@ def main() -> None:
     """Run the command line.
 
     The exit status is 0; 1 if something asked for is missing, such as a file that could not be written; 2 after a
-    refusal, which prints one sentence to standard error; 3 if a run diverged; 130 after Ctrl-C.
+    refusal, which prints one sentence to standard error; 3 if a run diverged; 130 after Ctrl-C, SIGTERM or SIGUSR1.
     """
     warnings.formatwarning = format_warning
     codecs.register_error("dream_accel", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="dream_accel")
+    # Of the processes that torchrun starts, the first speaks.
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:
+        warnings.simplefilter("ignore", DreamAccelWarning)
     try:
         app(prog_name="dream-accel")
     except DreamAccelError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if first:
+            print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""

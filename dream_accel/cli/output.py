@@ -133,14 +133,18 @@ def remove_earlier_run(folder: Path, keep: Collection[str] = ()) -> None:
         folder: the folder of the run.
         keep: names of files that stay.
     """
-    from ..engine.checkpoint import CHECKPOINT_FILE
-    from ..report import PREVIEW_FILE, REPORT_FILE
+    from ..engine.checkpoint import CHECKPOINT_FILE, damaged_checkpoint, previous_checkpoint
+    from ..report import PREVIEW_FILE, REPORT_FILE, TENSORBOARD_FOLDER
     from ..results import CONFIG_FILE, IMAGES_FILE, METRICS_FILE
 
     of_a_run = (CHECKPOINT_FILE, IMAGES_FILE, CONFIG_FILE, METRICS_FILE)
     for name in (*of_a_run, EVALUATIONS_FILE, PREVIEW_FILE, REPORT_FILE):
         if name not in keep:
             (folder / name).unlink(missing_ok=True)
+    for file in (previous_checkpoint, damaged_checkpoint):
+        file(folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    for events in (folder / TENSORBOARD_FOLDER).glob("events.out.tfevents.*"):
+        events.unlink()
 
 
 def takes_out(command: Callable[..., None]) -> Callable[..., None]:

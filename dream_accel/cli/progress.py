@@ -8,6 +8,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def unwatched(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show nothing, for a process that does not print; used as :func:`watch`."""
+    yield lambda: None
+
+
+@contextmanager
 def watch(name: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar with rate and remaining time on standard error.
 

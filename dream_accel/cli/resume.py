@@ -12,7 +12,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from ..engine.checkpoint import CHECKPOINT_FILE
+from ..engine.checkpoint import CHECKPOINT_FILE, previous_checkpoint
 from ..engine.stored_run import StoredRun
 from ..errors import DreamAccelError
 from ..recipes import Recipe
@@ -53,10 +53,9 @@ def folder_to_continue(run: str, out: Path | None, overwrite: bool, quick: bool)
             f"--resume {folder} continues the run where it is, and --out names {out}: leave --out out, "
             f"{continuing(folder)}"
         )
-    if not (folder / CHECKPOINT_FILE).exists():
-        raise DreamAccelError(
-            f"--resume finds no {folder / CHECKPOINT_FILE}: name a run's folder, or begin one without --resume"
-        )
+    checkpoint = folder / CHECKPOINT_FILE
+    if not checkpoint.exists() and not previous_checkpoint(checkpoint).exists():
+        raise DreamAccelError(f"--resume finds no {checkpoint}: name a run's folder, or begin one without --resume")
     for flag, given in (("--overwrite", overwrite), ("--quick", quick)):
         if given:
             raise DreamAccelError(

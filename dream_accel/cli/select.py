@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,19 +43,26 @@ def select(
     from ..engine.splits import images_there_are, load_split
     from ..report import write_preview
     from ..runtime.devices import find_device
-    from .progress import watch
+    from ..runtime.distributed import launched_ranks
+    from .progress import unwatched, watch
 
     chosen = chosen_recipe(settings, quick)
     strategy = chosen.strategy if strategy is None else strategy
     check_selection(strategy)
     name = f"{chosen.dataset}-select-{strategy}-ipc{chosen.ipc}"
-    with output_folder(out, name, overwrite, chosen.dataset) as folder:
-        where = find_device(device)
+    with ExitStack() as until_end:
+        ranks = until_end.enter_context(launched_ranks())
+        taken = output_folder(out, name, overwrite, chosen.dataset)
+        folder = ranks.from_first(lambda: until_end.enter_context(taken))
+        where = find_device(ranks.device(device))
         split = load_split(replace(chosen, limit_train=0), where, data_dir, download)
         if quick and "limit_train" not in settings:
             chosen = replace(chosen, limit_train=images_there_are(chosen.limit_train, split.train))
-        with watch("training", chosen.real_epochs if strategy == FORGETTING else 0) as tick:
-            selection = select_real(chosen, split, strategy=strategy, device=where, on_epoch=tick)
+        shown = watch if ranks.is_first else unwatched
+        with shown("training", chosen.real_epochs if strategy == FORGETTING else 0) as tick:
+            selection = select_real(chosen, split, strategy=strategy, device=where, on_epoch=tick, ranks=ranks)
+        if not ranks.is_first:
+            return
         output = Output(folder)
 
         def write(place: Path) -> None:

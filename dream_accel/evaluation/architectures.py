@@ -8,13 +8,14 @@ from typing import Any
 from ..data import DataSplit
 from ..networks import make_network
 from ..results import Result
+from ..runtime.distributed import ALONE, Ranks
 from .baselines import Row, Watch
 from .protocol import evaluate
 from .settings import Evaluation, Protocol
 
 
 def evaluate_networks(
-    result: Result, data: DataSplit, names: Sequence[str], watch: Watch, **protocol: Any
+    result: Result, data: DataSplit, names: Sequence[str], watch: Watch, ranks: Ranks = ALONE, **protocol: Any
 ) -> Iterator[Row]:
     """Evaluate a result on several networks, each trained and tested under the same protocol.
 
@@ -25,6 +26,7 @@ def evaluate_networks(
         data: the data set it was made from, on the device where the evaluation computes.
         names: networks by name or import path, as :func:`dream_accel.networks.make_network` takes them.
         watch: opens a progress display.
+        ranks: the processes that share the networks of a row.
         protocol: other fields of :class:`Protocol` to override; None keeps the recipe's value.
 
     Yields:
@@ -50,6 +52,7 @@ def evaluate_networks(
                     device=data.test.device,
                     on_epoch=tick,
                     on_network=tested.append,
+                    ranks=ranks,
                     **{**protocol, "network": name},
                 )
         except KeyboardInterrupt:

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from ..data import DataSplit
 from ..engine.compute import Compute
+from ..engine.distill import distill
 from ..engine.forgetting import check_forgetting
-from ..engine.loop import distill
 from ..engine.selection import select_rows
 from ..errors import DivergenceError, DreamAccelWarning, counted
 from ..recipes.settings import Recipe
 from ..results import Result
+from ..runtime.distributed import ALONE, Ranks
 from ..sampling.selection import FORGETTING
 from ..synthetic import SyntheticSet
 from .contestants import Contestant, chosen_baselines, contestants
@@ -41,7 +42,7 @@ class Row(NamedTuple):
     seconds: float
 
 
-def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> Iterator[Row]:
+def compare(result: Result, data: DataSplit, baselines: str, watch: Watch, ranks: Ranks = ALONE) -> Iterator[Row]:
     """Evaluate a result and its baselines; every row trains the same networks in the same way.
 
     Networks train on the whole training set for ``real_epochs`` instead of ``eval_epochs``, in batches of the same
@@ -53,6 +54,7 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> It
         data: the data set it was made from, on the device where the evaluation computes.
         baselines: names joined by commas, as :func:`dream_accel.evaluation.contestants.chosen_baselines` takes them.
         watch: opens a progress display.
+        ranks: the processes that share the work of each row; all of them take every row.
 
     Yields:
         the rows of the table as they are measured: the baselines, then the result; their names are those of
@@ -64,7 +66,7 @@ def compare(result: Result, data: DataSplit, baselines: str, watch: Watch) -> It
             their accuracies alone. An interrupted distillation of a baseline is discarded, since it would not be
             comparable.
     """
-    return _rows(result, data, contestants(result.recipe, baselines), watch)
+    return _rows(result, data, contestants(result.recipe, baselines), watch, ranks)
 
 
 def row_names(recipe: Recipe, baselines: str) -> list[str]:
@@ -86,11 +88,11 @@ def check_baselines(baselines: str, data: DataSplit) -> None:
         check_forgetting(data.train.n_classes)
 
 
-def _rows(result: Result, data: DataSplit, rows: Sequence[Contestant], watch: Watch) -> Iterator[Row]:
+def _rows(result: Result, data: DataSplit, rows: Sequence[Contestant], watch: Watch, ranks: Ranks) -> Iterator[Row]:
     for contestant in rows:
         name = contestant.name
         settings = contestant.recipe or result.recipe
-        candidate = None if contestant.whole else _candidate(contestant, result, data, watch)
+        candidate = None if contestant.whole else _candidate(contestant, result, data, watch, ranks)
         seconds = 0.0
         if candidate is not None:
             if candidate is not result and candidate.diverged:
@@ -109,10 +111,12 @@ def _rows(result: Result, data: DataSplit, rows: Sequence[Contestant], watch: Wa
                         protocol,
                         on_epoch=tick,
                         on_network=tested.append,
+                        ranks=ranks,
                     )
                 else:
+                    where = data.test.device
                     evaluation = evaluate(
-                        candidate, data, device=data.test.device, on_epoch=tick, on_network=tested.append
+                        candidate, data, device=where, on_epoch=tick, on_network=tested.append, ranks=ranks
                     )
         except KeyboardInterrupt:
             if tested:
@@ -121,12 +125,12 @@ def _rows(result: Result, data: DataSplit, rows: Sequence[Contestant], watch: Wa
         yield Row(name, evaluation, seconds)
 
 
-def _candidate(contestant: Contestant, result: Result, data: DataSplit, watch: Watch) -> Result:
+def _candidate(contestant: Contestant, result: Result, data: DataSplit, watch: Watch, ranks: Ranks) -> Result:
     """The set of a row: the result, real images chosen by a rule, or a run."""
     if contestant.recipe is None:
         return result
     if contestant.strategy is None:
-        return _run(contestant.name, contestant.recipe, data, watch)
+        return _run(contestant.name, contestant.recipe, data, watch, ranks)
     return _selected(contestant.name, contestant.recipe, contestant.strategy, data, watch)
 
 
@@ -137,13 +141,13 @@ def _selected(name: str, recipe: Recipe, strategy: str, data: DataSplit, watch: 
     return Result(SyntheticSet(train.batch(rows).cpu()), recipe, data.normalization, train.class_names)
 
 
-def _run(name: str, recipe: Recipe, data: DataSplit, watch: Watch) -> Result:
+def _run(name: str, recipe: Recipe, data: DataSplit, watch: Watch, ranks: Ranks) -> Result:
     doing = f"distilling: {name}" if recipe.iterations else f"choosing {name}"
     with watch(doing, recipe.iterations * recipe.inner_steps) as tick, warnings.catch_warnings():
         # The distillation of the result itself has already given these warnings.
         warnings.simplefilter("ignore", DreamAccelWarning)
         try:
-            baseline = distill(recipe, data, device=data.train.device, on_step=tick)
+            baseline = distill(recipe, data, device=data.train.device, on_step=tick, ranks=ranks)
         except DivergenceError as error:
             baseline = error.result
     if baseline.interrupted:

@@ -171,7 +171,8 @@ def _measure(task: Task, record: Record) -> None:
 
 def _of_data(recipe: Recipe) -> Recipe:
     """A recipe that has nothing but what determines the data set, so that cells of one data set share it."""
-    made = Recipe(dataset=recipe.dataset, size=recipe.size, skip_unreadable=recipe.skip_unreadable)
+    read = ("dataset", "size", "skip_unreadable", "image_memory", "image_disk")
+    made = Recipe(**{name: getattr(recipe, name) for name in read})
     return replace(made, limit_train=recipe.limit_train, seed=recipe.seed) if recipe.limit_train else made
 
 

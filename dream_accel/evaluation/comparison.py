@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,26 +112,31 @@ class Comparison:
         return [task for task in self.tasks if task.left()]
 
     def measure(self, jobs: int = 1) -> Iterator[tuple[Cell, Record]]:
-        """Measure the cells that are left.
+        """Measure the cells that are left, as :func:`measure_tasks` does."""
+        return measure_tasks(self.left(), jobs)
 
-        Args:
-            jobs: worker processes at once, each with its share of the threads.
 
-        Yields:
-            each cell with its record as soon as it is measured or has failed.
+def measure_tasks(tasks: Sequence[Task], jobs: int = 1) -> Iterator[tuple[Cell, Record]]:
+    """Measure the cells of some tasks.
 
-        Raises:
-            DreamAccelError: ``jobs`` is below 1.
-            KeyboardInterrupt: Ctrl-C was pressed; runs have written their checkpoints.
-            OSError: the folder cannot be written to.
-        """
-        tasks = self.left()
-        for place, outcome in spread(measure, tasks, jobs):
-            task, record = tasks[place], tasks[place].record()
-            if isinstance(outcome, Died):
-                record.reason = outcome.reason
-                task.write(record)
-            yield task.cell, record
+    Args:
+        tasks: the tasks.
+        jobs: worker processes at once, each with its share of the threads.
+
+    Yields:
+        each cell with its record as soon as it is measured or has failed.
+
+    Raises:
+        DreamAccelError: ``jobs`` is below 1.
+        KeyboardInterrupt: Ctrl-C was pressed; runs have written their checkpoints.
+        OSError: the folder cannot be written to.
+    """
+    for place, outcome in spread(measure, tasks, jobs):
+        task, record = tasks[place], tasks[place].record()
+        if isinstance(outcome, Died):
+            record.reason = outcome.reason
+            task.write(record)
+        yield task.cell, record
 
 
 def _source(cell: Cell) -> tuple[Any, ...]:

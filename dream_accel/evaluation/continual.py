@@ -24,7 +24,7 @@ from torch import Tensor
 from ..data import DataSplit, ImageSet
 from ..engine.assembly import matches_trajectories
 from ..engine.compute import Compute
-from ..engine.loop import distill
+from ..engine.distill import distill
 from ..engine.manifest import digest_of
 from ..engine.selection import check_selection, select_rows
 from ..engine.splits import fingerprint

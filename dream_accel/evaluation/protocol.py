@@ -23,6 +23,7 @@ from ..random import generator
 from ..results import Result
 from ..runtime.determinism import repeatable
 from ..runtime.devices import device_errors, find_device
+from ..runtime.distributed import ALONE, Ranks
 from ..runtime.graphs import GraphedFunction
 from ..runtime.heap import retained_heap
 from ..runtime.modes import default_modes
@@ -49,6 +50,7 @@ def evaluate(
     download: bool = False,
     on_epoch: Callable[[], None] | None = None,
     on_network: Callable[[float], None] | None = None,
+    ranks: Ranks = ALONE,
     **protocol: Any,
 ) -> Evaluation:
     """Train networks on a distilled set and test them on the data set it was made from.
@@ -66,6 +68,7 @@ def evaluate(
         download: whether to download a named data set that is not found.
         on_epoch: called after every epoch of every network.
         on_network: called with the accuracy of every network, percent, as soon as it is tested.
+        ranks: the processes that share the networks; all of them call this function alike.
         protocol: other fields of :class:`Protocol` to override, such as ``width``; None keeps the recipe's value.
 
     Returns:
@@ -105,6 +108,7 @@ def evaluate(
         settings,
         on_epoch=on_epoch,
         on_network=on_network,
+        ranks=ranks,
     )
 
 
@@ -118,6 +122,7 @@ def evaluate_images(
     *,
     on_epoch: Callable[[], None] | None = None,
     on_network: Callable[[float], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Train networks on images and test them. All tensors must be on one device.
 
@@ -129,6 +134,7 @@ def evaluate_images(
         protocol: the settings of the evaluation.
         on_epoch: called after every epoch of every network.
         on_network: called with the accuracy of every network, percent, as soon as it is tested.
+        ranks: the processes that share the networks.
 
     Returns:
         the test accuracies after the last epoch.
@@ -140,12 +146,12 @@ def evaluate_images(
     accuracies = []
     smaller = "free it, lower eval_batch or width, or evaluate on another device"
     with retained_heap(), repeatable(images.device), device_errors(images.device, smaller):
-        for number in range(protocol.networks):
+        for number in ranks.own(range(protocol.networks)):
             network = _train(images, labels, test, normalization, protocol, number, on_epoch)
             accuracies.append(_accuracy(network, test, normalization))
             if on_network is not None:
                 on_network(accuracies[-1])
-    return Evaluation(tuple(accuracies), protocol)
+    return Evaluation(tuple(ranks.dealt(accuracies)), protocol)
 
 
 def _train(

@@ -7,7 +7,6 @@ cells.csv one for every cell and network, with its seconds, and the reason of on
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +14,10 @@ from pathlib import Path
 from ..evaluation.cells import Record
 from ..evaluation.grid import WHOLE, Cell
 from ..runtime.files import write_text
+from . import markup
 from .comparison_table import Table, cost, protocol, reasons, tables
 
 TABLE_FILES = ("comparison.csv", "cells.csv", "comparison.md", "comparison.html")
-
-_STYLE = """
-:root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } .wide { overflow-x: auto }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #8885 }
-td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-"""
 
 
 def write_comparison(title: str, rows: Sequence[tuple[Cell, Record]], folder: Path) -> None:
@@ -119,20 +111,9 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def _page(title: str, rows: Sequence[tuple[Cell, Record]], made: Sequence[Table]) -> str:
-    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in protocol(rows, made))]
+    parts = [markup.paragraph(line) for line in protocol(rows, made)]
     for heading, (header, *body) in _grids(rows, made):
-        head = _html_row(header, "th")
-        lines = "\n".join(_html_row(line, "td") for line in body)
-        parts.append(f'<h2>{html.escape(heading)}</h2>\n<div class="wide"><table>{head}\n{lines}</table></div>')
+        parts += [markup.heading(heading), markup.table(body, header)]
     if failed := reasons(rows):
-        parts.append(
-            "<h2>Not measured</h2>\n<ul>" + "".join(f"<li>{html.escape(why)}</li>" for why in failed) + "</ul>"
-        )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def _html_row(cells: Sequence[str], kind: str) -> str:
-    return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+        parts += [markup.heading("Not measured"), markup.bullets(failed)]
+    return markup.page(title, parts)

@@ -1,4 +1,7 @@
-"""The figures of a report as PNG files in memory: a labelled grid of images, and the curves of a run."""
+"""The figures of a report as PNG files in memory: a labelled grid of images, and the curves of a run.
+
+Their background is transparent and their ink grey, so that they can be read on a light page and on a dark one.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ MAX_ROWS = 2000
 MAX_NAME = 24
 """Maximum number of characters of a class name in a grid."""
 
+_INK = "#808080"
 _ROW_INCHES = 0.7
 _MOST_INCHES = 300.0
 _SHOWN_PIXELS = 64
 _MOST_VALUES = 1 << 27
 
 
-def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
+def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str], column_names: Sequence[str] = ()) -> bytes:
     """Draw one labelled row of images per class: the first :data:`MAX_COLUMNS` of each of the first :data:`MAX_ROWS`.
 
     The picture is less than 2^15 pixels high: renderers of Matplotlib before 3.10 end at 2^16, and browsers soon after
@@ -35,6 +39,7 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
         images: (n, channels, H, W) float32 in [0, 1]; unless there are 3 channels, only the first is drawn, in grey.
         labels: (n,) classes.
         class_names: one name per class.
+        column_names: one name per column, written above it; may be empty.
 
     Returns:
         the bytes of a PNG file.
@@ -45,25 +50,28 @@ def render_grid(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> b
     columns = max(len(row) for row in rows)
     channels, height, width = rows[0].shape[1:]
     gap = max(1, width // 16)
-    # All images form one picture: an axis per image takes many seconds for a hundred classes.
-    canvas = torch.ones(len(rows), columns, channels, height + gap, width + gap)
+    # All images form one picture: an axis per image takes many seconds for a hundred classes. What lies between them is
+    # white, and transparent.
+    canvas = torch.full((len(rows), columns, height + gap, width + gap, 4), 255, dtype=torch.uint8)
+    canvas[..., 3] = 0
     for c, row in enumerate(rows):
-        canvas[c, : len(row), :, :height, :width] = row.clamp(0, 1)
-    pixels = (
-        canvas.permute(0, 3, 1, 4, 2).reshape(len(rows) * (height + gap), columns * (width + gap), channels).numpy()
-    )
+        place = canvas[c, : len(row), :height, :width]
+        shown = row if channels == 3 else row[:, :1]
+        place[..., :3] = (shown.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1)
+        place[..., 3] = 255
+    pixels = canvas.transpose(1, 2).reshape(len(rows) * (height + gap), columns * (width + gap), 4).numpy()
 
     label_inches = 0.09 * min(max(len(name) for name in class_names), MAX_NAME) + 0.3
     inches = min(_ROW_INCHES, _MOST_INCHES / len(rows))
     figure = figure_class(figsize=(max(inches * columns + label_inches, 3.0), inches * len(rows)), dpi=100)
     canvas_class(figure)
     axis = figure.subplots()
-    grey = channels != 3
-    axis.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
-    axis.set_xticks([])
+    axis.imshow(pixels)
+    places = [column * (width + gap) + width / 2 for column in range(len(column_names))]
+    axis.set_xticks(places, column_names, parse_math=False)
     middles = [c * (height + gap) + height / 2 for c in range(len(rows))]
     axis.set_yticks(middles, [name[:MAX_NAME] for name in class_names], parse_math=False)
-    axis.tick_params(length=0)
+    axis.tick_params(length=0, labelcolor=_INK, labeltop=True, labelbottom=False)
     for side in axis.spines.values():
         side.set_visible(False)
     return _png(figure)
@@ -88,7 +96,7 @@ def render_curves(history: Sequence[Progress]) -> bytes:
         the bytes of a PNG file.
     """
     figure_class, canvas_class = matplotlib_classes()
-    figure = figure_class(figsize=(9, 3), dpi=100)
+    figure = figure_class(figsize=(9, 3), dpi=100, layout="constrained")
     canvas_class(figure)
     left, right = figure.subplots(1, 2)
     steps = [line.step for line in history]
@@ -96,6 +104,12 @@ def render_curves(history: Sequence[Progress]) -> bytes:
     left.set(xlabel="inner step", ylabel="matching distance, all classes")
     right.plot(steps, [line.images_per_second for line in history], marker=".")
     right.set(xlabel="inner step", ylabel="real images per second", ylim=(0, None))
+    for axis in (left, right):
+        axis.tick_params(colors=_INK)
+        for text in (axis.xaxis.label, axis.yaxis.label):
+            text.set_color(_INK)
+        for side in axis.spines.values():
+            side.set_color(_INK)
     return _png(figure)
 
 
@@ -109,5 +123,5 @@ def matplotlib_classes() -> tuple[Any, Any]:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
+    figure.savefig(buffer, format="png", bbox_inches="tight", transparent=True)
     return buffer.getvalue()

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..data import ImageSet, to_float
 from ..errors import counted
-from ..evaluation import Evaluation, Row
+from ..evaluation import Row
+from ..recipes.registry import changed_settings
 from ..results import Result, versions
 from ..runtime.files import write_bytes, write_text
+from . import markup
+from .accuracy import accuracy_table
 from .figures import MAX_COLUMNS, MAX_ROWS, render_curves, render_grid
 
 PREVIEW_FILE = "preview.png"
 REPORT_FILE = "report.html"
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd }
-td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100%; image-rendering: pixelated }
-.note { background: #fff3cd; padding: .5rem 1rem }
-"""
+SHOWN_CLASSES = 20
+"""Most classes whose changes and real images are shown."""
+SHOWN_TIMES = 12
+"""Most points of a run at which the images are shown."""
 
 
-def write_report(result: Result, folder: Path, rows: Sequence[Row] = (), left: Sequence[str] = ()) -> None:
+def write_report(
+    result: Result,
+    folder: Path,
+    rows: Sequence[Row] = (),
+    left: Sequence[str] = (),
+    train: ImageSet | None = None,
+) -> None:
     """Write preview.png and report.html; the page contains its images and needs no other file.
 
     Args:
@@ -37,12 +43,13 @@ def write_report(result: Result, folder: Path, rows: Sequence[Row] = (), left: S
         folder: the folder to write to, which must exist.
         rows: the rows of the accuracy table; may be empty.
         left: the names of rows that are still to be measured.
+        train: the images that the run was distilled from; without them the real images it matched are not shown.
 
     Raises:
         OSError: the folder cannot be written to.
     """
     preview = write_preview(result.images, result.labels, result.class_names, folder)
-    write_text(folder / REPORT_FILE, _page(result, preview, rows, left))
+    write_text(folder / REPORT_FILE, markup.page(_title(result), _parts(result, preview, rows, left, train)))
 
 
 def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], folder: Path) -> bytes:
@@ -62,71 +69,111 @@ def write_preview(images: Tensor, labels: Tensor, class_names: Sequence[str], fo
     return preview
 
 
-def _page(result: Result, preview: bytes, rows: Sequence[Row], left: Sequence[str]) -> str:
-    recipe = result.recipe
-    title = f"{recipe.dataset}, {counted(recipe.ipc, 'image')} per class, {recipe.recipe}"
-    done = result.history[-1] if result.history else None
-    completed = done.iteration if done else 0
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    if result.interrupted:
-        parts.append(_note(f"Interrupted after {completed} of {counted(recipe.iterations, 'iteration')}."))
-    if result.diverged:
-        parts.append(
-            _note(
-                f"Diverged in iteration {completed + 1} of {recipe.iterations}: the images are those after iteration "
-                f"{completed}, the last in which all values were finite."
-            )
-        )
-    parts += [_note(f"{described(change)}.") for change in result.changes]
-    if rows or left:
-        parts += ["<h2>Test accuracy</h2>", _accuracy_table(rows) if rows else ""]
-    if left:
-        parts.append(_note(f"Not measured: {'; '.join(left)}."))
-    if done is not None:
-        parts += [
-            "<h2>Progress</h2>",
-            f"<p>{counted(done.iteration, 'outer iteration')}, {counted(done.step, 'matching step')}, "
-            f"{done.seconds:.0f} seconds.</p>",
-            _image(render_curves(result.history), "curves"),
-        ]
-    shown = f", the first {MAX_COLUMNS} of each class" if recipe.ipc > MAX_COLUMNS else ""
-    shown += f", the first {MAX_ROWS} classes" if len(result.class_names) > MAX_ROWS else ""
-    parts += [f"<h2>Images as stored{shown}</h2>", _image(preview, "distilled images")]
-    settings = {**asdict(recipe), **versions()}
-    parts += ["<h2>Settings</h2>", _table([(key, str(value)) for key, value in settings.items()])]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def _accuracy_table(rows: Sequence[Row]) -> str:
-    protocol = rows[-1].evaluation.protocol
-    each = f"{counted(protocol.networks, 'network')} each, {counted(protocol.epochs, 'epoch')}"
-    head = f"<p>{each}, mean ± std of the last epoch, percent.</p>"
-    return head + _table([(row.name, shown_accuracy(row.evaluation)) for row in rows])
-
-
-def shown_accuracy(evaluation: Evaluation) -> str:
-    """The accuracy of an evaluation, followed by the number of networks where not all were tested."""
-    tested, asked = len(evaluation.accuracies), evaluation.protocol.networks
-    return f"{evaluation}" + ("" if evaluation.complete else f" ({tested} of {counted(asked, 'network')})")
-
-
 def described(change: dict[str, Any]) -> str:
     """One entry of :attr:`dream_accel.Result.changes` in words."""
     settings = (f"{name} {after} (before: {before})" for name, (before, after) in change["changed"].items())
     return f"Continued after iteration {change['after_iteration']} with {', '.join(settings)}"
 
 
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
+def _title(result: Result) -> str:
+    recipe = result.recipe
+    return f"{recipe.dataset}, {counted(recipe.ipc, 'image')} per class, {recipe.recipe}"
 
 
-def _table(cells: Sequence[tuple[str, str]]) -> str:
-    lines = (f'<tr><td>{html.escape(a)}</td><td class="number">{html.escape(b)}</td></tr>' for a, b in cells)
-    return "<table>" + "".join(lines) + "</table>"
+def _parts(
+    result: Result, preview: bytes, rows: Sequence[Row], left: Sequence[str], train: ImageSet | None
+) -> list[str]:
+    parts = [markup.note(text) for text in _ends(result)]
+    if rows or left:
+        parts += [markup.heading("Test accuracy"), accuracy_table(rows) if rows else ""]
+    if left:
+        parts.append(markup.note(f"Not measured: {'; '.join(left)}."))
+    parts += _progress(result)
+    ipc, n_classes = result.recipe.ipc, len(result.class_names)
+    shown = f", the first {MAX_COLUMNS} of each class" if ipc > MAX_COLUMNS else ""
+    shown += f", the first {MAX_ROWS} classes" if n_classes > MAX_ROWS else ""
+    parts += [markup.heading(f"Images as stored{shown}"), markup.image(preview, "distilled images")]
+    parts += _changes_of_images(result)
+    parts += _real_images(result, train)
+    return parts + _settings(result)
 
 
-def _image(png: bytes, alt: str) -> str:
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _ends(result: Result) -> list[str]:
+    """What the reader must know first: how the run ended, and with what it was continued."""
+    completed = result.history[-1].iteration if result.history else 0
+    asked = result.recipe.iterations
+    texts = []
+    if result.interrupted:
+        texts.append(f"Interrupted after {completed} of {counted(asked, 'iteration')}.")
+    if result.diverged:
+        texts.append(
+            f"Diverged in iteration {completed + 1} of {asked}: the images are those after iteration {completed}, the "
+            "last in which all values were finite."
+        )
+    return texts + [f"{described(change)}." for change in result.changes]
+
+
+def _progress(result: Result) -> list[str]:
+    if not result.history:
+        return []
+    done = result.history[-1]
+    text = (
+        f"{counted(done.iteration, 'outer iteration')}, {counted(done.step, 'matching step')}, "
+        f"{done.seconds:.0f} seconds."
+    )
+    curves = markup.image(render_curves(result.history), "curves")
+    return [markup.heading("Progress"), markup.paragraph(text), curves]
+
+
+def _changes_of_images(result: Result) -> list[str]:
+    """The strip of every class: its first image from the beginning of the run to its end."""
+    previews = result.previews
+    count = len(previews.iterations)
+    if count < 2:
+        return []
+    steps = min(count, SHOWN_TIMES)
+    places = [round(step * (count - 1) / (steps - 1)) for step in range(steps)]
+    frames = torch.stack([previews.images[place][:SHOWN_CLASSES] for place in places], dim=1)
+    n_classes = len(frames)
+    strip = render_grid(
+        to_float(frames.flatten(0, 1)),
+        torch.arange(n_classes).repeat_interleave(steps),
+        result.class_names[:n_classes],
+        [str(previews.iterations[place]) for place in places],
+    )
+    of = f", the first {n_classes} classes" if n_classes < len(result.class_names) else ""
+    return [
+        markup.heading(f"The first image of a class along the run{of}"),
+        markup.paragraph("Above every column the number of outer iterations completed."),
+        markup.image(strip, "images along the run"),
+    ]
+
+
+def _real_images(result: Result, train: ImageSet | None) -> list[str]:
+    """The real images that the last steps matched."""
+    if train is None or result.picks is None:
+        return []
+    picks = result.picks[:SHOWN_CLASSES, :MAX_COLUMNS].to(train.device)
+    n_classes, each = picks.shape
+    images = to_float(train.images[picks.flatten()]).cpu()
+    labels = torch.arange(n_classes).repeat_interleave(each)
+    grid = render_grid(images, labels, result.class_names[:n_classes])
+    shown = f", {each} of {result.picks.shape[1]} per class" if each < result.picks.shape[1] else ""
+    shown += f", the first {n_classes} classes" if n_classes < len(result.picks) else ""
+    return [markup.heading(f"Real images of the last refresh{shown}"), markup.image(grid, "real images")]
+
+
+def _settings(result: Result) -> list[str]:
+    recipe = result.recipe
+    channels, height, width = result.synthetic.images.shape[2:]
+    changed = changed_settings(recipe, (channels, height, width))
+    settings = asdict(recipe)
+    rest = [(key, str(value)) for key, value in settings.items() if key not in changed]
+    parts = [markup.heading("Settings")]
+    if changed:
+        rows = [(key, str(settings[key]), str(default)) for key, default in changed.items()]
+        parts.append(markup.table(rows, ("changed", "this run", f"default of {recipe.recipe}")))
+    else:
+        parts.append(markup.paragraph(f"All settings are those of {recipe.recipe} for this data set."))
+    parts.append(markup.details("All other settings", markup.table(rest)))
+    return [*parts, markup.heading("Versions"), markup.table(list(versions().items()))]
