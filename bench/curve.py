@@ -125,6 +125,11 @@ def reaches(curve: Sequence[Level], accuracy: float) -> Level | None:
     return next((level for level in curve if level.mean >= accuracy), None)
 
 
+def _all(points: Sequence[Point], name: str) -> str:
+    """Join the different values of a field, in the order of the rows; a curve may be continued on another machine."""
+    return " and ".join(dict.fromkeys(getattr(point, name) for point in points))
+
+
 def table(points: Sequence[Point]) -> str:
     """Render Markdown: settings, accuracies by iteration, and the cost of reaching random sampling's final level."""
     if not points:
@@ -138,8 +143,8 @@ def table(points: Sequence[Point]) -> str:
         f"interval {first.interval}, {first.metric} at pixel_lr {first.pixel_lr:g}, {first.network_images} images of "
         f"network training per step, augmentation {first.match_augment or 'none'}.",
         f"Accuracy on the {first.evaluated_on}, percent, mean ± std over {_seeds(points)}, "
-        f"{count(first.networks, 'network')} each, {count(first.epochs, 'epoch')}. {first.device}, "
-        f"{count(first.threads, 'thread')}, {first.versions}, commit {first.commit}.",
+        f"{count(first.networks, 'network')} each, {count(first.epochs, 'epoch')}. {_all(points, 'device')}, "
+        f"{count(first.threads, 'thread')}, {_all(points, 'versions')}, commit {_all(points, 'commit')}.",
         "",
         "| outer iterations | " + " | ".join(map(str, iterations)) + f" | {_seconds(points)} in all |",
         "|---" * (len(iterations) + 2) + "|",
@@ -230,6 +235,6 @@ def figure(points: Sequence[Point], path: Path) -> None:
         left.legend()
         plot.suptitle(
             f"{first.dataset}, {first.images:,} images, {first.network}, IPC {first.ipc}; {_seeds(points)}; "
-            f"{first.device}, {count(first.threads, 'thread')}"
+            f"{_all(points, 'device')}, {count(first.threads, 'thread')}"
         )
     plot.savefig(path)

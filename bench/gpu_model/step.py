@@ -149,8 +149,8 @@ def _parts(problem: Problem) -> tuple[Any, Compute, Any]:
     split: Any = SimpleNamespace(train=SimpleNamespace(shape=problem.image, n_classes=problem.classes))
     channels = problem.image[0]
     one = Normalization((0.5,) * channels, (0.5,) * channels)
-    compute = Compute(torch.device("cpu"), one, problem.recipe.bf16, problem.recipe.channels_last, False)
-    chosen, shape = problem.recipe, problem.image
+    chosen, shape, classes = problem.recipe, problem.image, range(problem.classes)
+    compute = Compute(torch.device("cpu"), one, chosen.bf16, chosen.channels_last, False, classes)
     # Not assembly.build_network: tensors without values cannot be moved to a device.
     depth = chosen.depth_for(shape)
     network = make_network(chosen.network, shape, problem.classes, chosen.width, depth, 0, **chosen.layer_kinds)

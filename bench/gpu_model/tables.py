@@ -14,7 +14,7 @@ from ..kmeans_problems import SHAPES, Shape
 from ..words import count, number
 from . import changes, step
 from .devices import ASSUMPTIONS, CONSTANTS, DEVICES
-from .predict import launches, predict
+from .predicting import launches, predict
 from .work import Prediction, seconds
 
 _SECTION = re.compile(r"(<!-- gpu-model: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dream_accel.runtime.devices import mig_profile
+from dream_accel.runtime.gpu_names import mig_profile
 
 from ..measurement import Measurement
 from ..words import count, number
@@ -29,7 +29,7 @@ def predictions(device_name: str, rows: Sequence[Measurement]) -> str | None:
         rows: of any benchmarks; those the model has no kind for are passed over.
     """
     try:
-        from ..gpu_model import known_device, predict
+        from ..gpu_model import known_device
     except ImportError:
         return None
     profile = mig_profile(device_name)
@@ -41,6 +41,8 @@ def predictions(device_name: str, rows: Sequence[Measurement]) -> str | None:
     device = known_device(device_name)
     if device is None:
         return f"The model has no constants of {device_name}.\n"
+    from ..gpu_model import predict  # imports torch, which a part of the kit on another device does without
+
     lines = []
     for what, measured, kind, shape in _asked(rows):
         try:
