@@ -8,7 +8,7 @@ WORKERS ?= 2
 # Reinstalled when what is compiled or declared changes; Python files are used in place.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test check docs format gpu-check gpu-accuracy clean
+.PHONY: demo test check docs format hunt sanitize gpu-check gpu-accuracy clean
 
 demo: $(VENV)/installed
 	$(BIN)/dream-accel distill --out runs/demo --overwrite
@@ -30,6 +30,16 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+# The long forms of the tests that hunt: 50 kills, 10,000 damaged files, 1,000 outer iterations, a million images,
+# thousands of drawn calls.
+hunt: $(VENV)/installed-test
+	DREAM_ACCEL_HUNT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_survive.py tests/test_bad_files.py tests/test_soak.py \
+		tests/test_blocks.py tests/test_any_call.py
+
+# The tests of the CPU kernels on a module built with the address and undefined-behaviour sanitizers.
+sanitize: $(VENV)/installed-test
+	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=2 $(BIN)/python tools/sanitize.py
 
 # On a machine with a CUDA device and no internet: PART=1 builds and tests, 2 measures K-Means and tiles, 3 the rest and
 # runs the sanitizer, in nine minutes at most each; PART=summary sums up what is in OUT and in the folders ALSO. PYTHON is
