@@ -378,20 +378,28 @@ def test_a_benchmark_of_the_kit_outlives_peers_that_hang_and_raise(tmp_path):
     assert {"dream-cpu", "scikit-learn"} <= timed
 
 
+def processor_seconds(commands, **options):
+    """Of some commands, one after another, with their children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for command in commands:
+        subprocess.run(command, check=True, **options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
-def test_the_dry_kit_runs_every_part_and_sums_up_within_a_minute_of_processor_time(tmp_path):
+def test_the_dry_kit_runs_every_part_and_sums_up_in_the_time_of_thirty_starts(tmp_path):
     tool = tmp_path / "compute-sanitizer"
     tool.write_text('#!/bin/sh\necho "========= ERROR SUMMARY: 0 errors, caching $PYTORCH_NO_CUDA_MEMORY_CACHING"\n')
     tool.chmod(0o755)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for part in ("1", "2", "3"):
-        words = ["make", "-s", "gpu-check", f"PART={part}", f"OUT={tmp_path / 'out'}", f"PYTHON={sys.executable}"]
-        dry = f"CHECK=--device cpu --quick --sanitizer {tool}"
-        subprocess.run([*words, dry], cwd=ROOT, env=env, check=True, timeout=400)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 60
+    words = ["make", "-s", "gpu-check", f"OUT={tmp_path / 'out'}", f"PYTHON={sys.executable}"]
+    parts = [[*words, f"PART={part}", f"CHECK=--device cpu --quick --sanitizer {tool}"] for part in (1, 2, 3)]
+    # A start of the command line takes two seconds of an idle server's processor, and more of one with other work.
+    start = [sys.executable, "-m", "dream_accel", "--version"]
+    one_start = processor_seconds([start] * 3, env=env, stdout=subprocess.DEVNULL) / 3
+    assert processor_seconds(parts, cwd=ROOT, env=env, timeout=400) < 30 * one_start
     text = (tmp_path / "out" / kit.SUMMARY).read_text()
     for part in steps.PARTS:
         for name, result in results(tmp_path / "out", part).items():
