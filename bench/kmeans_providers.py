@@ -82,8 +82,23 @@ def _scikit_learn(problem: Problem) -> Fit:
     _need("sklearn")
     from sklearn.cluster import KMeans
 
+    return _fits_of_scikit_learn(problem, KMeans)
+
+
+def _scikit_learn_intelex(problem: Problem) -> Fit:
+    _need("sklearnex")
+    import daal4py
+    from sklearnex.cluster import KMeans
+
+    daal4py.daalinit(torch.get_num_threads())
+    return _fits_of_scikit_learn(problem, KMeans)
+
+
+def _fits_of_scikit_learn(problem: Problem, estimator: Callable[..., Any]) -> Fit:
+    """Fits by scikit-learn's estimator or one that takes the same arguments."""
+
     def fit_one(x: Any, start: Any) -> tuple[Any, int]:
-        km = KMeans(len(start), init=start, n_init=1, max_iter=problem.iterations, tol=0.0, algorithm="lloyd")
+        km = estimator(len(start), init=start, n_init=1, max_iter=problem.iterations, tol=0.0, algorithm="lloyd")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces that max_iter was reached, as it should be
             km.fit(x)
@@ -165,6 +180,28 @@ def _fastkmeans(problem: Problem) -> Fit:
     return fit
 
 
+def _superkmeans(problem: Problem) -> Fit:
+    _need("superkmeans")
+    from superkmeans import SuperKMeans
+
+    def fit_one(x: Any, start: Any) -> tuple[Any, int]:
+        # It takes no start: it draws rows. By default it reads a third of the rows, at most 256 per cluster.
+        km = SuperKMeans(
+            len(start),
+            x.shape[1],
+            hierarchical=False,
+            iters=problem.iterations,
+            sampling_fraction=1.0,
+            max_points_per_cluster=len(x),
+            n_threads=torch.get_num_threads(),
+            seed=0,
+            early_termination=False,
+        )
+        return km.train(x), problem.iterations
+
+    return _one_by_one(problem, fit_one, lambda tensor: tensor.cpu().numpy())
+
+
 class Batch(NamedTuple):
     """Groups of one size, for peers that take no other."""
 
@@ -242,11 +279,13 @@ PADDED = "padded to one size with one cluster more"
 
 PROVIDERS = (
     Provider("scikit-learn", ("scikit-learn",), ("cpu",), "one fit per group", _scikit_learn),
+    Provider("scikit-learn-intelex", ("scikit-learn-intelex",), ("cpu",), "one fit per group", _scikit_learn_intelex),
     Provider(
         "fast-pytorch-kmeans", ("fast-pytorch-kmeans",), ("cpu", "cuda"), "one fit per group", _fast_pytorch_kmeans
     ),
     Provider("faiss", ("faiss-cpu", "faiss-gpu"), ("cpu", "cuda"), "one fit per group", _faiss),
     Provider("fastkmeans", ("fastkmeans",), ("cpu", "cuda"), "one fit per group", _fastkmeans),
+    Provider("superkmeans", ("superkmeans",), ("cpu",), "one fit per group, from a start of its own", _superkmeans),
     Provider("flash-kmeans", ("flash-kmeans",), ("cuda",), "one batch, tf32", partial(_flash_kmeans, equal_batch)),
     Provider("flash-kmeans", (), ("cuda",), f"{PADDED}, tf32", partial(_flash_kmeans, padded_batch)),
     Provider("flashlib", ("flashlib",), ("cuda",), "one batch, tf32", partial(_flashlib, equal_batch)),

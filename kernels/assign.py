@@ -119,6 +119,7 @@ def kmeans_assign(
     tile: AssignTile | None = None,
     changed: Tensor | None = None,
     maps: TileMaps | None = None,
+    live: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Label every row with the nearest live centroid of its group.
 
@@ -135,6 +136,7 @@ def kmeans_assign(
         changed: (G,) int8, with ``active``: set to 1 for active groups in which a label is not the given one; the
             others are left alone.
         maps: tile maps of the groups, where some are there.
+        live: as in :func:`.prepare.centre_centroids`.
 
     Returns:
         labels (N,) int32 and squared distances (N,) float32, summed in fp32 whatever ``precision`` is; (0,) without.
@@ -148,7 +150,7 @@ def kmeans_assign(
         return new_labels, new_distance
     tile = tile or tuned.assign_tile(x.device, n_clusters, n_features, precision)
     with on_device_of(x):
-        centred = centre_centroids(centroids, precision)
+        centred = centre_centroids(centroids, precision, live)
         tiling = (maps or TileMaps(offsets, n_rows)).of(tile.rows)
         _kmeans_assign_kernel[(len(tiling.group),)](
             x,

@@ -1,4 +1,8 @@
-"""Member lists: the rows of every cluster, in row order, by a counting sort in integers."""
+"""Member lists: the rows of every cluster, in row order, by a counting sort in integers.
+
+The scan of the sort knows how many members every cluster of a group has. So it also lists the slots that they leave
+free, and notes which groups an iteration goes on with.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,35 @@ from .common import compile_options, dense, on_device_of
 from .prepare import TileMaps
 
 
+class Slots(NamedTuple):
+    """K*n slots per group: slot (k, j) belongs to the j-th member of cluster k nearest its centroid.
+
+    Slots beyond the number of members are free.
+    """
+
+    rows: Tensor
+    """(G, K, n) int64, global row indices; -1 where free."""
+    free: Tensor
+    """(G, K*n) int32, indices of the free slots, in order; only the first ``n_free`` entries are defined."""
+    n_free: Tensor
+    """(G,) int32, number of free slots; 0 in groups that are not active."""
+
+
+class Progress(NamedTuple):
+    """Where the iteration of every group stands; the scan brings it up to date."""
+
+    changed: Tensor
+    """(G,) int8, whether a row has a new label; cleared for the next iteration."""
+    active: Tensor
+    """(G,) bool"""
+    going: Tensor
+    """(G,) bool, written: active groups that changed."""
+    fixed: Tensor
+    """(G,) bool; active groups that did not change are added."""
+    n_iter: Tensor
+    """(G,) int32, updates of a group; those that go on are counted."""
+
+
 class Members(NamedTuple):
     """Rows sorted by (group, cluster, row). Rows whose label is outside 0..K-1 follow the last cluster."""
 
@@ -23,6 +56,8 @@ class Members(NamedTuple):
     """(G, K+1) int32, where each cluster begins in ``rows``; the last column is where the unlabelled rows begin."""
     counts: Tensor
     """(G, K) int32"""
+    slots: Slots | None
+    """Where slots were asked for: the free ones listed, the others to be filled."""
 
 
 @triton.jit
@@ -49,13 +84,53 @@ def _cluster_histogram_kernel(
 
 
 @triton.jit
+def _note_progress(group, Changed_ptr, Active_ptr, Going_ptr, Fixed_ptr, Count_ptr):
+    """going = active and changed; an active group that is not has reached its fixpoint."""
+    active = tl.load(Active_ptr + group) != 0
+    going = active & (tl.load(Changed_ptr + group) != 0)
+    fixed = tl.load(Fixed_ptr + group) != 0
+    count = tl.load(Count_ptr + group)
+    tl.debug_barrier()  # every thread has read what one of them writes
+    tl.store(Changed_ptr + group, 0)
+    tl.store(Going_ptr + group, going)
+    tl.store(Fixed_ptr + group, fixed | (active & (going == 0)))
+    tl.store(Count_ptr + group, count + going.to(tl.int32))
+    return going
+
+
+@triton.jit
+def _list_free_slots(group, k, counts, K, n, Slots_ptr, Free_ptr):
+    """Slot (k, j) is free where j >= count_k; returns how many are."""
+    free = tl.where(k < K, tl.maximum(n - counts, 0), 0)
+    first = tl.cumsum(free, axis=0) - free
+    own = group * K * n
+    for j in range(tl.min(tl.where(k < K, counts, n), axis=0), n):
+        is_free = (k < K) & (j >= counts)
+        tl.store(Slots_ptr + own + k * n + j, tl.full(k.shape, -1, tl.int64), mask=is_free)
+        tl.store(Free_ptr + own + first + j - counts, k * n + j, mask=is_free)
+    return tl.sum(free, axis=0)
+
+
+@triton.jit
 def _cluster_scan_kernel(
     Offsets_ptr,
     GroupTile_ptr,
     Earlier_ptr,  # IN number of rows in each tile by cluster, OUT the same in the earlier tiles of the group
     Starts_ptr,
     Counts_ptr,
+    Changed_ptr,  # these five as in Progress
+    Active_ptr,
+    Going_ptr,
+    Fixed_ptr,
+    Count_ptr,
+    Slots_ptr,  # these three as in Slots
+    Free_ptr,
+    NFree_ptr,
     K,
+    n,
+    HAS_ACTIVE: tl.constexpr,
+    WITH_PROGRESS: tl.constexpr,
+    WITH_SLOTS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BINS: tl.constexpr,
@@ -78,6 +153,14 @@ def _cluster_scan_kernel(
     start = begin.to(tl.int32) + tl.cumsum(counts, axis=0) - counts
     tl.store(Starts_ptr + group * (K + 1) + k, start, mask=k <= K)
     tl.store(Counts_ptr + group * K + k, counts, mask=k < K)
+    active = True
+    if WITH_PROGRESS:
+        active = _note_progress(group, Changed_ptr, Active_ptr, Going_ptr, Fixed_ptr, Count_ptr)
+    elif HAS_ACTIVE:
+        active = tl.load(Active_ptr + group) != 0
+    if WITH_SLOTS:
+        n_free = _list_free_slots(group, k, counts, K, n, Slots_ptr, Free_ptr)
+        tl.store(NFree_ptr + group, tl.where(active, n_free, 0))
 
 
 @triton.jit
@@ -115,13 +198,24 @@ def _member_scatter_kernel(
     tl.store(Rows_ptr + start + earlier + before, (first + i).to(tl.int32), mask=inside)
 
 
-def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int, maps: TileMaps | None = None) -> Members:
+def member_lists(
+    offsets: Tensor,
+    labels: Tensor,
+    n_clusters: int,
+    n_slots: int = 0,
+    active: Tensor | None = None,
+    progress: Progress | None = None,
+    maps: TileMaps | None = None,
+) -> Members:
     """Sort the rows of every group by cluster, stably.
 
     Args:
         offsets: (G+1,) int64, G >= 1.
         labels: (N,) int32 within the group.
         n_clusters: K.
+        n_slots: slots of every cluster; 0 for none.
+        active: (G,) bool; other groups offer no free slots.
+        progress: brought up to date; ``active`` then are the groups that go on.
         maps: tile maps of the groups, where some are there.
 
     Returns:
@@ -133,6 +227,7 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int, maps: TileMap
     rows = torch.empty(n_rows, dtype=torch.int32, device=device)
     starts = torch.empty((n_groups, n_clusters + 1), dtype=torch.int32, device=device)
     counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=device)
+    slots = _empty_slots(n_groups, n_clusters, n_slots, device) if n_slots else None
     offsets, labels = dense(offsets), dense(labels)
     with on_device_of(labels):
         tile = (maps or TileMaps(offsets, n_rows)).of(tiles.MEMBER_ROWS)
@@ -155,7 +250,13 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int, maps: TileMap
             earlier,
             starts,
             counts,
+            *_progress_arguments(progress, active),
+            *(slots or (None,) * len(Slots._fields)),
             n_clusters,
+            n_slots,
+            HAS_ACTIVE=active is not None,
+            WITH_PROGRESS=progress is not None,
+            WITH_SLOTS=slots is not None,
             ROWS=tiles.MEMBER_ROWS,
             BLOCK_T=max(1, tiles.MEMBER_SCAN // bins),
             BINS=bins,
@@ -174,4 +275,14 @@ def member_lists(offsets: Tensor, labels: Tensor, n_clusters: int, maps: TileMap
             BLOCK_OTHERS=tiles.RANK_OTHERS,
             **compile_options(4),
         )
-    return Members(rows, starts, counts)
+    return Members(rows, starts, counts, slots)
+
+
+def _progress_arguments(progress: Progress | None, active: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (None, active, None, None, None) if progress is None else progress
+
+
+def _empty_slots(n_groups: int, n_clusters: int, n: int, device: torch.device) -> Slots:
+    rows = torch.empty((n_groups, n_clusters, n), dtype=torch.int64, device=device)
+    free = torch.empty((n_groups, n_clusters * n), dtype=torch.int32, device=device)
+    return Slots(rows, free, torch.empty(n_groups, dtype=torch.int32, device=device))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .distance import own_distance
 from .members import member_lists
-from .slots import fill_slots, free_slots
+from .slots import fill_slots
 
 
 def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tensor, n: int) -> Tensor:
@@ -30,7 +30,7 @@ def nearest_members(x: Tensor, offsets: Tensor, centroids: Tensor, labels: Tenso
     if n_groups < 1:
         return torch.empty((0, n_clusters, n), dtype=torch.int64, device=x.device)
     distance = own_distance(x, offsets, centroids, labels)
-    members = member_lists(offsets, labels, n_clusters)
-    slots = free_slots(members, n)
-    fill_slots(slots, offsets, distance, members)
-    return slots.rows
+    members = member_lists(offsets, labels, n_clusters, n_slots=n)
+    fill_slots(members, offsets, distance)
+    assert members.slots is not None
+    return members.slots.rows

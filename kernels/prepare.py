@@ -133,7 +133,18 @@ def _live_centroids_kernel(C_ptr, Live_ptr, R, D, BLOCK_R: tl.constexpr, BLOCK_D
 
 
 @triton.jit
-def _mean_centroid_kernel(C_ptr, Live_ptr, Mean_ptr, K, D, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr):
+def _all_live(Live_ptr, row, mask, P, BLOCK_P: tl.constexpr):
+    """Rows of the mask whose P parts are all live."""
+    p = tl.arange(0, BLOCK_P)
+    of_row = mask[:, None] & (p < P)[None, :]
+    dead = tl.load(Live_ptr + row[:, None] * P + p[None, :], mask=of_row, other=1) == 0
+    return mask & (tl.sum(dead.to(tl.int32), axis=1) == 0)
+
+
+@triton.jit
+def _mean_centroid_kernel(
+    C_ptr, Live_ptr, Mean_ptr, K, D, P, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr
+):
     """m_g = sum of live c_gk / number of live c_gk."""
     group = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -141,7 +152,7 @@ def _mean_centroid_kernel(C_ptr, Live_ptr, Mean_ptr, K, D, BLOCK_K: tl.constexpr
     n_live = tl.zeros([BLOCK_K], tl.int32)
     for k0 in range(0, K, BLOCK_K):
         k = k0 + tl.arange(0, BLOCK_K)
-        live = tl.load(Live_ptr + group * K + k, mask=k < K, other=0) != 0
+        live = _all_live(Live_ptr, group * K + k, k < K, P, BLOCK_P)
         c_ptrs = C_ptr + group * K * D + k[:, None] * D + d[None, :]
         total += tl.load(c_ptrs, mask=live[:, None] & (d < D)[None, :], other=0.0)
         n_live += live.to(tl.int32)
@@ -159,14 +170,16 @@ def _centre_centroids_kernel(
     R,
     K,
     D,
+    P,
     ROUND: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
     """c'_gk = round(c_gk - m_g), norm = |c'_gk|^2; a dead centroid is 0 with norm infinity, so it never wins."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     group = row // K
-    live = tl.load(Live_ptr + row, mask=row < R, other=0) != 0
+    live = _all_live(Live_ptr, row, row < R, P, BLOCK_P)
     squares = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     for d0 in range(0, D, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D)
@@ -181,37 +194,53 @@ def _centre_centroids_kernel(
     tl.store(Norm_ptr + row, tl.where(live, tl.sum(squares, axis=1), float("inf")), mask=row < R)
 
 
-def centre_centroids(centroids: Tensor, precision: str) -> CentredCentroids:
+def live_centroids(centroids: Tensor) -> Tensor:
+    """(G, K, 1) int8, 1 where every value of a centroid is finite."""
+    n_groups, n_clusters, n_features = centroids.shape
+    live = torch.empty((n_groups, n_clusters, 1), dtype=torch.int8, device=centroids.device)
+    n_rows = n_groups * n_clusters
+    tile = tiles.sweep_tile(n_features)
+    _live_centroids_kernel[(triton.cdiv(n_rows, tile.rows),)](
+        centroids, live, n_rows, n_features, BLOCK_R=tile.rows, BLOCK_D=tile.features, **compile_options(tile.warps)
+    )
+    return live
+
+
+def centre_centroids(centroids: Tensor, precision: str, live: Tensor | None = None) -> CentredCentroids:
     """Move every group's live centroids to their mean.
 
     Subtracting one vector from rows and centroids changes no distance, and keeps |c|^2 - 2 x.c from cancelling where
     data are far from the origin.
+
+    Args:
+        centroids: (G, K, D) float32.
+        precision: of the products.
+        live: (G, K, P) int8: a centroid is live where all of its parts are. Default: they are looked for.
     """
     n_groups, n_clusters, n_features = centroids.shape
     device = centroids.device
+    if live is None:
+        live = live_centroids(centroids)
     # The interpreter multiplies bfloat16 bit patterns as integers; rounded values in float32 give the same products.
     operand = torch.bfloat16 if precision == "bf16" and not interpreted() else torch.float32
-    live = torch.empty((n_groups, n_clusters), dtype=torch.int8, device=device)
     mean = torch.empty((n_groups, n_features), dtype=torch.float32, device=device)
     centred = torch.empty(centroids.shape, dtype=operand, device=device)
     norms = torch.empty((n_groups, n_clusters), dtype=torch.float32, device=device)
-    n_rows = n_groups * n_clusters
+    n_rows, n_parts = n_groups * n_clusters, live.shape[2]
     tile = tiles.sweep_tile(n_features)
-    row_grid = (triton.cdiv(n_rows, tile.rows),)
-    _live_centroids_kernel[row_grid](
-        centroids, live, n_rows, n_features, BLOCK_R=tile.rows, BLOCK_D=tile.features, **compile_options(tile.warps)
-    )
     _mean_centroid_kernel[(n_groups, triton.cdiv(n_features, tile.features))](
         centroids,
         live,
         mean,
         n_clusters,
         n_features,
+        n_parts,
         BLOCK_K=tile.rows,
         BLOCK_D=tile.features,
+        BLOCK_P=triton.next_power_of_2(n_parts),
         **compile_options(tile.warps),
     )
-    _centre_centroids_kernel[row_grid](
+    _centre_centroids_kernel[(triton.cdiv(n_rows, tile.rows),)](
         centroids,
         live,
         mean,
@@ -220,9 +249,11 @@ def centre_centroids(centroids: Tensor, precision: str) -> CentredCentroids:
         n_rows,
         n_clusters,
         n_features,
+        n_parts,
         ROUND=precision,
         BLOCK_R=tile.rows,
         BLOCK_D=tile.features,
+        BLOCK_P=triton.next_power_of_2(n_parts),
         **compile_options(tile.warps),
     )
     return CentredCentroids(centred, norms, mean)

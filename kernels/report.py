@@ -150,8 +150,8 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
         for empty in ("keep", "farthest"):
             update = partial(kmeans_update, x, offsets, labels, n_clusters, empty=empty)
             yield f"{name} {empty}", partial(update, previous=centroids, active=active)
+            yield f"{name} {empty}", partial(_iteration, x, offsets, centroids, active, labels, empty)
         yield name, partial(kmeans_update, x, offsets, labels, n_clusters)
-        yield name, partial(_iteration, x, offsets, centroids, active, labels)
         yield name, partial(nearest_members, x, offsets, centroids, labels, 3)
     for n_features, width in ((2048, 512), (15, 64)):
         x, offsets, _, active, labels, _ = _inputs(1, n_features, torch.float32)
@@ -164,14 +164,17 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def _iteration(
-    x: torch.Tensor, offsets: torch.Tensor, centroids: torch.Tensor, active: torch.Tensor, labels: torch.Tensor
+    x: torch.Tensor,
+    offsets: torch.Tensor,
+    centroids: torch.Tensor,
+    active: torch.Tensor,
+    labels: torch.Tensor,
+    empty: str,
 ) -> None:
-    steps, count = LloydSteps(x, offsets, "keep"), torch.zeros(1, dtype=torch.int32)
-    steps.update(
-        steps.assign(centroids, active, labels, "fp32"),
-        centroids,
-        steps.going_on(labels, labels, active, active, count),
-    )
+    steps, count = LloydSteps(x, offsets, empty), torch.zeros(1, dtype=torch.int32)
+    found = steps.assign(centroids, active, labels, "fp32")
+    new, going = steps.update(found, labels, centroids, active, active, count)
+    steps.assign(new, going, found, "fp32")
 
 
 def _map_cases() -> Iterator[tuple[str, Callable[[], object]]]:

@@ -1,12 +1,10 @@
 """Slots of clusters and the rows that fill them: representatives, and new members of empty clusters.
 
-Slot (k, j) belongs to the j-th member of cluster k nearest its centroid. Slots beyond the number of members are free;
-the best of the remaining rows fill them in order. :mod:`.select` finds the best rows, in time linear in the rows.
+:mod:`.members` lists the slots that are free. The best of the rows that fill no other slot fill them in order.
+:mod:`.select` finds the best rows, in time linear in the rows.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import triton
@@ -14,49 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .common import compile_options, dense, maybe_dense, on_device_of
+from .common import compile_options, dense, on_device_of
 from .members import Members
 from .select import ranks_of_taken, select_rows
-
-
-class Slots(NamedTuple):
-    """K*n slots per group."""
-
-    rows: Tensor
-    """(G, K, n) int64, global row indices; -1 where free."""
-    free: Tensor
-    """(G, K*n) int32, indices of the free slots, in order; only the first ``n_free`` entries are defined."""
-    n_free: Tensor
-    """(G,) int32, number of free slots."""
-
-
-@triton.jit
-def _free_slots_kernel(
-    Counts_ptr,
-    Active_ptr,
-    Slots_ptr,
-    Free_ptr,
-    NFree_ptr,
-    K,
-    n,
-    HAS_ACTIVE: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
-    """Slot (k, j) is free where j >= count_k; inactive groups offer none."""
-    group = tl.program_id(0).to(tl.int64)
-    n_slots = K * n
-    n_free = tl.zeros([], tl.int32)
-    for s0 in range(0, n_slots, BLOCK_S):
-        s = s0 + tl.arange(0, BLOCK_S)
-        count = tl.load(Counts_ptr + group * K + s // n, mask=s < n_slots, other=0)
-        free = (s < n_slots) & (s % n >= count)
-        rank = n_free + tl.cumsum(free.to(tl.int32), axis=0) - 1
-        tl.store(Slots_ptr + group * n_slots + s, tl.full([BLOCK_S], -1, tl.int64), mask=free)
-        tl.store(Free_ptr + group * n_slots + rank, s, mask=free)
-        n_free += tl.sum(free.to(tl.int32), axis=0)
-    if HAS_ACTIVE:
-        n_free = tl.where(tl.load(Active_ptr + group) != 0, n_free, 0)
-    tl.store(NFree_ptr + group, n_free)
 
 
 @triton.jit
@@ -130,43 +88,21 @@ def _fill_slots_kernel(
         tl.store(Slots_ptr + own + slot, row, mask=inside)
 
 
-def free_slots(members: Members, n: int, active: Tensor | None = None) -> Slots:
-    """Mark the slots beyond the members of their cluster with -1; :func:`fill_slots` writes the others."""
-    n_groups, n_clusters = members.counts.shape
-    device = members.counts.device
-    rows = torch.empty((n_groups, n_clusters, n), dtype=torch.int64, device=device)
-    free = torch.empty((n_groups, n_clusters * n), dtype=torch.int32, device=device)
-    n_free = torch.empty(n_groups, dtype=torch.int32, device=device)
-    with on_device_of(rows):
-        _free_slots_kernel[(n_groups,)](
-            members.counts,
-            maybe_dense(active),
-            rows,
-            free,
-            n_free,
-            n_clusters,
-            n,
-            HAS_ACTIVE=active is not None,
-            BLOCK_S=tiles.block_of(n_clusters * n, at_most=tiles.SLOTS),
-            **compile_options(4),
-        )
-    return Slots(rows, free, n_free)
-
-
-def fill_slots(slots: Slots, offsets: Tensor, distance: Tensor, members: Members, relocate: bool = False) -> Tensor:
+def fill_slots(members: Members, offsets: Tensor, distance: Tensor, relocate: bool = False) -> Tensor:
     """Assign a row to every slot.
 
     Args:
-        slots: from :func:`free_slots`; ``slots.rows`` is written.
+        members: the members of every cluster with their slots, whose ``rows`` are written.
         offsets: (G+1,) int64.
         distance: (N,) float32.
-        members: the members of every cluster.
         relocate: False: free slots take any remaining row, nearest first. True, with one slot per cluster: they take
             rows of other clusters at a distance above 0, farthest first, and groups without a free slot are skipped.
 
     Returns:
         (N,) int8, rows that took a free slot; defined with ``relocate`` only, in the groups that have one.
     """
+    slots = members.slots
+    assert slots is not None, "slots were asked for"
     n_rows = len(distance)
     n_groups, n_clusters, n = slots.rows.shape
     n_slots = n_clusters * n

@@ -26,12 +26,6 @@ RANK_ROWS = 128
 """Chosen rows ranked at a time."""
 RANK_OTHERS = 32
 """Rows each of them is compared with at a time."""
-SLOTS = 1024
-"""Slots scanned at a time for free ones."""
-
-FLAGS = 256
-"""Groups whose flags one program reads."""
-
 CLUSTER_CLASSES = (32, 64, 128)
 """Shape classes of the assignment by their clusters per tile."""
 GRAM_ROWS = 128

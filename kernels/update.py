@@ -10,9 +10,9 @@ from torch import Tensor
 from . import tiles
 from .common import compile_options, dense, maybe_dense, on_device_of
 from .distance import own_distance
-from .members import member_lists
+from .members import Progress, member_lists
 from .prepare import TileMaps
-from .slots import fill_slots, free_slots
+from .slots import fill_slots
 
 
 @triton.jit
@@ -28,11 +28,13 @@ def _kmeans_update_kernel(
     Moved_ptr,  # IN  (N,) int8, rows taken by an empty cluster
     Mean_ptr,  # OUT (G, K, D) float32
     MeanCount_ptr,  # OUT (G, K) int32
+    Live_ptr,  # OUT (G, K, blocks of features) int8, whether the values of the mean are finite
     K,
     D,
     HAS_PREVIOUS: tl.constexpr,
     HAS_ACTIVE: tl.constexpr,
     RELOCATE: tl.constexpr,
+    WITH_LIVE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -80,6 +82,10 @@ def _kmeans_update_kernel(
         else:
             mean = tl.full([BLOCK_D], float("nan"), tl.float32)
     tl.store(Mean_ptr + cluster * D + d, mean, mask=in_d)
+    if WITH_LIVE:
+        bad = in_d & ((tl.abs(mean) < float("inf")) == 0)
+        live = tl.sum(bad.to(tl.int32), axis=0) == 0
+        tl.store(Live_ptr + cluster * tl.num_programs(1) + tl.program_id(1), live.to(tl.int8))
     if HAS_ACTIVE:
         count = tl.where(active, count, n_listed)
     if tl.program_id(1) == 0:
@@ -96,6 +102,8 @@ def kmeans_update(
     active: Tensor | None = None,
     empty: str = "keep",
     maps: TileMaps | None = None,
+    progress: Progress | None = None,
+    live: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace every centroid by the mean of its members.
 
@@ -110,6 +118,8 @@ def kmeans_update(
         active: (G,) bool; inactive groups keep ``previous``.
         empty: ``"keep"``, or ``"farthest"``: the e-th empty cluster takes the row with the e-th largest distance.
         maps: tile maps of the groups, where some are there.
+        progress: of an iteration, in place of ``active``: brought up to date, and the groups that go on are updated.
+        live: from :func:`empty_live`; written where the values of a part of a centroid are finite.
 
     Returns:
         centroids (G, K, D) float32 and counts (G, K) int32.
@@ -121,14 +131,14 @@ def kmeans_update(
     counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=x.device)
     if n_groups < 1:
         return means, counts
-    members = member_lists(offsets, labels, n_clusters, maps)
-    slots, moved = None, None
-    if empty == "farthest":
-        slots = free_slots(members, 1, active)
+    members = member_lists(offsets, labels, n_clusters, int(empty == "farthest"), active, progress, maps)
+    active = active if progress is None else progress.going
+    slots, moved = members.slots, None
+    if slots is not None:
         if distance is None:
             assert previous is not None, "distances are computed to previous"
             distance = own_distance(x, offsets, previous, labels, needed=slots.n_free, maps=maps)
-        moved = fill_slots(slots, offsets, distance, members, relocate=True)
+        moved = fill_slots(members, offsets, distance, relocate=True)
     tile = tiles.gather_tile(n_features)
     with on_device_of(x):
         _kmeans_update_kernel[(n_groups * n_clusters, triton.cdiv(n_features, tile.features))](
@@ -143,13 +153,22 @@ def kmeans_update(
             moved,
             means,
             counts,
+            live,
             n_clusters,
             n_features,
             HAS_PREVIOUS=previous is not None,
             HAS_ACTIVE=active is not None,
             RELOCATE=slots is not None,
+            WITH_LIVE=live is not None,
             BLOCK_M=tile.rows,
             BLOCK_D=tile.features,
             **compile_options(tile.warps),
         )
     return means, counts
+
+
+def empty_live(centroids: Tensor) -> Tensor:
+    """Room for what :func:`kmeans_update` says of the parts of such centroids, (G, K, P) int8."""
+    n_groups, n_clusters, n_features = centroids.shape
+    n_parts = triton.cdiv(n_features, tiles.gather_tile(n_features).features)
+    return torch.empty((n_groups, n_clusters, n_parts), dtype=torch.int8, device=centroids.device)

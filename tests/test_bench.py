@@ -174,7 +174,9 @@ def test_peers_take_what_they_are_given(module, name):
     inspect.signature(function).bind(None, 2, **words)
 
 
-@pytest.mark.parametrize("name", ["scikit-learn", "fast-pytorch-kmeans", "faiss", "fastkmeans"])
+@pytest.mark.parametrize(
+    "name", ["scikit-learn", "scikit-learn-intelex", "fast-pytorch-kmeans", "faiss", "fastkmeans"]
+)
 def test_peers_of_single_problems_solve_our_problem(name):
     way = next(p for p in kmeans_providers.PROVIDERS if p.name == name)
     problem = kmeans_problems.make_problem(kmeans_problems.Shape((120, 80), 6, 5), CPU, iterations=4)
@@ -184,6 +186,14 @@ def test_peers_of_single_problems_solve_our_problem(name):
         pytest.skip(str(reason))
     ours = kmeans_trial.inertia(problem, fitted_by_ours(problem).cluster_centers_)
     assert kmeans_trial.inertia(problem, fit().centroids) == pytest.approx(ours, rel=1e-3)
+
+
+def test_a_peer_with_a_start_of_its_own_ends_near_ours():
+    pytest.importorskip("superkmeans")
+    way = next(p for p in kmeans_providers.PROVIDERS if p.name == "superkmeans")
+    problem = kmeans_problems.make_problem(kmeans_problems.Shape((600, 500), 40, 10), CPU, iterations=20)
+    ours = kmeans_trial.inertia(problem, fitted_by_ours(problem).cluster_centers_)
+    assert kmeans_trial.inertia(problem, way.prepare(problem)().centroids) == pytest.approx(ours, rel=0.05)
 
 
 _PEAK_MEMORY = """

@@ -19,8 +19,6 @@ FULL_EVERY = 8
 """Iterations between two updates that read all rows."""
 NEAR = 0.01
 """Part of the rows whose two nearest centroids are within the error bound of a tf32 product."""
-LAUNCHES = 8
-"""Kernels of an iteration whose fit keeps group means, and whose update and scan do what follows them."""
 STORED_TILE = AssignTile(128, 128, 64, 8, 3)
 
 
@@ -32,12 +30,11 @@ class Change(NamedTuple):
     precision: str
 
 
-CIFAR10, NARROW = (SHAPES["cuda"][i] for i in (0, 3))
+CIFAR10 = SHAPES["cuda"][0]
 CHANGES = (
     Change("incremental update", CIFAR10, "tf32"),
     Change("centred bf16 copy, tiles of 128 rows", CIFAR10, "tf32"),
     Change("both", CIFAR10, "tf32"),
-    Change("8 launches", NARROW, "tf32"),
     Change("tf32 pass, near-ties rechecked in fp32", CIFAR10, "fp32"),
 )
 
@@ -63,10 +60,6 @@ def _changed(name: str, s: Rows, device: Device, now: list[Kernel]) -> Work:
         return [(1, _replaced(now, by_copy))]
     if name == "both":
         return _incremental(_replaced(now, by_copy), s, device)
-    if name == "8 launches":
-        slow = ("_kmeans_assign", "_cluster", "_member", "_kmeans_update")
-        kept = [kernel for kernel in now if kernel.name.startswith(slow)]
-        return [(1, [*kept, Kernel("small ones", launches=LAUNCHES - len(kept))])]
     again = Kernel("recheck", memory=NEAR * s.x, l2=3 * NEAR * s.x, fp32=12 * NEAR * s.rows * s.features)
     return [(1, [*_replaced(now, kmeans.assign(s, device, "tf32")), again])]
 

@@ -72,19 +72,19 @@ def tile_maps(s: Rows, device: Device, precision: str, empty: str) -> list[Kerne
     return [kernel for kernel in calls if kernel.name == TILE_MAP]
 
 
-def groups_go_on(s: Rows) -> Kernel:
-    """Flags and counters of the groups."""
-    return Kernel("_groups_go_on_kernel", programs=math.ceil(s.groups / tiles.FLAGS), waits=2)
+def live_centroids(s: Rows) -> Kernel:
+    """Which centroids are finite: asked for the first ones of a fit, and said by the update of all others."""
+    tile = tiles.sweep_tile(s.features)
+    programs = math.ceil(s.groups * s.clusters / tile.rows)
+    return Kernel("_live_centroids_kernel", l2=s.centroids, programs=programs, waits=math.ceil(s.features / tile.features))
 
 
 def centred(s: Rows, precision: str) -> list[Kernel]:
     """Centroids relative to their mean."""
     tile = tiles.sweep_tile(s.features)
     blocks = math.ceil(s.features / tile.features)
-    by_row = math.ceil(s.groups * s.clusters / tile.rows)
     stored = s.centroids / 2 if precision == "bf16" else s.centroids
     return [
-        Kernel("_live_centroids_kernel", l2=s.centroids, programs=by_row, waits=blocks),
         Kernel(
             "_mean_centroid_kernel",
             l2=s.centroids,
@@ -92,18 +92,32 @@ def centred(s: Rows, precision: str) -> list[Kernel]:
             waits=1 + math.ceil(s.clusters / tile.rows),
         ),
         Kernel(
-            "_centre_centroids_kernel", l2=2 * s.centroids + stored, programs=by_row, registers=96, waits=1 + blocks
+            "_centre_centroids_kernel",
+            l2=2 * s.centroids + stored,
+            programs=math.ceil(s.groups * s.clusters / tile.rows),
+            registers=96,
+            waits=1 + blocks,
         ),
     ]
 
 
 def assign(
-    s: Rows, device: Device, precision: str, *, moving: bool = True, tile: AssignTile | None = None, centre: bool = True
+    s: Rows,
+    device: Device,
+    precision: str,
+    *,
+    moving: bool = True,
+    tile: AssignTile | None = None,
+    centre: bool = True,
+    updated: bool = False,
 ) -> list[Kernel]:
-    """Labels alone; ``centre`` False for rows that are stored as the products take them."""
+    """Labels alone.
+
+    ``centre`` is False for rows that are stored as the products take them, ``updated`` True for centroids of an update.
+    """
     tile = tile or tiles.assign_tile(device.architecture, s.clusters, s.features, precision)
     n_tiles = s.tiles(tile.rows)
-    before = [*centred(s, precision), tile_map(s, tile.rows)]
+    before = [*([] if updated else [live_centroids(s)]), *centred(s, precision), tile_map(s, tile.rows)]
     if not moving:
         return [*before, Kernel("_kmeans_assign_kernel", l2=2 * INT * s.rows, programs=n_tiles, waits=3)]
     passes = math.ceil(s.clusters / tile.clusters)
@@ -133,7 +147,7 @@ def assign(
 
 
 def member_lists(s: Rows) -> list[Kernel]:
-    """A counting sort of the rows by cluster."""
+    """A counting sort of the rows by cluster; its scan also lists free slots and notes which groups go on."""
     n_tiles = s.tiles(tiles.MEMBER_ROWS)
     counters = n_tiles * (s.clusters + 1) * INT
     bins = 1 << s.clusters.bit_length()
@@ -142,7 +156,7 @@ def member_lists(s: Rows) -> list[Kernel]:
     return [
         tile_map(s, tiles.MEMBER_ROWS),
         Kernel("_cluster_histogram_kernel", l2=s.rows * INT + counters, programs=n_tiles, waits=3),
-        Kernel("_cluster_scan_kernel", l2=2 * counters, programs=s.groups, threads=256, waits=1 + scan),
+        Kernel("_cluster_scan_kernel", l2=2 * counters, programs=s.groups, threads=256, waits=2 + scan),
         Kernel(
             "_member_scatter_kernel",
             l2=2 * s.rows * INT + counters,
@@ -166,7 +180,6 @@ def update(
     """Means of the members, where no cluster is empty; ``share`` is the part of the rows that is read."""
     tile = tile or tiles.gather_tile(s.features)
     slots = [
-        Kernel("_free_slots_kernel", l2=s.groups * s.clusters * (LONG + INT), programs=s.groups, waits=2),
         tile_map(s, tiles.sweep_tile(s.features).rows),
         Kernel("_own_distance_kernel", programs=s.tiles(tiles.sweep_tile(s.features).rows), waits=2),
         Kernel("_nearest_slots_kernel", programs=s.groups * (s.clusters + 1), waits=2),
@@ -206,7 +219,6 @@ def nearest(s: Rows, device: Device, n: int) -> list[Kernel]:
             waits=3 + math.ceil(s.features / sweep.features),
         ),
         *member_lists(s),
-        Kernel("_free_slots_kernel", l2=s.groups * s.clusters * n * (LONG + INT), programs=s.groups, waits=2),
         Kernel(
             "_nearest_slots_kernel",
             l2=s.rows * (passes + 1) * (INT + FLOAT) + s.groups * s.clusters * n * LONG,

@@ -79,24 +79,21 @@ def _around_iterations(groups: int, rows: int) -> tuple[Op, ...]:
 
 
 def lloyd_iteration(s: Rows, device: Device, precision: str, empty: str, moving: bool = True) -> list[Kernel]:
-    """One Lloyd iteration: assignment, flags of the groups that go on, update."""
-    kernels = [
-        *kmeans.assign(s, device, precision, moving=moving),
-        kmeans.groups_go_on(s),
-        *kmeans.update(s, device, empty, moving=moving),
-    ]
-    return _without_maps(kernels)
+    """One Lloyd iteration after the first: assignment and update."""
+    assignment = kmeans.assign(s, device, precision, moving=moving, updated=True)
+    return _without_maps([*assignment, *kmeans.update(s, device, empty, moving=moving)])
 
 
 def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, moving: int) -> Work:
     """A fit from given centroids: iterations in which rows move, those in which no group does, and the final pass."""
     moving = min(moving, iterations)
     return [
+        (1, [kmeans.live_centroids(s)]),
         (moving, lloyd_iteration(s, device, precision, empty)),
         (iterations - moving, lloyd_iteration(s, device, precision, empty, moving=False)),
         (1, kmeans.tile_maps(s, device, precision, empty)),
         (1, [op.kernel(device) for op in _around_iterations(s.groups, s.rows)]),
-        (1, _without_maps(kmeans.assign(s, device, "fp32"))),
+        (1, _without_maps(kmeans.assign(s, device, "fp32", updated=iterations > 0))),
     ]
 
 

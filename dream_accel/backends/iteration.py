@@ -19,15 +19,14 @@ class Steps(Protocol):
         """Return the labels (N,) int32 of the rows of active groups; the others keep ``labels``."""
         ...
 
-    def going_on(self, labels: Tensor, before: Tensor, active: Tensor, fixed: Tensor, n_iter: Tensor) -> Tensor:
-        """Return the active groups whose labels have changed, (G,) bool.
+    def update(
+        self, labels: Tensor, before: Tensor, previous: Tensor, active: Tensor, fixed: Tensor, n_iter: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the centroids (G, K, D) of the active groups whose labels have changed, and which these are, (G,) bool.
 
-        Those that have not are added to ``fixed``, (G,) bool, and the others counted in ``n_iter``, (G,) int32.
+        The other groups keep ``previous``. Of the active ones, those unchanged are added to ``fixed``, (G,) bool, and
+        those changed counted in ``n_iter``, (G,) int32.
         """
-        ...
-
-    def update(self, labels: Tensor, previous: Tensor, active: Tensor) -> Tensor:
-        """Return the centroids (G, K, D) of active groups; the others keep ``previous``."""
         ...
 
 
@@ -42,17 +41,15 @@ class SingleOperators:
         args = self._x, self._offsets, centroids, active, labels, None, precision
         return self._backend.kmeans_assign(*args, with_distance=False)[0]
 
-    def going_on(self, labels: Tensor, before: Tensor, active: Tensor, fixed: Tensor, n_iter: Tensor) -> Tensor:
+    def update(
+        self, labels: Tensor, before: Tensor, previous: Tensor, active: Tensor, fixed: Tensor, n_iter: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Steps`."""
         going = active & any_in_groups(labels != before, self._offsets)
         fixed |= active ^ going
         n_iter += going
-        return going
-
-    def update(self, labels: Tensor, previous: Tensor, active: Tensor) -> Tensor:
-        """See :class:`Steps`."""
-        args = self._x, self._offsets, labels, previous.shape[1], None, previous, active, self._empty
-        return self._backend.kmeans_update(*args)[0]
+        args = self._x, self._offsets, labels, previous.shape[1], None, previous, going, self._empty
+        return self._backend.kmeans_update(*args)[0], going
 
 
 def iterate(
@@ -88,8 +85,7 @@ def lloyd(
         before, previous = labels, centroids
         labels = steps.assign(centroids, active, labels, precision)
         # With unchanged labels the centroids are the means of exactly these members, which is a fixpoint.
-        active = steps.going_on(labels, before, active, fixed, n_iter)
-        centroids = steps.update(labels, previous, active)
+        centroids, active = steps.update(labels, before, previous, active, fixed, n_iter)
         if tolerance is not None:
             shift = (centroids - previous).square().nan_to_num(nan=0.0).sum(dim=(1, 2))
             active = active & (shift > tolerance)

@@ -131,7 +131,7 @@ def kmeans_iterate(
     precision: str,
     empty: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Assignments and updates in turn, nine launches each or thirteen where empty clusters are filled."""
+    """Assignments and updates in turn, seven launches together or ten where empty clusters are filled."""
     steps = _kernels().LloydSteps(x, offsets, empty)
     return lloyd(steps, len(x), centroids, max_iter, tolerance, precision)
 
