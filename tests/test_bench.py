@@ -174,9 +174,7 @@ def test_peers_take_what_they_are_given(module, name):
     inspect.signature(function).bind(None, 2, **words)
 
 
-@pytest.mark.parametrize(
-    "name", ["scikit-learn", "scikit-learn-intelex", "fast-pytorch-kmeans", "faiss", "fastkmeans"]
-)
+@pytest.mark.parametrize("name", ["scikit-learn", "scikit-learn-intelex", "fast-pytorch-kmeans", "faiss", "fastkmeans"])
 def test_peers_of_single_problems_solve_our_problem(name):
     way = next(p for p in kmeans_providers.PROVIDERS if p.name == name)
     problem = kmeans_problems.make_problem(kmeans_problems.Shape((120, 80), 6, 5), CPU, iterations=4)

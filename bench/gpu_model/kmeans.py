@@ -76,7 +76,9 @@ def live_centroids(s: Rows) -> Kernel:
     """Which centroids are finite: asked for the first ones of a fit, and said by the update of all others."""
     tile = tiles.sweep_tile(s.features)
     programs = math.ceil(s.groups * s.clusters / tile.rows)
-    return Kernel("_live_centroids_kernel", l2=s.centroids, programs=programs, waits=math.ceil(s.features / tile.features))
+    return Kernel(
+        "_live_centroids_kernel", l2=s.centroids, programs=programs, waits=math.ceil(s.features / tile.features)
+    )
 
 
 def centred(s: Rows, precision: str) -> list[Kernel]:

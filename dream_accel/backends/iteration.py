@@ -22,7 +22,7 @@ class Steps(Protocol):
     def update(
         self, labels: Tensor, before: Tensor, previous: Tensor, active: Tensor, fixed: Tensor, n_iter: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the centroids (G, K, D) of the active groups whose labels have changed, and which these are, (G,) bool.
+        """Return the centroids (G, K, D) of the active groups with changed labels, and which these are, (G,) bool.
 
         The other groups keep ``previous``. Of the active ones, those unchanged are added to ``fixed``, (G,) bool, and
         those changed counted in ``n_iter``, (G,) int32.
