@@ -285,7 +285,7 @@ PROVIDERS = (
     ),
     Provider("faiss", ("faiss-cpu", "faiss-gpu"), ("cpu", "cuda"), "one fit per group", _faiss),
     Provider("fastkmeans", ("fastkmeans",), ("cpu", "cuda"), "one fit per group", _fastkmeans),
-    Provider("superkmeans", ("superkmeans",), ("cpu",), "one fit per group, from a start of its own", _superkmeans),
+    Provider("superkmeans", ("superkmeans",), ("cpu",), "one fit per group", _superkmeans),
     Provider("flash-kmeans", ("flash-kmeans",), ("cuda",), "one batch, tf32", partial(_flash_kmeans, equal_batch)),
     Provider("flash-kmeans", (), ("cuda",), f"{PADDED}, tf32", partial(_flash_kmeans, padded_batch)),
     Provider("flashlib", ("flashlib",), ("cuda",), "one batch, tf32", partial(_flashlib, equal_batch)),

@@ -55,6 +55,22 @@ def test_a_launch_of_the_largest_kernels_neither_spills_nor_outgrows_shared_memo
     assert report.problem(one_of_each[kernel], report.compile_launch(one_of_each[kernel])) is None
 
 
+@pytest.mark.parametrize(("arch", "instruction"), [(80, "HMMA"), (90, "HGMMA"), (100, "UTCHMMA")])
+def test_products_run_on_tensor_cores_and_rows_are_read_sixteen_bytes_at_a_time(arch, instruction):
+    report = load("report")
+    of_tf32 = (launch for launch in report.launches(arch) if launch.case == "tf32 K=128 D=2048")
+    used = report.compile_launch(next(launch for launch in of_tf32 if launch.kernel == "_kmeans_assign_kernel"))
+    assert used.products == instruction
+    assert used.loads[0] == 128
+
+
+def test_widths_are_read_from_the_suffixes_of_an_instruction():
+    said = "LDG.E.128.CONSTANT R4; LDG.E R2; LDGSTS.E.BYPASS.64 [R1]; LDG.E.U8 R3; LDGDEPBAR; STG.E.U16 [R2]; STL.128"
+    report = load("report")
+    assert report._widths(said, "LDG(?:STS)?") == (128, 64, 32, 8)
+    assert report._widths(said, "STG") == (16,)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100, 89, 120])
 def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
@@ -232,7 +248,7 @@ def test_every_launch_is_made_on_the_device_of_its_tensors(monkeypatch):
         if name.startswith(package) and getattr(module, "on_device_of", None) is real:
             monkeypatch.setattr(module, "on_device_of", on_device_of)
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", note)
-    for _, call in report._cases():
+    for _, call in report.cases():
         call()
     assert not outside
     assert not entered
