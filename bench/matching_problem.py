@@ -73,7 +73,7 @@ class Problem:
         """Our matching step with the real side of the picks computed beforehand, as ``real="cached"`` does."""
         ours = self.ours
         assert ours.sampler.indices is not None
-        augmentations = ours.matching.draw_augmentations(ours.matching.generators)
+        augmentations = ours.matching.draw_augmentations(ours.matching.draws)
         target = as_in_a_run(ours.matching.target, ours.device)(
             ours.network, ours.sampler.images, ours.sampler.indices, augmentations
         )

@@ -12,6 +12,7 @@ compare them). The augmentations and the network are shared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -23,7 +24,7 @@ from dream_accel.augment import Augmentation, cutmix
 from dream_accel.data import DataSplit
 from dream_accel.errors import DreamAccelError
 from dream_accel.networks import initialize, make_network
-from dream_accel.random import derive_seed, generator, hash_rows
+from dream_accel.random import Streams, derive_seed, generator, hash_rows
 from dream_accel.recipes import Recipe
 from dream_accel.synthetic import decode
 
@@ -94,9 +95,9 @@ class Published:
             weight_decay=recipe.weight_decay,
         )
         self.pixels.data.clamp_(0, 1)
-        self.match_draws = [
-            generator(recipe.seed, "matching", c, iteration, device=self.device) for c in range(self.n_classes)
-        ]
+        self.match_draws = [Streams(1, self.device) for _ in range(self.n_classes)]
+        for c, draws in enumerate(self.match_draws):
+            draws.restart([derive_seed(recipe.seed, "matching", c, iteration)])
         self.train_draws = generator(recipe.seed, "training", "outer", iteration, device=self.device)
         self.batch_rows = self._shuffled(generator(recipe.seed, "rows", iteration, device=self.device))
 
@@ -134,9 +135,10 @@ class Published:
             real = torch.stack([self.images[i] for i in self.batches[c]])
             synthetic = decode(self.pixels[c], self.recipe.factor)
             if len(synthetic) > self.recipe.max_synthetic:
-                some = torch.rand(len(synthetic), generator=draws, device=draws.device).argsort()
+                some = draws.uniform(len(synthetic)).squeeze(0).argsort()
                 synthetic = synthetic[some[: self.recipe.max_synthetic]]
-            real, synthetic = self.match_augment.siamese([real, synthetic], draws)
+            draw = draws.uniform(math.prod(self.match_augment.shape)).view(1, *self.match_augment.shape)
+            real, synthetic = (self.match_augment.apply(images, draw) for images in (real, synthetic))
             loss = F.cross_entropy(self.network(self.normalize(real)), self._label(c, len(real)))
             g_real = [g.detach().clone() for g in torch.autograd.grad(loss, parameters)]
             loss = F.cross_entropy(self.network(self.normalize(synthetic)), self._label(c, len(synthetic)))

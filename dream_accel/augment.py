@@ -30,6 +30,9 @@ SCALE = 1.2
 ROTATE = 15.0
 """Degrees: uniform in ± this."""
 
+NUMBERS = 4
+"""Uniform numbers that a step takes at most."""
+
 
 class Augmentation:
     """A sequence of augmentations named in one string, ``"color_crop_cutout"``.
@@ -48,6 +51,11 @@ class Augmentation:
             if name not in AUGMENTATIONS:
                 raise choices("augmentation", name, AUGMENTATIONS)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The uniform numbers that determine the augmentation of one image: steps, at least 1, and numbers of each."""
+        return max(len(self.names), 1), NUMBERS
+
     def draw(self, n: int, draws: torch.Generator) -> Tensor:
         """Draw the random numbers that determine the augmentation of ``n`` images.
 
@@ -56,9 +64,9 @@ class Augmentation:
             draws: the generator.
 
         Returns:
-            (n, max(steps, 1), 4) uniform numbers in [0, 1), on the generator's device.
+            (n, *shape) uniform numbers in [0, 1), on the generator's device.
         """
-        return torch.rand(n, max(len(self.names), 1), 4, generator=draws, device=draws.device)
+        return torch.rand(n, *self.shape, generator=draws, device=draws.device)
 
     def apply(self, images: Tensor, draw: Tensor) -> Tensor:
         """Augment images (n, C, H, W) by a draw for n images or for one."""
@@ -90,9 +98,10 @@ def _color(images: Tensor, draw: Tensor) -> Tensor:
 
 def _crop(images: Tensor, draw: Tensor) -> Tensor:
     pads = [int(size * CROP + 0.5) for size in images.shape[2:]]
+    shifts = _integers(draw, [2 * pad + 1 for pad in pads])
     rows, columns = (
-        torch.arange(size, device=images.device) + _integer(draw[:, axis], 2 * pad + 1).unsqueeze(1)
-        for axis, (size, pad) in enumerate(zip(images.shape[2:], pads, strict=True))
+        torch.arange(size, device=images.device) + shift.unsqueeze(1)
+        for size, shift in zip(images.shape[2:], shifts, strict=True)
     )
     padded = F.pad(images, (pads[1], pads[1], pads[0], pads[0]))
     n, channels, height, width = images.shape
@@ -102,16 +111,15 @@ def _crop(images: Tensor, draw: Tensor) -> Tensor:
 
 
 def _cutout(images: Tensor, draw: Tensor) -> Tensor:
-    outside = torch.zeros((), dtype=torch.bool, device=images.device)
-    for axis in (2, 3):
-        size = images.shape[axis]
-        hole = int(size * CUTOUT + 0.5)
-        start = _integer(draw[:, axis - 2], size + 1 - hole % 2) - hole // 2
-        distance = torch.arange(size, device=images.device) - start.unsqueeze(1)
-        in_hole = (distance >= 0) & (distance < hole)
-        shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
-        outside = outside | ~in_hole.view(shape)
-    return images * outside
+    sizes = images.shape[2:]
+    holes = [int(size * CUTOUT + 0.5) for size in sizes]
+    centres = _integers(draw, [size + 1 - hole % 2 for size, hole in zip(sizes, holes, strict=True)])
+    in_hole = []
+    for size, hole, centre in zip(sizes, holes, centres, strict=True):
+        distance = torch.arange(hole // 2, hole // 2 + size, device=images.device) - centre.unsqueeze(1)
+        in_hole.append((distance >= 0) & (distance < hole))
+    rows, columns = in_hole
+    return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 
 def _flip(images: Tensor, draw: Tensor) -> Tensor:
@@ -160,6 +168,13 @@ def _read_neighbours(images: Tensor, grid: Tensor) -> Tensor:
             neighbours = pixels[image, i.clamp(0, height - 1).long(), j.clamp(0, width - 1).long()]
             sampled = sampled + neighbours * (weight * inside).unsqueeze(-1)
     return sampled.permute(0, 3, 1, 2)
+
+
+def _integers(draw: Tensor, numbers: Sequence[int]) -> Sequence[Tensor]:
+    """For every column i of the draw uniform integers 0..numbers[i]-1, at once where the numbers are the same."""
+    if len(set(numbers)) == 1:
+        return _integer(draw[:, : len(numbers)], numbers[0]).unbind(1)
+    return [_integer(draw[:, i], n) for i, n in enumerate(numbers)]
 
 
 def _integer(uniform: Tensor, n: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import torch
@@ -62,7 +63,8 @@ def generator(seed: int, *keys: object, device: torch.device | str = "cpu") -> t
 def hash_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
     """(N,) int64 in [0, 2^63): a pseudo-random number for every row number, the same on every device.
 
-    ``seed`` may be a 0-d tensor with the result of :func:`derive_seed`; keys are ignored then.
+    ``seed`` may be a tensor with results of :func:`derive_seed`, 0-d or one that broadcasts with the rows; keys are
+    ignored then.
 
     Computed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) from ``seed + row``; int64 products wrap as
     intended.
@@ -80,3 +82,31 @@ def uniform_rows(rows: Tensor, seed: int | Tensor, *keys: object) -> Tensor:
     With the half added they fill the 24-bit significand of a float32; another bit would round up to 1.
     """
     return ((hash_rows(rows, seed, *keys) >> 40).float() + 0.5) * 2.0**-23
+
+
+class Streams:
+    """Uniform random numbers of several streams, one tensor of seeds and a counter on the device.
+
+    All streams are drawn from at once, by tensor operations alone: a recorded graph draws on when it is replayed, with
+    nothing launched for each stream. The numbers are the same on every device, and those of a stream do not depend on
+    the others.
+
+    Args:
+        n: streams.
+        device: the device of the numbers.
+    """
+
+    def __init__(self, n: int, device: torch.device) -> None:
+        self._seeds = torch.zeros(n, 1, dtype=torch.int64, device=device)
+        self._position = torch.zeros((), dtype=torch.int64, device=device)
+
+    def restart(self, seeds: Sequence[int]) -> None:
+        """Begin every stream anew, with a result of :func:`derive_seed` for each."""
+        self._seeds.copy_(torch.tensor(seeds, dtype=torch.int64).unsqueeze(1), non_blocking=True)
+        self._position.zero_()
+
+    def uniform(self, count: int) -> Tensor:
+        """(n, count) float32 in (0, 1): the next numbers of every stream."""
+        rows = self._position + torch.arange(count, device=self._position.device)
+        self._position += count
+        return uniform_rows(rows, self._seeds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from dream_accel.augment import Augmentation
 from dream_accel.engine.assembly import assemble
 from dream_accel.networks import initialize, make_network
 from dream_accel.networks.training import Rows
-from dream_accel.random import derive_seed, generator
+from dream_accel.random import Streams, derive_seed, generator
 
 SMALL = {"ipc": 2, "batch": 4, "width": 4, "depth": 2, "init": "random"}
 
@@ -53,7 +55,8 @@ class Plain:
         """One step of the pixels of all classes along the gradient of the summed loss."""
         total = torch.zeros(())
         for c in range(self.n_classes):
-            draw = self.match_augment.draw(1, self.draws[c])
+            shape = self.match_augment.shape
+            draw = self.draws[c].uniform(math.prod(shape)).view(1, *shape)
             real = self.split.normalization(self.split.train.images[rows[c]].float() / 255)
             sides = (real, self.images[c])
             total = total + loss_of_class(*(self.augmented(side, self.match_augment, draw) for side in sides), c)
@@ -100,7 +103,9 @@ class Plain:
 
     def restart(self):
         seed = self.recipe.seed
-        self.draws = [generator(seed, "matching", c, 0) for c in range(self.n_classes)]
+        self.draws = [Streams(1, torch.device("cpu")) for _ in range(self.n_classes)]
+        for c, draws in enumerate(self.draws):
+            draws.restart([derive_seed(seed, "matching", c, 0)])
         self.train_draws = generator(seed, "training", "synthetic", 0)
         self.order = Rows(self.n_classes * self.recipe.ipc, generator(seed, "synthetic rows", 0))
         self.draw_network()

@@ -9,7 +9,7 @@ from support.refusals import refused
 from support.round_trips import no_host_round_trip
 
 from dream_accel import groups
-from dream_accel.random import derive_seed, generator, hash_rows, uniform_rows
+from dream_accel.random import Streams, derive_seed, generator, hash_rows, uniform_rows
 
 CPU = torch.device("cpu")
 OFFSETS = torch.tensor([0, 3, 3, 8, 9])
@@ -84,6 +84,24 @@ class TestStreams:
         shares = torch.histc(u, 20, 0, 1) / len(u)
         assert (shares - 0.05).abs().max() < 0.003
         assert torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1].abs() < 0.01
+
+    def test_many_streams_at_once_are_those_of_each_seed(self):
+        seeds = [derive_seed(0, "a", c) for c in range(3)]
+        many, one = Streams(3, CPU), Streams(1, CPU)
+        many.restart(seeds)
+        drawn = torch.cat([many.uniform(n) for n in (5, 0, 2)], dim=1)
+        for own, seed in zip(drawn, seeds, strict=True):
+            assert torch.equal(own, uniform_rows(torch.arange(7), torch.tensor(seed)))
+            one.restart([seed])
+            assert torch.equal(own, one.uniform(7)[0])
+        many.restart(seeds)
+        assert torch.equal(many.uniform(7), drawn)
+
+    def test_many_streams_are_drawn_without_asking_the_host(self):
+        streams = Streams(4, CPU)
+        with no_host_round_trip():
+            streams.restart([1, 2, 3, 4])
+            streams.uniform(3)
 
     def test_uniform_rows_reach_neither_end(self, monkeypatch):
         extremes = torch.tensor([0, 2**63 - 1])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dream_accel.errors import DreamAccelError, choices
-from dream_accel.matching.class_gradients import ANYWHERE
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 from dream_accel.ops import EMPTY_POLICIES, PRECISIONS
 
 from . import step
@@ -75,7 +75,7 @@ def _refresh(device: Device, graph: bool, shape: dict[str, Any]) -> Work:
 
 def _matching_step(device: Device, graph: bool, shape: dict[str, Any]) -> Work:
     problem = step.make_problem(**shape)
-    ways = ANYWHERE if problem.way == "auto" else (problem.way,)
+    ways = CLASS_GRADIENTS if problem.way == "auto" else (problem.way,)
     return min((step.matching_step(problem, device, name) for name in ways), key=lambda w: total(w, device, graph).ms)
 
 

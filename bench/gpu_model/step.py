@@ -123,8 +123,7 @@ def refresh(problem: Problem, device: Device) -> Work:
 
 def matching_step(problem: Problem, device: Device, way: str) -> Work:
     """Distances and pixel gradients of all classes by one of the class-gradient implementations; the pixels move."""
-    ops, generators = _matching(problem, way)
-    return [(1, [*_fills(generators), *(op.kernel(device) for op in ops)])]
+    return [(1, [*_fills(0), *(op.kernel(device) for op in _matching(problem, way))])]
 
 
 def network_update(problem: Problem, device: Device) -> Work:
@@ -190,13 +189,14 @@ def _picking(problem: Problem) -> tuple[Op, ...]:
 
 
 @cache
-def _matching(problem: Problem, way: str) -> tuple[tuple[Op, ...], int]:
+def _matching(problem: Problem, way: str) -> tuple[Op, ...]:
     chosen = replace(problem.recipe, class_gradients=way)
     with FakeTensorMode():
         split, compute, network = _parts(problem)
         objective = RECIPES[chosen.recipe].objective(chosen)
         assert not isinstance(objective, TrajectoryMatching)
         step = build_matching(chosen, split, compute, objective)
+        step.device = torch.device("cuda")  # which decides how many classes are one batch
         images, indices = _images(problem), _index(problem.classes, chosen.n_clusters * chosen.per_cluster)
         pixels = torch.zeros(problem.classes, chosen.ipc, *problem.image)
         optimiser = PixelSGD(pixels, 1.0, chosen.pixel_momentum, chosen.pixel_sweep)
@@ -207,7 +207,7 @@ def _matching(problem: Problem, way: str) -> tuple[tuple[Op, ...], int]:
             optimiser.step(gradient)
             distances.sum()
 
-        return traced(match), len(step.generators)
+        return traced(match)
 
 
 @cache

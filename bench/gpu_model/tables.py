@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dream_accel.matching.class_gradients import ANYWHERE
+from dream_accel.matching.class_gradients import CLASS_GRADIENTS
 
 from ..kmeans_problems import SHAPES, Shape
 from ..words import count, number
@@ -75,7 +75,7 @@ def _kernels() -> str:
 
 def _step() -> str:
     """The parts of an outer iteration: recorded, and launched one by one."""
-    parts = [("refresh", ""), *(("matching step", way) for way in ANYWHERE), ("network update", "")]
+    parts = [("refresh", ""), *(("matching step", way) for way in CLASS_GRADIENTS), ("network update", "")]
     rows = []
     for kind, way in [*parts, ("outer iteration", "")]:
         chosen = {"class_gradients": way} if way else {}

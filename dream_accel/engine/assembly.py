@@ -262,7 +262,7 @@ def decide_class_gradients(
             with compute.autocast():
                 return step(network, images, indices, pixels)
 
-        recorded = compute.recorded(matching_step, ("images", "pixels"), step.generators, on_failure="raise")
+        recorded = compute.recorded(matching_step, ("images", "pixels"), on_failure="raise")
         return lambda: recorded(indices, images=sampler.images, pixels=pixels.pixels)
 
     cached = recipe.real == "cached"

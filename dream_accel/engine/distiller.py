@@ -88,8 +88,8 @@ class Distiller:
         self.iteration = 0
         self._rows = self._row_order(0)
         self._update = compute.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
-        self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"), matching.generators)
-        self._cached_step = compute.recorded(self._match_and_move_cached, ("pixels", "velocity"), matching.generators)
+        self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"))
+        self._cached_step = compute.recorded(self._match_and_move_cached, ("pixels", "velocity"))
 
     def state(self, history: Sequence[Progress] = ()) -> Checkpoint:
         """Copy everything that the next outer iteration depends on, of all ranks.

@@ -13,7 +13,7 @@ from ..data import ImageSet
 from ..errors import DreamAccelError
 from ..matching.objective import Target, map_tensors
 from ..matching.step import MatchingStep
-from ..random import generator
+from ..random import Streams, derive_seed
 from ..recipes.settings import Recipe
 from ..sampling import RepresentativeSampler
 from .compute import Compute
@@ -187,7 +187,9 @@ class NetworkPool:
 
     def _compute_target(self, state: State, *keys: int) -> tuple[Target, Tensor]:
         seed, device = self._recipe.seed, self._compute.device
-        draws = [generator(seed, "pool", c, *keys, device=device) for c in self._sampler.classes]
+        classes = self._sampler.classes
+        draws = Streams(len(classes), device)
+        draws.restart([derive_seed(seed, "pool", c, *keys) for c in classes])
         augmentations = self._matching.draw_augmentations(draws)
         if self._recipe.real_batch == "class":
             target = self._target_of_classes(augmentations)

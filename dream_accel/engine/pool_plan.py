@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 from ..groups import first_rows
-from ..random import generator
 from ..recipes import RECIPES, Recipe
 from .distiller import Distiller
 from .pool import DTYPES, size_in_bytes
@@ -109,8 +108,7 @@ def _bytes_of_trajectory(distiller: Distiller) -> int:
     recipe, matching, sampler = distiller.recipe, distiller.matching, distiller.sampler
     classes = matching.classes
     rows = first_rows(*distiller.split.train.by_class(), 1)[classes.start : classes.stop]
-    draws = [generator(recipe.seed, "pool plan", c, device=distiller.device) for c in classes]
-    target = matching.target(distiller.network, sampler.images, rows, matching.draw_augmentations(draws))
+    target = matching.target(distiller.network, sampler.images, rows, matching.draw_augmentations(matching.draws))
     picks = 8 * sampler.n_classes * sampler.batch_size if sampler.strategy.needs_features else 0
     state = size_in_bytes(list(distiller.network.state_dict().values())) + picks
     return recipe.stages * (state + recipe.draws * size_in_bytes(target) * DTYPES[recipe.pool_dtype].itemsize // 4)

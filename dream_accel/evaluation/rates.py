@@ -73,7 +73,7 @@ def measured_rates(distiller: Distiller, recipe: Recipe) -> Rates:
     reads_features = sampler.strategy.needs_features
     refresh = timed(partial(sampler.refresh if reads_features else sampler.update, distiller.network))
     if recipe.real == "cached":
-        draws = matching.draw_augmentations(matching.generators)
+        draws = matching.draw_augmentations(matching.draws)
         of_target = timed(target)
         step = timed(partial(distiller.match_target, target(), draws))
     else:

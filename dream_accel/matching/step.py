@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ..augment import Augmentation
 from ..data.convert import to_float
 from ..networks.batchnorm import frozen_statistics
-from ..random import derive_seed
+from ..random import Streams, derive_seed
 from ..synthetic import decode
 from .class_gradients import CLASS_GRADIENTS
 from .objective import Match, Objective, Target, map_tensors
@@ -18,8 +19,11 @@ from .objective import Match, Objective, Target, map_tensors
 Watch = Callable[[nn.Module, range, Target, Match], None]
 """Looks at the match of some classes before it reaches their pixels."""
 
-IMAGES_AT_ONCE = 1024
-"""Maximum number of real and synthetic images in a batch of several classes; it bounds the memory."""
+IMAGES_AT_ONCE = 2048
+"""Maximum number of real and synthetic images in a batch of several classes; it bounds the memory.
+
+Ten classes of 128 real and 40 synthetic images are one batch.
+"""
 FUSED_AT_ONCE = 160
 """The same for ``fused`` on CPUs, where the activations of larger batches leave the caches."""
 
@@ -27,8 +31,7 @@ FUSED_AT_ONCE = 160
 class MatchingStep:
     """Computes the distance between the real and the synthetic images of every class, and its pixel gradient.
 
-    The step never waits for the device, so it can be recorded as a CUDA graph. Its random draws come from
-    ``generators``.
+    The step never waits for the device, so it can be recorded as a CUDA graph.
 
     Args:
         objective: the loss that compares the images of some classes through a network.
@@ -48,7 +51,7 @@ class MatchingStep:
             It may wait for the device, so a step with one is not recorded.
 
     Attributes:
-        generators: one random generator per class; the step keeps these objects, because a graph records them.
+        draws: one random stream per class; the step keeps the object, because a graph records it.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class MatchingStep:
         self.parts = parts
         self.watch = watch
         self.classes = classes
-        self.generators = [torch.Generator(device) for _ in classes]
+        self.device = device
+        self.draws = Streams(len(classes), device)
 
     def restart(self, seed: int, *keys: object) -> None:
         """Seed the random stream of every class.
@@ -84,8 +88,7 @@ class MatchingStep:
             seed: the seed of the run.
             keys: name the streams, for example by the outer iteration.
         """
-        for c, draws in zip(self.classes, self.generators, strict=True):
-            draws.manual_seed(derive_seed(seed, "matching", c, *keys))
+        self.draws.restart([derive_seed(seed, "matching", c, *keys) for c in self.classes])
 
     def __call__(self, network: nn.Module, images: Tensor, indices: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the distance and the pixel gradient of every class.
@@ -99,12 +102,13 @@ class MatchingStep:
         Returns:
             (C,) distances, and a gradient shaped like ``pixels``.
         """
-        subsets, augmentations = self._draws(pixels)
+        subsets = self._subsets(pixels)
+        augmentations = self.draw_augmentations(self.draws)
         groups = self._groups(indices.shape[1] + self._synthetic_per_class(pixels))
         matches = []
         for own in groups:
             target = self._target(network, images, indices[own], augmentations[own], own)
-            matches.append(self._match(network, target, pixels[own], subsets[own], augmentations[own], own))
+            matches.append(self._match(network, target, pixels[own], subsets, augmentations[own], own))
         return _joined(matches)
 
     def target(self, network: nn.Module, images: Tensor, indices: Tensor, augmentations: Tensor) -> Target:
@@ -155,22 +159,16 @@ class MatchingStep:
         Returns:
             as in a call.
         """
-        subsets = [self._subset(self._decoded(pixels), own) for own in self.generators]
+        subsets = self._subsets(pixels)
         matches = []
         for own in self._groups(self._synthetic_per_class(pixels)):
             part = map_tensors(lambda tensor, own=own: tensor[own], target)
-            matches.append(self._match(network, part, pixels[own], subsets[own], augmentations[own], own))
+            matches.append(self._match(network, part, pixels[own], subsets, augmentations[own], own))
         return _joined(matches)
 
-    def draw_augmentations(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """Draw one augmentation per class, (C, k), from a generator of each."""
-        return torch.cat([self.augment.draw(1, own) for own in generators])
-
-    def _draws(self, pixels: Tensor) -> tuple[list[Tensor | None], Tensor]:
-        decoded = self._decoded(pixels)
-        draws = [(self._subset(decoded, own), self.augment.draw(1, own)) for own in self.generators]
-        subsets, augmentations = zip(*draws, strict=True)
-        return list(subsets), torch.cat(augmentations)
+    def draw_augmentations(self, draws: Streams) -> Tensor:
+        """Draw one augmentation per class, (C, k), from a stream of each."""
+        return draws.uniform(math.prod(self.augment.shape)).unflatten(1, self.augment.shape)
 
     def _decoded(self, pixels: Tensor) -> int:
         return pixels.shape[1] * self.factor**2
@@ -180,9 +178,8 @@ class MatchingStep:
 
     def _groups(self, images_per_class: int) -> list[slice]:
         """Neighbouring classes that are computed in one batch."""
-        n_classes = len(self.generators)
-        on_cpu = self.generators[0].device.type == "cpu"
-        fused = FUSED_AT_ONCE if on_cpu else IMAGES_AT_ONCE
+        n_classes = len(self.classes)
+        fused = FUSED_AT_ONCE if self.device.type == "cpu" else IMAGES_AT_ONCE
         most = {"loop": 1, "fused": fused}.get(self.class_gradients, IMAGES_AT_ONCE)
         at_once = max(1, most // self.parts // images_per_class)
         return [slice(first, min(first + at_once, n_classes)) for first in range(0, n_classes, at_once)]
@@ -197,7 +194,7 @@ class MatchingStep:
         network: nn.Module,
         target: Target,
         pixels: Tensor,
-        subsets: Sequence[Tensor | None],
+        subsets: Tensor | None,
         augmentations: Tensor,
         own: slice,
     ) -> tuple[Tensor, Tensor]:
@@ -205,10 +202,9 @@ class MatchingStep:
         classes = self.classes[own]
         pixels = pixels.detach().requires_grad_()
         synthetic = decode(pixels.flatten(0, 1), self.factor)
-        used = [subset for subset in subsets if subset is not None]
-        if used:
+        if subsets is not None:
             before = torch.arange(len(classes), device=pixels.device).unsqueeze(1) * (len(synthetic) // len(classes))
-            synthetic = synthetic[(torch.stack(used) + before).flatten()]
+            synthetic = synthetic[(subsets[own] + before).flatten()]
         synthetic = self._prepared(synthetic, augmentations)
         with frozen_statistics(network):
             match = self.objective.match(network, target, synthetic, classes, CLASS_GRADIENTS[self.class_gradients])
@@ -216,11 +212,12 @@ class MatchingStep:
             self.watch(network, classes, target, match)
         return match.distance, match.pixel_gradient(pixels)
 
-    def _subset(self, decoded: int, draws: torch.Generator) -> Tensor | None:
-        """Indices of the decoded images of a class that are used; None if all are."""
+    def _subsets(self, pixels: Tensor) -> Tensor | None:
+        """(C, n) indices of the decoded images of every class that are used; None if all are."""
+        decoded = self._decoded(pixels)
         if decoded <= self.max_synthetic:
             return None
-        return torch.rand(decoded, generator=draws, device=draws.device).argsort()[: self.max_synthetic]
+        return self.draws.uniform(decoded).argsort(dim=1)[:, : self.max_synthetic]
 
     def _prepared(self, images: Tensor, augmentations: Tensor) -> Tensor:
         """Augment images (C * n, ...), each class with its own draw, and bring them to the form networks take."""
@@ -230,5 +227,7 @@ class MatchingStep:
 
 
 def _joined(matches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(matches) == 1:
+        return matches[0]
     distances, gradients = zip(*matches, strict=True)
     return torch.cat(distances), torch.cat(gradients)
