@@ -473,6 +473,13 @@ def test_cosines_of_values_whose_squares_no_float_holds(metric, scales):
         torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-6 / scales[1])
 
 
+@pytest.mark.parametrize("length", [256, 257, 2047, 2048, 2049])
+@pytest.mark.parametrize("rows", [1, 7, 9])
+def test_cosines_of_rows_that_parts_of_a_warp_a_warp_or_a_block_share(rows, length):
+    real, synthetic = gradients(True, 0, [(rows, length)]), gradients(True, 1, [(rows, length)])
+    assert_close(run(real, synthetic, "cos"), real, synthetic, "cos")
+
+
 def test_a_long_row_is_summed_accurately():
     real, synthetic = gradients(False, 0, [(1, 400_000)]), gradients(False, 1, [(1, 400_000)])
     assert_close(run(real, synthetic, "cos", False), real, synthetic, "cos", False)

@@ -9,9 +9,10 @@ namespace dream_accel {
 namespace cuda {
 
 constexpr int DISTANCE_THREADS = 256;
-constexpr int CHUNK = 4096;            // elements of a block, where the metric does not look at rows
-constexpr int BATCHED_CHUNK = 256;     // the same where every element is a mean over a batch
-constexpr int LONGEST_WARP_ROW = 256;  // elements; longer rows take a block each, shorter ones share warps
+constexpr int CHUNK = 4096;              // elements of a block, where the metric does not look at rows
+constexpr int BATCHED_CHUNK = 256;       // the same where every element is a mean over a batch
+constexpr int LONGEST_DOUBLE_ROW = 256;  // elements of rows that are added up in double throughout
+constexpr int LONGEST_WARP_ROW = 2048;   // elements; longer rows take a block each, shorter ones a warp or its parts
 
 // Tensors of a launch: all that fit 4 KB of arguments, or the 32,764 bytes that CUDA 12.1 and sm_70 introduced.
 constexpr int FEW = 48;

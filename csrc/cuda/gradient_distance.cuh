@@ -33,11 +33,30 @@ __device__ __forceinline__ Place locate(const Layer* layers, int n_layers, int n
     return {low, block - layers[low].first_block, blockIdx.x / n_blocks};
 }
 
-// Calls fn(x, y), which returns a derivative, for n pairs shared out among the block's threads.
-template <class X, class Y, class Target, class Fn>
+// The threads that share some elements, and sums over them, for each.
+struct Block {
+    static constexpr int THREADS = DISTANCE_THREADS;
+    static __device__ __forceinline__ int thread() { return threadIdx.x; }
+    template <class Sum>
+    static __device__ __forceinline__ Sum sum(const Sum& value) {
+        return block_sum(value);
+    }
+};
+
+struct Warp {
+    static constexpr int THREADS = WARP;
+    static __device__ __forceinline__ int thread() { return lane(); }
+    template <class Sum>
+    static __device__ __forceinline__ Sum sum(const Sum& value) {
+        return sum_of_lanes(value, WARP);
+    }
+};
+
+// Calls fn(x, y), which returns a derivative, for n pairs shared out among threads.
+template <class Team, class X, class Y, class Target, class Fn>
 __device__ __forceinline__ void for_each_pair(const X& x, const Y& y, const Target& target, long long n, Fn fn) {
 #pragma unroll 1
-    for (long long i = 4 * threadIdx.x; i < n; i += 4 * DISTANCE_THREADS) visit_four(x, y, target, i, n, fn);
+    for (long long i = 4 * Team::thread(); i < n; i += 4 * Team::THREADS) visit_four(x, y, target, i, n, fn);
 }
 
 struct Part {
@@ -60,7 +79,7 @@ __device__ __forceinline__ void difference(const DistanceArguments<N>& a) {
     const float slope_scale = a.sums.row_mean ? Difference::slope_scale / length : Difference::slope_scale;
     float sum = 0.0f;
     with_layer(layer, place.group, part.first, [&](const auto& x, const auto& y, const auto& target) {
-        for_each_pair(x, y, target, part.n, [&](float a, float b) {
+        for_each_pair<Block>(x, y, target, part.n, [&](float a, float b) {
             const float difference = b - a;
             sum += Difference::term(difference);
             return slope_scale * Difference::slope(difference);
@@ -74,17 +93,20 @@ __device__ __forceinline__ void difference(const DistanceArguments<N>& a) {
 // Whether floats hold a sum of squares as well as doubles do: none of its terms that matter is infinite or subnormal.
 __device__ __forceinline__ bool in_float_range(double squares) { return squares > 0x1p-90 && squares < 0x1p127; }
 
-// Sums over n elements, for every thread of the block. Floats are added up for CHUNK elements at most; where their
+// Sums over n elements, for every thread. Floats are added up for IN_FLOAT elements of a thread at most; where their
 // range does not do, doubles, in another pass through the cache.
-template <class X, class Y, class Target>
-__device__ __forceinline__ Products<double> block_products(const X& x, const Y& y, Target nowhere, long long n) {
+constexpr int IN_FLOAT = CHUNK / DISTANCE_THREADS;
+
+template <class Team, class X, class Y, class Target>
+__device__ __forceinline__ Products<double> products(const X& x, const Y& y, Target nowhere, long long n) {
+    constexpr int STEP = IN_FLOAT * Team::THREADS;
     nowhere.at = nullptr;
     Products<double> total;
 #pragma unroll 1
-    for (long long begin = 4 * threadIdx.x; begin < n; begin += CHUNK) {
+    for (long long begin = 4 * Team::thread(); begin < n; begin += STEP) {
         Products<float> sums;
 #pragma unroll 1
-        for (long long i = begin; i < n && i < begin + CHUNK; i += 4 * DISTANCE_THREADS) {
+        for (long long i = begin; i < n && i < begin + STEP; i += 4 * Team::THREADS) {
             visit_four(x, y, nowhere, i, n, [&](float a, float b) {
                 accumulate(sums, a, b);
                 return 0.0f;
@@ -92,17 +114,17 @@ __device__ __forceinline__ Products<double> block_products(const X& x, const Y& 
         }
         add(total, Products<double>{sums.xy, sums.xx, sums.yy});
     }
-    total = block_sum(total);
+    total = Team::sum(total);
     if (in_float_range(total.xx) && in_float_range(total.yy)) return total;
     total = {};
 #pragma unroll 1
-    for (long long i = 4 * threadIdx.x; i < n; i += 4 * DISTANCE_THREADS) {
+    for (long long i = 4 * Team::thread(); i < n; i += 4 * Team::THREADS) {
         visit_four(x, y, nowhere, i, n, [&](float a, float b) {
             accumulate(total, static_cast<double>(a), static_cast<double>(b));
             return 0.0f;
         });
     }
-    return block_sum(total);
+    return Team::sum(total);
 }
 
 // A power of two by which values are multiplied, and their factor in a derivative divided, so that floats hold both.
@@ -111,14 +133,14 @@ __device__ __forceinline__ float value_scale(double factor) {
     return size == 0.0 || !(size < 0x1p-126) ? 1.0f : size < 0x1p-180 ? 0x1p-120f : 0x1p-64f;
 }
 
-template <class X, class Y, class Target>
+template <class Team, class X, class Y, class Target>
 __device__ __forceinline__ void cosine_gradient(
     const X& x, const Y& y, const Target& target, long long n, const Cosine<double>& result) {
     const float x_scale = value_scale(result.along_x), y_scale = value_scale(result.along_y);
     const float along_x = static_cast<float>(result.along_x / x_scale);
     const float along_y = static_cast<float>(result.along_y / y_scale);
     if (target.at) {
-        for_each_pair(x, y, target, n, [&](float a, float b) {
+        for_each_pair<Team>(x, y, target, n, [&](float a, float b) {
             return cosine_slope(a * x_scale, b * y_scale, along_x, along_y);
         });
     }
@@ -146,6 +168,14 @@ __device__ __forceinline__ double short_row(
     return exists ? row.distance : 0.0;
 }
 
+// One row by a warp or a block; its distance, for each of the threads.
+template <class Team, class X, class Y, class Target>
+__device__ __forceinline__ double long_row(const X& x, const Y& y, const Target& target, long long n) {
+    const Cosine<double> row = finish(products<Team>(x, y, target, n));
+    cosine_gradient<Team>(x, y, target, n, row);
+    return row.distance;
+}
+
 // cos: the rows are read twice, the second time from the cache.
 template <int N>
 __device__ __forceinline__ void row_cosine(const DistanceArguments<N>& a) {
@@ -157,15 +187,13 @@ __device__ __forceinline__ void row_cosine(const DistanceArguments<N>& a) {
     double distance = 0.0;
     with_layer(
         layer, place.group, (exists ? row : 0) * layer.length, [&](const auto& x, const auto& y, const auto& target) {
-            if (threads < DISTANCE_THREADS) {
+            const long long n = exists ? layer.length : 0;
+            if (layer.length <= LONGEST_DOUBLE_ROW) {
                 distance = short_row(x, y, target, static_cast<int>(layer.length), threads, exists);
-                if (threadIdx.x % threads != 0) distance = 0.0;
             } else {
-                const long long n = exists ? layer.length : 0;
-                const Cosine<double> result = finish(block_products(x, y, target, n));
-                cosine_gradient(x, y, target, n, result);
-                if (exists && threadIdx.x == 0) distance = result.distance;
+                distance = threads == WARP ? long_row<Warp>(x, y, target, n) : long_row<Block>(x, y, target, n);
             }
+            if (!exists || threadIdx.x % threads != 0) distance = 0.0;
         });
     distance = block_sum(distance);
     if (threadIdx.x == 0) static_cast<double*>(a.sums.partials)[blockIdx.x] = distance;
@@ -180,7 +208,7 @@ __device__ __forceinline__ void global_products(const DistanceArguments<N>& a) {
     const Part part = chunk(layer, place.block);
     Products<double> sums;
     with_layer(layer, place.group, part.first, [&](const auto& x, const auto& y, const auto& target) {
-        sums = block_products(x, y, target, part.n);
+        sums = products<Block>(x, y, target, part.n);
     });
     if (threadIdx.x == 0) static_cast<Products<double>*>(a.sums.partials)[blockIdx.x] = sums;
     if (is_last_block(a.sums.tickets + place.group, a.sums.n_blocks)) finish_products(a.sums, place.group);
@@ -194,7 +222,7 @@ __device__ __forceinline__ void global_gradient(const DistanceArguments<N>& a) {
     const Part part = chunk(layer, place.block);
     const Cosine<double> result = a.sums.cosines[place.group];
     with_layer(layer, place.group, part.first, [&](const auto& x, const auto& y, const auto& target) {
-        cosine_gradient(x, y, target, part.n, result);
+        cosine_gradient<Block>(x, y, target, part.n, result);
     });
 }
 
@@ -210,7 +238,7 @@ __device__ __forceinline__ void scale_gradients(const ScaleArguments<N>& a) {
         using T = stored_type<decltype(type)>;
         const Run<T> gradient = {advance<T>(layer.gradient, place.group * layer.stride + first)};
         const RunTarget<T> target = {static_cast<T*>(layer.scaled) + place.group * layer.size + first};
-        for_each_pair(gradient, gradient, target, n, [&](float value, float) { return value * scale; });
+        for_each_pair<Block>(gradient, gradient, target, n, [&](float value, float) { return value * scale; });
     });
 }
 
