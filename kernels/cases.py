@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from .assign import DOT_PRECISION, kmeans_assign
+from .assign import PRECISIONS, kmeans_assign
 from .gradient_distance import gradient_distance
 from .gram import gram_assign, group_products
 from .iterate import LloydSteps
@@ -28,7 +28,7 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         (64, 2048, torch.float32),
         (20, 2048, torch.float16),
     )
-    for precision, (n_clusters, n_features, dtype) in itertools.product(DOT_PRECISION, shapes):
+    for precision, (n_clusters, n_features, dtype) in itertools.product(PRECISIONS, shapes):
         x, offsets, centroids, active, labels, distance = _inputs(n_clusters, n_features, dtype)
         name = f"{precision} K={n_clusters} D={n_features}"
         for with_distance in (True, False):

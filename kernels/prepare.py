@@ -102,9 +102,10 @@ class CentredCentroids(NamedTuple):
     """Centroids relative to the mean of their group's live ones, in the dtype of the operands of products."""
 
     centroids: Tensor
-    """(G, K, D) float32 or bfloat16; zero where dead."""
+    """(G, K, D) float32, rounded to tf32, or bfloat16; zero where dead."""
     norms: Tensor
-    """(G, K) float32, squared norms of the values stored above; infinite where dead."""
+    """(G, K) float32, squared norms of the values stored above, or at fp32 before these were rounded; infinite where
+    dead."""
     mean: Tensor
     """(G, D) float32"""
 
@@ -172,6 +173,7 @@ def _centre_centroids_kernel(
     D,
     P,
     ROUND: tl.constexpr,
+    NORM_OF_ROUNDED: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -187,10 +189,12 @@ def _centre_centroids_kernel(
         mask = inside & live[:, None]
         c = tl.load(C_ptr + row[:, None] * D + d[None, :], mask=mask, other=0.0)
         mean = tl.load(Mean_ptr + group[:, None] * D + d[None, :], mask=mask, other=0.0)
-        centred = round_operand(c - mean, ROUND)
-        tl.store(Centred_ptr + row[:, None] * D + d[None, :], centred, mask=inside)
-        stored = centred.to(tl.float32)
-        squares += stored * stored
+        centred = c - mean
+        rounded = round_operand(centred, ROUND)
+        tl.store(Centred_ptr + row[:, None] * D + d[None, :], rounded, mask=inside)
+        if NORM_OF_ROUNDED:
+            centred = rounded.to(tl.float32)
+        squares += centred * centred
     tl.store(Norm_ptr + row, tl.where(live, tl.sum(squares, axis=1), float("inf")), mask=row < R)
 
 
@@ -250,7 +254,8 @@ def centre_centroids(centroids: Tensor, precision: str, live: Tensor | None = No
         n_clusters,
         n_features,
         n_parts,
-        ROUND=precision,
+        ROUND="tf32" if precision == "fp32" else precision,
+        NORM_OF_ROUNDED=precision != "fp32",
         BLOCK_R=tile.rows,
         BLOCK_D=tile.features,
         BLOCK_P=triton.next_power_of_2(n_parts),

@@ -18,7 +18,7 @@ import triton.testing
 from triton.runtime.errors import OutOfResources
 
 from . import tiles, tuned
-from .assign import DOT_PRECISION, kmeans_assign
+from .assign import PRECISIONS, kmeans_assign
 from .tiles import AssignTile
 
 GROUPS, ROWS, FEATURES = 10, 5000, 2048
@@ -51,7 +51,7 @@ def tune(
         keep: called with all choices so far after every choice, so that a process that is killed loses one at most.
     """
     found: tuned.Tiles = {}
-    for clusters, precision in itertools.product(tiles.CLUSTER_CLASSES, DOT_PRECISION):
+    for clusters, precision in itertools.product(tiles.CLUSTER_CLASSES, PRECISIONS):
         table = tiles.assign_tile(arch, clusters, FEATURES, precision)
         limit = milliseconds(clusters, precision, table)
         best, shortest = table, WORTHWHILE * limit

@@ -127,6 +127,26 @@ def test_assignment_of_hard_rows(kernels, data):
     assert_nearest(x, offsets, centroids, *kernels.kmeans_assign(x, offsets, centroids))
 
 
+@pytest.mark.parametrize(("n_clusters", "ties"), [(2, 2), (40, 2), (40, 3), (150, 5)])
+def test_true_distances_decide_where_products_leave_a_choice(kernels, n_clusters, ties):
+    """Rows near the origin, and centroids of one norm around it: distances differ by less than tf32 sees."""
+    random = torch.Generator().manual_seed(n_clusters + ties)
+    x = 1e-4 * torch.randn(70, 48, generator=random)
+    centroids = 3 * torch.randn(1, n_clusters, 48, generator=random)
+    tied = torch.randperm(n_clusters, generator=random)[:ties]
+    centroids[0, tied] = 3 * torch.nn.functional.normalize(centroids[0, tied], dim=1)
+    exact = (x.double()[:, None] - centroids[0].double()).square().sum(dim=2)
+    least = exact.min(dim=1).values
+
+    def regret(precision):
+        arguments = (t.to(DEVICE) for t in (x, torch.tensor([0, 70]), centroids))
+        labels = kernels.kmeans_assign(*arguments, precision=precision)[0].cpu().long()
+        return ((exact.gather(1, labels[:, None])[:, 0] - least) / least).max()
+
+    allowed = 2e-6 if ties == 2 else 1e-5
+    assert regret("fp32") <= allowed < regret("tf32")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("precision", "regret"), [("fp32", 1e-5), ("tf32", 2e-3), ("bf16", 2e-2)])
 def test_assignment_of_half_precision_rows(kernels, dtype, precision, regret):

@@ -17,8 +17,6 @@ CHANGED = 0.1
 """Part of the rows that change their cluster after the first iterations; each is read for the old and the new one."""
 FULL_EVERY = 8
 """Iterations between two updates that read all rows."""
-NEAR = 0.01
-"""Part of the rows whose two nearest centroids are within the error bound of a tf32 product."""
 STORED_TILE = AssignTile(128, 128, 64, 8, 3)
 
 
@@ -35,7 +33,6 @@ CHANGES = (
     Change("incremental update", CIFAR10, "tf32"),
     Change("centred bf16 copy, tiles of 128 rows", CIFAR10, "tf32"),
     Change("both", CIFAR10, "tf32"),
-    Change("tf32 pass, near-ties rechecked in fp32", CIFAR10, "fp32"),
 )
 
 
@@ -58,10 +55,7 @@ def _changed(name: str, s: Rows, device: Device, now: list[Kernel]) -> Work:
         return _incremental(now, s, device)
     if name.startswith("centred bf16 copy"):
         return [(1, _replaced(now, by_copy))]
-    if name == "both":
-        return _incremental(_replaced(now, by_copy), s, device)
-    again = Kernel("recheck", memory=NEAR * s.x, l2=3 * NEAR * s.x, fp32=12 * NEAR * s.rows * s.features)
-    return [(1, [*_replaced(now, kmeans.assign(s, device, "tf32")), again])]
+    return _incremental(_replaced(now, by_copy), s, device)
 
 
 def _incremental(now: list[Kernel], s: Rows, device: Device) -> Work:
