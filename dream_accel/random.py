@@ -102,7 +102,9 @@ class Streams:
 
     def restart(self, seeds: Sequence[int]) -> None:
         """Begin every stream anew, with a result of :func:`derive_seed` for each."""
-        self._seeds.copy_(torch.tensor(seeds, dtype=torch.int64).unsqueeze(1), non_blocking=True)
+        # From pinned memory, so that the host does not wait for a GPU.
+        on_host = torch.tensor(seeds, dtype=torch.int64, pin_memory=self._seeds.is_cuda)
+        self._seeds.copy_(on_host.unsqueeze(1), non_blocking=True)
         self._position.zero_()
 
     def uniform(self, count: int) -> Tensor:
