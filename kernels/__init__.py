@@ -1,8 +1,8 @@
 """Triton kernels for K-Means, gradient distances and blocks of networks: device code and its launch, no policy.
 
 The host function that launches a kernel is in the same file, under it: ``assign.py`` (:func:`kmeans_assign`),
-``update.py`` (:func:`kmeans_update`), ``iterate.py`` (:class:`LloydSteps`), ``nearest.py``
-(:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py`` (the slots of clusters filled),
+``update.py`` (:func:`kmeans_update`), ``shift.py`` (means from what has changed), ``iterate.py``
+(:class:`LloydSteps`), ``nearest.py`` (:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py`` (the slots of clusters filled),
 ``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices), ``gradient_distance.py``, ``global_cosine.py``,
 ``scale_gradients.py`` and ``norm_relu_pool.py``. ``common.py`` has what all launches share.
 

@@ -64,7 +64,8 @@ def _iteration(
     steps, count = LloydSteps(x, offsets, empty), torch.zeros(1, dtype=torch.int32)
     found = steps.assign(centroids, active, labels, "fp32")
     new, going = steps.update(found, labels, centroids, active, active, count)
-    steps.assign(new, going, found, "fp32")
+    again = steps.assign(new, going, found, "fp32")
+    steps.update(again, found, new, going, active, count)
 
 
 def _map_cases() -> Iterator[tuple[str, Callable[[], object]]]:

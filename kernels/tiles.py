@@ -26,6 +26,13 @@ RANK_ROWS = 128
 """Chosen rows ranked at a time."""
 RANK_OTHERS = 32
 """Rows each of them is compared with at a time."""
+LISTED = 128
+"""Members of a cluster looked at at a time, for those that have changed."""
+SHIFTED_FEATURES = 512
+"""Features from which on an iteration reads only the rows that have changed: of fewer, lists cost as much as rows."""
+FULL_EVERY = 8
+"""Updates between two that read all rows, so that rounding does not add up in the sums."""
+
 CLUSTER_CLASSES = (32, 64, 128)
 """Shape classes of the assignment by their clusters per tile."""
 GRAM_ROWS = 128
@@ -129,6 +136,11 @@ def map_tile(height: int, width: int) -> MapTile:
     """Tile of a pass over feature maps; large maps take several rounds."""
     windows = block_of((height // 2) * (width // 2), at_most=256)
     return MapTile(maps=256 // windows, windows=windows, warps=2)
+
+
+def shift_tile(n_features: int) -> SweepTile:
+    """Tile of the mean that reads changed rows, of which a cluster has a few."""
+    return gather_tile(n_features)._replace(rows=4)
 
 
 def block_of(size: int, at_most: int) -> int:

@@ -42,6 +42,7 @@ def one_of_each():
 LARGEST = (
     "_kmeans_assign_kernel",
     "_kmeans_update_kernel",
+    "_shifted_means_kernel",
     "_row_cosine_kernel",
     "_product_kernel",
     "_fill_slots_kernel",
@@ -81,7 +82,7 @@ def test_kernels_neither_spill_nor_outgrow_shared_memory(compiled, arch):
     assert {name: found for name, found in problems.items() if found} == {}
 
 
-MODULES = ("prepare", "distance", "assign", "members", "slots", "update", "iterate", "gram")
+MODULES = ("prepare", "distance", "assign", "members", "slots", "update", "shift", "gram")
 MODULES += ("gradient_distance", "global_cosine", "scale_gradients", "norm_relu_pool")
 
 

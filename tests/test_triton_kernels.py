@@ -239,6 +239,55 @@ def test_iterating_gives_the_bits_of_single_operators(empty, tolerance):
     assert all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("every", [3, 100])
+@pytest.mark.parametrize("empty", ["keep", "farthest"])
+def test_reading_only_what_has_changed_gives_the_bits_of_reading_all(empty, every, dtype, kernels, monkeypatch):
+    """Of whole numbers, the sums of which are exact. Two clusters begin empty, and groups stop one after another."""
+    tiles = importlib.import_module(f"{kernels.__name__}.tiles")
+    problem = Problem(([150, 0, 300, 3], 40, 9), dtype, integers=True)
+    problem.centroids[:, 3:5] = 1e3
+    args = problem.x, problem.offsets, problem.centroids, 12, None, "fp32", empty
+    expected = iterate(backend, *args)
+    read = []
+    shift = importlib.import_module(f"{kernels.__name__}.iterate")
+    monkeypatch.setattr(tiles, "SHIFTED_FEATURES", 1)
+    monkeypatch.setattr(tiles, "FULL_EVERY", every)
+    monkeypatch.setattr(shift, "shifted_means", lambda *args: read.append(1) or kernels.shift.shifted_means(*args))
+    found = backend.kmeans_iterate(*args)
+    assert expected[2].max() > 4
+    assert len(read) > 2
+    assert all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(found, expected, strict=True))
+
+
+def test_rows_that_have_not_changed_are_not_read(kernels):
+    problem = Problem(([200, 90], 70, 5), integers=True)
+    x, offsets, before = problem.x, problem.offsets, problem.labels
+    labels = before.clone()
+    labels[::9] = 2
+    changed = labels != before
+    found, old = (kernels.update.membership(x, offsets, of, 5, None, None, None, "keep") for of in (labels, before))
+    expected, _ = kernels.update.member_means(x, found, problem.centroids)
+    sums = torch.empty(2, 5, 70, dtype=torch.float64, device=DEVICE)
+    kernels.update.member_means(x, old, problem.centroids, sums)
+    blank, going = x.masked_fill(~changed[:, None], torch.nan), torch.ones(2, dtype=torch.bool, device=DEVICE)
+    live = kernels.update.empty_live(problem.centroids)
+    rows = labels, before, found.members, old.members
+    assert torch.equal(kernels.shift.shifted_means(blank, *rows, sums, problem.centroids, going, None, live), expected)
+    assert live.all()
+
+
+def test_sums_of_what_has_changed_stay_those_of_all(kernels, monkeypatch):
+    tiles = importlib.import_module(f"{kernels.__name__}.tiles")
+    problem = Problem(([400, 200], 20, 12), shift=50.0)
+    args = problem.x, problem.offsets, problem.centroids, 20, None, "fp32", "farthest"
+    expected = backend.kmeans_iterate(*args)
+    monkeypatch.setattr(tiles, "SHIFTED_FEATURES", 1)
+    found = backend.kmeans_iterate(*args)
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=1.2e-7, atol=0)
+
+
 def test_rescue_takes_distances_to_previous_where_none_are_given(kernels):
     problem = Problem(([60, 40], 6, 12))
     problem.centroids[0, 3:6] = 1e3

@@ -10,13 +10,9 @@ from ..kmeans_problems import SHAPES, Shape
 from . import kmeans
 from .devices import Device
 from .kmeans import Rows
-from .step import Work, lloyd_iteration
+from .step import lloyd_iterations
 from .work import Kernel, total
 
-CHANGED = 0.1
-"""Part of the rows that change their cluster after the first iterations; each is read for the old and the new one."""
-FULL_EVERY = 8
-"""Iterations between two updates that read all rows."""
 STORED_TILE = AssignTile(128, 128, 64, 8, 3)
 
 
@@ -29,11 +25,7 @@ class Change(NamedTuple):
 
 
 CIFAR10 = SHAPES["cuda"][0]
-CHANGES = (
-    Change("incremental update", CIFAR10, "tf32"),
-    Change("centred bf16 copy, tiles of 128 rows", CIFAR10, "tf32"),
-    Change("both", CIFAR10, "tf32"),
-)
+CHANGES = (Change("centred bf16 copy, tiles of 128 rows", CIFAR10, "tf32"),)
 
 
 def rows_of(shape: Shape) -> Rows:
@@ -44,24 +36,14 @@ def rows_of(shape: Shape) -> Rows:
 def milliseconds(change: Change, device: Device) -> tuple[float, float]:
     """An iteration in a graph, as it is and with the change."""
     s = rows_of(change.shape)
-    now = lloyd_iteration(s, device, change.precision, "farthest")
-    return total([(1, now)], device, True).ms, total(_changed(change.name, s, device, now), device, True).ms
+    now = lloyd_iterations(s, device, change.precision, "farthest")
+    changed = [(times, _with_copy(s, device, kernels)) for times, kernels in now]
+    return total(now, device, True).ms, total(changed, device, True).ms
 
 
-def _changed(name: str, s: Rows, device: Device, now: list[Kernel]) -> Work:
+def _with_copy(s: Rows, device: Device, now: list[Kernel]) -> list[Kernel]:
     stored = Rows(s.groups, s.rows, s.features, s.clusters, itemsize=2)
-    by_copy = kmeans.assign(stored, device, "bf16", tile=STORED_TILE, centre=False)
-    if name == "incremental update":
-        return _incremental(now, s, device)
-    if name.startswith("centred bf16 copy"):
-        return [(1, _replaced(now, by_copy))]
-    return _incremental(_replaced(now, by_copy), s, device)
-
-
-def _incremental(now: list[Kernel], s: Rows, device: Device) -> Work:
-    part = _replaced(now, kmeans.update(s, device, "farthest", share=2 * CHANGED))
-    every = 1 / FULL_EVERY
-    return [(every, now), (1 - every, part)]
+    return _replaced(now, kmeans.assign(stored, device, "bf16", tile=STORED_TILE, centre=False))
 
 
 def _replaced(now: list[Kernel], others: list[Kernel]) -> list[Kernel]:

@@ -28,8 +28,10 @@ COMPARING = 4
 """Instructions per pair of rows that are compared, or per row that a selection looks at."""
 SELECTING = 4
 """Histograms of eight bits each that find the last of several rows to be picked."""
-UPDATE_REGISTERS = 80
-"""Of the kernel of the means on sm_90: ``python -m dream_accel.kernels.report 90``."""
+UPDATE_REGISTERS, SHIFT_REGISTERS = 80, 112
+"""Of the kernels of the means on sm_90: ``python -m dream_accel.kernels.report 90``."""
+CHANGED = 0.1
+"""Part of the rows that change their cluster in an iteration, after the first ones: 25, 11, 7, 4.5, 3.6 ... 0.4 %."""
 TILE_MAP = "_tile_map_kernel"
 """A fit makes each map once, a single operator whenever it is called."""
 
@@ -212,6 +214,28 @@ def update(
         waits=2 + 2 * steps if moving else 2,
     )
     return [*member_lists(s), *(slots if empty == "farthest" else []), mean]
+
+
+def shifted(s: Rows, device: Device, empty: str, *, moving: bool = True) -> list[Kernel]:
+    """An update that reads the rows whose label has changed, those that a cluster gets and those that it loses."""
+    tile = tiles.shift_tile(s.features)
+    slices = math.ceil(s.features / tile.features)
+    programs = s.groups * s.clusters
+    members = s.rows / programs
+    share = 2 * CHANGED if moving else 0.0
+    steps = 2 * math.ceil(CHANGED * members / tile.rows) if moving else 0
+    sums = 2 * s.centroids * (2 if moving else 0)  # of doubles, read and written
+    mean = Kernel(
+        "_shifted_means_kernel",
+        memory=s.x_from_memory(device) * share,
+        l2=share * s.x + (4 * s.rows * INT if moving else 0.0) + sums + 2 * s.centroids,
+        doubles=programs * slices * steps * tile.rows * tile.features,
+        programs=programs,
+        threads=32 * tile.warps,
+        registers=SHIFT_REGISTERS,
+        waits=4 + (2 * math.ceil(members / tiles.LISTED) * 2 if moving else 0) + slices * (1 + 2 * steps),
+    )
+    return [*(kernel for kernel in update(s, device, empty) if kernel.name != "_kmeans_update_kernel"), mean]
 
 
 def nearest(s: Rows, device: Device, n: int) -> list[Kernel]:

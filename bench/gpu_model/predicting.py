@@ -65,7 +65,7 @@ def _kmeans_iteration(device: Device, graph: bool, shape: dict[str, Any]) -> Wor
         )
     rows = Rows(**shape)
     if of_fit is None:
-        return [(1, step.lloyd_iteration(rows, device, precision, empty))]
+        return step.lloyd_iterations(rows, device, precision, empty)
     return step.fit(rows, device, precision, empty, of_fit, of_fit)
 
 

@@ -15,6 +15,7 @@ from dream_accel.clustering import finite_rows
 from dream_accel.data import Normalization
 from dream_accel.engine.assembly import build_matching, build_trainer
 from dream_accel.engine.compute import Compute
+from dream_accel.kernels import tiles
 from dream_accel.matching.pixels import PixelSGD
 from dream_accel.matching.trajectories import TrajectoryMatching
 from dream_accel.networks import make_network
@@ -78,10 +79,20 @@ def _around_iterations(groups: int, rows: int) -> tuple[Op, ...]:
     return traced(lambda: iterate(backend, x, offsets, centroids, 0, None, PRECISION, "keep"))
 
 
-def lloyd_iteration(s: Rows, device: Device, precision: str, empty: str, moving: bool = True) -> list[Kernel]:
-    """One Lloyd iteration after the first: assignment and update."""
+def lloyd_iteration(
+    s: Rows, device: Device, precision: str, empty: str, moving: bool = True, full: bool = True
+) -> list[Kernel]:
+    """One Lloyd iteration after the first: assignment and update, which reads all rows or what has changed."""
     assignment = kmeans.assign(s, device, precision, moving=moving, updated=True)
-    return _without_maps([*assignment, *kmeans.update(s, device, empty, moving=moving)])
+    update = (kmeans.update if full else kmeans.shifted)(s, device, empty, moving=moving)
+    return _without_maps([*assignment, *update])
+
+
+def lloyd_iterations(s: Rows, device: Device, precision: str, empty: str, moving: bool = True) -> Work:
+    """The mean Lloyd iteration of a fit."""
+    every = 1 if s.features < tiles.SHIFTED_FEATURES else tiles.FULL_EVERY
+    full, shifted = (lloyd_iteration(s, device, precision, empty, moving, full) for full in (True, False))
+    return [(1 / every, full), (1 - 1 / every, shifted)]
 
 
 def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, moving: int) -> Work:
@@ -89,12 +100,16 @@ def fit(s: Rows, device: Device, precision: str, empty: str, iterations: int, mo
     moving = min(moving, iterations)
     return [
         (1, [kmeans.live_centroids(s)]),
-        (moving, lloyd_iteration(s, device, precision, empty)),
-        (iterations - moving, lloyd_iteration(s, device, precision, empty, moving=False)),
+        *_times(moving, lloyd_iterations(s, device, precision, empty)),
+        *_times(iterations - moving, lloyd_iterations(s, device, precision, empty, moving=False)),
         (1, kmeans.tile_maps(s, device, precision, empty)),
         (1, [op.kernel(device) for op in _around_iterations(s.groups, s.rows)]),
         (1, _without_maps(kmeans.assign(s, device, "fp32", updated=iterations > 0))),
     ]
+
+
+def _times(n: float, work: Work) -> Work:
+    return [(n * times, kernels) for times, kernels in work]
 
 
 def _without_maps(kernels: list[Kernel]) -> list[Kernel]:
