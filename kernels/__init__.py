@@ -2,9 +2,10 @@
 
 The host function that launches a kernel is in the same file, under it: ``assign.py`` (:func:`kmeans_assign`),
 ``update.py`` (:func:`kmeans_update`), ``shift.py`` (means from what has changed), ``iterate.py``
-(:class:`LloydSteps`), ``nearest.py`` (:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py`` (the slots of clusters filled),
-``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices), ``gradient_distance.py``, ``global_cosine.py``,
-``scale_gradients.py`` and ``norm_relu_pool.py``. ``common.py`` has what all launches share.
+(:class:`LloydSteps`), ``nearest.py`` (:func:`nearest_members`), ``members.py`` (:func:`member_lists`), ``slots.py``
+(the slots of clusters filled), ``distance.py`` (:func:`own_distance`), ``gram.py`` (Gram matrices),
+``gradient_distance.py``, ``global_cosine.py``, ``scale_gradients.py`` and ``norm_relu_pool.py``. ``common.py`` has what
+all launches share.
 
 Group ``g`` owns rows ``offsets[g]`` to ``offsets[g+1] - 1`` of ``x``; one call serves every group. No function
 synchronises with the device, and sizes that only the device knows shorten loops but change no launch, so every function

@@ -233,7 +233,8 @@ def shifted(s: Rows, device: Device, empty: str, *, moving: bool = True) -> list
         programs=programs,
         threads=32 * tile.warps,
         registers=SHIFT_REGISTERS,
-        waits=4 + (2 * math.ceil(members / tiles.LISTED) * 2 if moving else 0) + slices * (1 + 2 * steps),
+        # The lists are in the first-level cache after the first features.
+        waits=4 + (2 * math.ceil(members / tiles.LISTED) * 2 if moving else 0) + slices * (1 + steps),
     )
     return [*(kernel for kernel in update(s, device, empty) if kernel.name != "_kmeans_update_kernel"), mean]
 
