@@ -13,7 +13,7 @@ from dream_accel.engine.assembly import assemble
 from dream_accel.engine.loop import Run
 from dream_accel.engine.pooled import active_trajectories
 from dream_accel.matching.objective import map_tensors
-from dream_accel.random import generator
+from dream_accel.random import derive_seed
 from dream_accel.runtime import graphs
 from dream_accel.runtime.recording import tensors_in
 
@@ -42,8 +42,7 @@ def test_a_cached_step_is_the_live_step_of_its_network_picks_and_draws(name):
     target, augmentations = run.pool.target(0, 1, 1)
     distances, gradient = run.matching.match(run.network, target, augmentations, run.pixels.pixels)
 
-    for c, draws in enumerate(run.matching.generators):
-        draws.set_state(generator(recipe.seed, "pool", c, 0, 1, 1).get_state())
+    run.matching.draws.restart([derive_seed(recipe.seed, "pool", c, 0, 1, 1) for c in run.matching.classes])
     if recipe.strategy == "random":
         run.sampler.restart("pool", 0, 1, 1)
         run.sampler.update()
