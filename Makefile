@@ -32,10 +32,10 @@ format: $(VENV)/installed-test
 	$(BIN)/clang-format -i $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # The long forms of the tests that hunt: 50 kills, 10,000 damaged files, 1,000 outer iterations, a million images,
-# thousands of drawn calls.
+# thousands of drawn calls, kernels compiled for consumer GPUs as well.
 hunt: $(VENV)/installed-test
 	DREAM_ACCEL_HUNT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_survive.py tests/test_bad_files.py tests/test_soak.py \
-		tests/test_blocks.py tests/test_any_call.py
+		tests/test_blocks.py tests/test_any_call.py tests/test_triton_compile.py
 
 # The tests of the CPU kernels on a module built with the address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/installed-test
