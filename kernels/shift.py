@@ -131,7 +131,7 @@ def shifted_means(
         (G, K, D) float32.
     """
     n_groups, n_clusters, n_features = previous.shape
-    means = torch.empty_like(previous)
+    means = torch.empty(previous.shape, dtype=torch.float32, device=previous.device)
     lists = torch.empty((2, len(x)), dtype=torch.int32, device=x.device)
     tile = tiles.shift_tile(n_features)
     slots = members.slots

@@ -140,7 +140,7 @@ def member_means(
     members, n_features = found.members, x.shape[1]
     n_groups, n_clusters = members.counts.shape
     means = torch.empty((n_groups, n_clusters, n_features), dtype=torch.float32, device=x.device)
-    counts = torch.empty_like(members.counts)
+    counts = torch.empty((n_groups, n_clusters), dtype=torch.int32, device=x.device)
     tile, slots = tiles.gather_tile(n_features), members.slots
     with on_device_of(x):
         _kmeans_update_kernel[(n_groups * n_clusters, triton.cdiv(n_features, tile.features))](
