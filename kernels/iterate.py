@@ -54,6 +54,7 @@ class LloydSteps:
         """
         if not len(active):
             return previous.clone(), active
+        previous = dense(previous)
         progress = Progress(self._changed, active, torch.empty_like(active), fixed, n_iter)
         live, n_clusters = empty_live(previous), previous.shape[1]
         args = self._x, self._offsets, labels, n_clusters, None, previous, None, self._empty, self._maps, progress

@@ -239,6 +239,15 @@ def test_iterating_gives_the_bits_of_single_operators(empty, tolerance):
     assert all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(found, expected, strict=True))
 
 
+def test_iterating_from_centroids_with_gaps_between_their_values():
+    problem = Problem(([40, 90], 15, 6))
+    gaps = torch.stack([problem.centroids, problem.centroids + 9], dim=3)[..., 0]
+    args = problem.x, problem.offsets, problem.centroids, 4, None, "fp32", "keep"
+    found = backend.kmeans_iterate(*args[:2], gaps, *args[3:])
+    assert not gaps.is_contiguous()
+    assert all(map(torch.equal, found, backend.kmeans_iterate(*args)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("every", [3, 100])
 @pytest.mark.parametrize("empty", ["keep", "farthest"])
