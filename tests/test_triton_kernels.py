@@ -241,6 +241,7 @@ def test_iterating_gives_the_bits_of_single_operators(empty, tolerance):
 
 def test_iterating_from_centroids_with_gaps_between_their_values():
     problem = Problem(([40, 90], 15, 6))
+    problem.centroids[:, 3] = 1e3  # stays empty where it is
     gaps = torch.stack([problem.centroids, problem.centroids + 9], dim=3)[..., 0]
     args = problem.x, problem.offsets, problem.centroids, 4, None, "fp32", "keep"
     found = backend.kmeans_iterate(*args[:2], gaps, *args[3:])
