@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -285,6 +286,51 @@ def test_rows_that_have_not_changed_are_not_read(kernels):
     rows = labels, before, found.members, old.members
     assert torch.equal(kernels.shift.shifted_means(blank, *rows, sums, problem.centroids, going, None, live), expected)
     assert live.all()
+
+
+def bytes_read(x, call):
+    """Of a tensor, by a call in the interpreter."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    load, read = InterpreterBuilder.create_masked_load, 0
+
+    def count(self, ptrs, mask, *args):
+        nonlocal read
+        addresses = ptrs.data[mask.data.astype(bool)].astype("int64")
+        begin = x.data_ptr()
+        read += int(((addresses >= begin) & (addresses < begin + x.nbytes)).sum()) * x.element_size()
+        return load(self, ptrs, mask, *args)
+
+    with mock.patch.object(InterpreterBuilder, "create_masked_load", count):
+        call()
+    return read
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="counts what the interpreter reads")
+def test_an_iteration_reads_every_row_twice_or_once_and_what_has_changed(kernels, monkeypatch):
+    """Whole tiles, and all clusters in one: nothing is read again."""
+    monkeypatch.setattr(importlib.import_module(f"{kernels.__name__}.tiles"), "SHIFTED_FEATURES", 64)
+    problem = Problem(([128, 256], 64, 9))
+    x, n_bytes = problem.x, problem.x.nbytes
+    steps, active = kernels.LloydSteps(x, problem.offsets, "keep"), torch.ones(2, dtype=torch.bool)
+    fixed, n_iter = torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.int32)
+    centroids, labels = problem.centroids, torch.full((len(x),), -1, dtype=torch.int32)
+    for iteration in range(3):
+        before, previous = labels, centroids
+
+        def assign(centroids=previous, before=before):
+            nonlocal labels
+            labels = steps.assign(centroids, active, before, "tf32")
+
+        def update(before=before, previous=previous):
+            nonlocal centroids
+            centroids, _ = steps.update(labels, before, previous, active, fixed, n_iter)
+
+        assert bytes_read(x, assign) == n_bytes
+        n_changed = int((labels != before).sum())
+        assert n_changed > 0
+        assert bytes_read(x, update) == (n_bytes if iteration == 0 else 2 * n_changed * n_bytes // len(x))
+    assert n_changed < len(x) / 4
 
 
 def test_sums_of_what_has_changed_stay_those_of_all(kernels, monkeypatch):
