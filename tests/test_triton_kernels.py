@@ -250,15 +250,17 @@ def test_iterating_from_centroids_with_gaps_between_their_values():
     assert all(map(torch.equal, found, backend.kmeans_iterate(*args)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("every", [3, 100])
-@pytest.mark.parametrize("empty", ["keep", "farthest"])
+@pytest.mark.parametrize(
+    ("empty", "every", "dtype"),
+    [("keep", 3, torch.float32), ("farthest", 3, torch.float32), ("farthest", 100, torch.bfloat16)],
+    ids=str,
+)
 def test_reading_only_what_has_changed_gives_the_bits_of_reading_all(empty, every, dtype, kernels, monkeypatch):
     """Of whole numbers, the sums of which are exact. Two clusters begin empty, and groups stop one after another."""
     tiles = importlib.import_module(f"{kernels.__name__}.tiles")
-    problem = Problem(([150, 0, 300, 3], 40, 9), dtype, integers=True)
+    problem = Problem(([80, 0, 150, 3], 40, 9), dtype, integers=True)
     problem.centroids[:, 3:5] = 1e3
-    args = problem.x, problem.offsets, problem.centroids, 12, None, "fp32", empty
+    args = problem.x, problem.offsets, problem.centroids, 8, None, "fp32", empty
     expected = iterate(backend, *args)
     read = []
     shift = importlib.import_module(f"{kernels.__name__}.iterate")
@@ -335,8 +337,8 @@ def test_an_iteration_reads_every_row_twice_or_once_and_what_has_changed(kernels
 
 def test_sums_of_what_has_changed_stay_those_of_all(kernels, monkeypatch):
     tiles = importlib.import_module(f"{kernels.__name__}.tiles")
-    problem = Problem(([400, 200], 20, 12), shift=50.0)
-    args = problem.x, problem.offsets, problem.centroids, 20, None, "fp32", "farthest"
+    problem = Problem(([150, 70], 20, 6), shift=50.0)
+    args = problem.x, problem.offsets, problem.centroids, 10, None, "fp32", "farthest"
     expected = backend.kmeans_iterate(*args)
     monkeypatch.setattr(tiles, "SHIFTED_FEATURES", 1)
     found = backend.kmeans_iterate(*args)
