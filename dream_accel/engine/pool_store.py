@@ -24,7 +24,8 @@ from ..sampling.strategies import STRATEGIES
 from .manifest import Manifest, OtherVersionError
 from .splits import data_difference, fingerprint
 
-FORMAT = "dream_accel.pool/1"
+# 2: augmentations are drawn by random.Streams.
+FORMAT = "dream_accel.pool/2"
 MANIFEST_FILE = "pool.json"
 PATTERN = "trajectory-*.safetensors"
 NUMBERS = ("stages", "draws")
