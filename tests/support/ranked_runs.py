@@ -4,6 +4,7 @@ The first rank writes the images, losses and accuracies that each run ends with.
 """
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -72,3 +73,6 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     with launched_ranks() as launched:
         main(Path(sys.argv[1]), launched)
+    # What is compared is written. A thread of PyTorch's now and then aborts the end of the interpreter ("terminate called
+    # without an active exception").
+    os._exit(0)
