@@ -73,6 +73,6 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     with launched_ranks() as launched:
         main(Path(sys.argv[1]), launched)
-    # What is compared is written. A thread of PyTorch's now and then aborts the end of the interpreter ("terminate called
-    # without an active exception").
+    # What is compared is written. Now and then a thread of PyTorch's aborts the end of the interpreter ("terminate
+    # called without an active exception").
     os._exit(0)
