@@ -23,18 +23,21 @@ def sum_of_rows(X_ptr, Rows_ptr, n, d, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.con
 
 
 @triton.jit
-def sum_of_moved(X_ptr, Rows_ptr, n, Moved_ptr, d, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The same of those that an empty cluster takes, and their number."""
+def sum_of_staying(X_ptr, Rows_ptr, n, Moved_ptr, d, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The same of those that no empty cluster takes, and their number.
+
+    Not what is left of the sum of all: the farthest rows are taken, beside which the others may vanish in a double.
+    """
     total = tl.zeros([BLOCK_M, BLOCK_D], tl.float64)
-    n_moved = tl.zeros([BLOCK_M], tl.int32)
+    n_staying = tl.zeros([BLOCK_M], tl.int32)
     for m0 in range(0, n, BLOCK_M):
         m = m0 + tl.arange(0, BLOCK_M)
         row = tl.load(Rows_ptr + m, mask=m < n, other=0).to(tl.int64)
-        moved = (m < n) & (tl.load(Moved_ptr + row, mask=m < n, other=0) != 0)
-        x = tl.load(X_ptr + row[:, None] * D + d[None, :], mask=moved[:, None] & (d < D)[None, :], other=0.0)
+        stays = (m < n) & (tl.load(Moved_ptr + row, mask=m < n, other=0) == 0)
+        x = tl.load(X_ptr + row[:, None] * D + d[None, :], mask=stays[:, None] & (d < D)[None, :], other=0.0)
         total += x.to(tl.float32).to(tl.float64)
-        n_moved += moved.to(tl.int32)
-    return tl.sum(total, axis=0), tl.sum(n_moved, axis=0)
+        n_staying += stays.to(tl.int32)
+    return tl.sum(total, axis=0), tl.sum(n_staying, axis=0)
 
 
 @triton.jit

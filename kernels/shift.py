@@ -10,7 +10,10 @@ from torch import Tensor
 from . import tiles
 from .common import compile_options, on_device_of
 from .members import Members
-from .row_sums import all_finite, sum_of_moved, sum_of_rows
+from .row_sums import all_finite, sum_of_rows, sum_of_staying
+
+LARGER = 2.0**26
+"""How much larger than what is left a sum of rows that have gone may be: 27 of 53 bits are left, a float takes 24."""
 
 
 @triton.jit
@@ -50,6 +53,7 @@ def _shifted_means_kernel(
     K,
     D,
     RELOCATE: tl.constexpr,
+    LARGER: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -86,13 +90,16 @@ def _shifted_means_kernel(
             sums = tl.load(Sums_ptr + cluster * D + d, mask=in_d, other=0.0)
             if n_come + n_gone > 0:
                 sums += sum_of_rows(X_ptr, come_ptr, n_come, d, D, BLOCK_M, BLOCK_D)
-                sums -= sum_of_rows(X_ptr, gone_ptr, n_gone, d, D, BLOCK_M, BLOCK_D)
+                gone = sum_of_rows(X_ptr, gone_ptr, n_gone, d, D, BLOCK_M, BLOCK_D)
+                sums -= gone
+                # Where what has gone was far larger than what is left, or not finite, too few digits are left.
+                enough = (tl.abs(gone) <= LARGER * tl.abs(sums)) | (n_gone == 0)
+                if tl.min((enough | (d >= D)).to(tl.int32), axis=0) == 0:
+                    sums = sum_of_rows(X_ptr, Rows_ptr + start, count, d, D, BLOCK_M, BLOCK_D)
                 tl.store(Sums_ptr + cluster * D + d, sums, mask=in_d)
             n_summed = count
             if RELOCATE and rescue:
-                moved, n_moved = sum_of_moved(X_ptr, Rows_ptr + start, count, Moved_ptr, d, D, BLOCK_M, BLOCK_D)
-                sums -= moved
-                n_summed -= n_moved
+                sums, n_summed = sum_of_staying(X_ptr, Rows_ptr + start, count, Moved_ptr, d, D, BLOCK_M, BLOCK_D)
             if n_summed > 0:
                 mean = (sums / n_summed.to(tl.float64)).to(tl.float32)
             if taken >= 0:
@@ -159,6 +166,7 @@ def shifted_means(
             n_clusters,
             n_features,
             RELOCATE=moved is not None,
+            LARGER=LARGER,
             BLOCK_L=tiles.LISTED,
             BLOCK_M=tile.rows,
             BLOCK_D=tile.features,

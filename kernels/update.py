@@ -14,7 +14,7 @@ from .common import compile_options, dense, maybe_dense, on_device_of
 from .distance import own_distance
 from .members import Members, Progress, member_lists
 from .prepare import TileMaps
-from .row_sums import all_finite, sum_of_moved, sum_of_rows
+from .row_sums import all_finite, sum_of_rows, sum_of_staying
 from .slots import fill_slots
 
 
@@ -60,9 +60,7 @@ def _kmeans_update_kernel(
     if RELOCATE:
         rescue = tl.load(NFree_ptr + group) > 0
         if rescue:
-            moved, n_moved = sum_of_moved(X_ptr, rows_ptr, count, Moved_ptr, d, D, BLOCK_M, BLOCK_D)
-            total -= moved
-            count -= n_moved
+            total, count = sum_of_staying(X_ptr, rows_ptr, count, Moved_ptr, d, D, BLOCK_M, BLOCK_D)
     mean = (total / tl.maximum(count, 1).to(tl.float64)).to(tl.float32)
 
     if RELOCATE and rescue and n_listed == 0:

@@ -273,8 +273,31 @@ def test_reading_only_what_has_changed_gives_the_bits_of_reading_all(empty, ever
     assert all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("shifted", [False, True], ids=["all rows", "changed rows"])
+@pytest.mark.parametrize("how", ["goes", "is taken"])
+def test_a_row_far_out_leaves_the_mean_of_the_others_its_digits(how, shifted, kernels):
+    x = torch.cat([torch.rand(20, 40) + 1, torch.full((1, 40), 1e25)]).to(DEVICE)
+    offsets, before = torch.tensor([0, 21]).to(DEVICE), torch.zeros(21, dtype=torch.int32, device=DEVICE)
+    labels, empty = before.clone(), "farthest"
+    previous, far = torch.zeros(1, 2, 40, device=DEVICE), x.square().sum(dim=1)
+    if how == "goes":
+        labels[20], empty = 1, "keep"
+    old = kernels.update.membership(x, offsets, before, 2, far, previous, None, "keep")
+    found = kernels.update.membership(x, offsets, labels, 2, far, previous, None, empty)
+    sums = torch.empty(1, 2, 40, dtype=torch.float64, device=DEVICE)
+    kernels.update.member_means(x, old, previous, sums)
+    if shifted:
+        going, live = torch.ones(1, dtype=torch.bool, device=DEVICE), kernels.update.empty_live(previous)
+        rows = labels, before, found.members, old.members
+        means = kernels.shift.shifted_means(x, *rows, sums, previous, going, found.moved, live)
+    else:
+        means, _ = kernels.update.member_means(x, found, previous)
+    torch.testing.assert_close(means[0, 0].double(), x[:20].double().mean(dim=0), rtol=1e-7, atol=0)
+    assert torch.equal(means[0, 1], x[20])
+
+
 def test_rows_that_have_not_changed_are_not_read(kernels):
-    problem = Problem(([200, 90], 70, 5), integers=True)
+    problem = Problem(([200, 90], 70, 5), shift=100.0, integers=True)
     x, offsets, before = problem.x, problem.offsets, problem.labels
     labels = before.clone()
     labels[::9] = 2
