@@ -97,7 +97,7 @@ class TestPixels:
         fill(tmp_path, trajectories=1)
         file = tmp_path / "trajectory-0000.safetensors"
         found = {**named("target.0.0", [[a, b], [[b + 1]], a + 1]), "augmentations.0.0": a + 2}
-        header = {"format": "dream_accel.pool/2", "manifest": StoredPool(tmp_path).manifest.digest, "entries": "5"}
+        header = {"format": "dream_accel.pool/3", "manifest": StoredPool(tmp_path).manifest.digest, "entries": "5"}
         save_file(found, file, header)
         pool = StoredPool(tmp_path)
         assert 0 in pool
@@ -188,7 +188,7 @@ class TestFilling:
     def test_manifest_describes_network_data_settings_and_versions(self, tmp_path):
         fill(tmp_path, trajectories=1)
         found = json.loads((tmp_path / "pool.json").read_text())
-        assert found["format"] == "dream_accel.pool/2"
+        assert found["format"] == "dream_accel.pool/3"
         stated = {"network": "convnet", "depth": 2, "n_clusters": 4, "real_side": "gradients of conv", "stages": 3}
         assert stated.items() <= found["settings"].items()
         assert {"ipc", "factor", "metric", "pixel_lr", "iterations", "trajectories"}.isdisjoint(found["settings"])
@@ -259,11 +259,11 @@ class TestRefusals:
     def test_a_pool_of_another_version_is_refused(self, tmp_path):
         fill(tmp_path, trajectories=1)
         text = (tmp_path / "pool.json").read_text()
-        (tmp_path / "pool.json").write_text(text.replace("dream_accel.pool/2", "dream_accel.pool/1"))
+        (tmp_path / "pool.json").write_text(text.replace("dream_accel.pool/3", "dream_accel.pool/2"))
         message = refused(Run, reading(tmp_path), SPLIT)
-        assert "of another version of the program (format 'dream_accel.pool/1'" in message
+        assert "of another version of the program (format 'dream_accel.pool/2'" in message
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "dream_accel.pool/2"}'])
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "dream_accel.pool/3"}'])
     def test_a_damaged_manifest_is_refused(self, tmp_path, text):
         (tmp_path / "pool.json").write_text(text)
         assert "pool.json cannot be read" in refused(StoredPool, tmp_path)

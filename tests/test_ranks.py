@@ -124,6 +124,34 @@ def test_a_rank_leaves_when_all_have_come_to_their_end():
     assert float(found[0].out) > 1.9
 
 
+THREADS = """
+import os
+from dream_accel.runtime.distributed import launched_ranks
+
+def threads():
+    return sorted(open(f"/proc/self/task/{each}/comm").read() for each in os.listdir("/proc/self/task"))
+
+before = threads()
+with launched_ranks() as ranks:
+    ranks.gathered(1)
+    assert len(threads()) > len(before)
+assert threads() == before, threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
+def test_no_thread_of_a_group_is_left_for_the_end_of_the_interpreter():
+    for ended in launcher.run("-c", THREADS, count=2):
+        assert ended.status == 0, ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dream parts", "dsa"])
+def test_a_rank_that_stops_within_an_iteration_stops_all_with_its_reason(name):
+    for ended in launcher.ended(launcher.start("-m", "support.disagreeing", name, count=3)):
+        assert ended.out.strip() == "this rank cannot go on", ended.err
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> dict[int, dict]:
     """What every run of support/ranked_runs.py ends with, on 1, 2 and 3 ranks."""

@@ -21,6 +21,7 @@ from ..matching.step import MatchingStep, Watch
 from ..matching.trajectories import TrajectoryMatching
 from ..networks import initialize, make_network
 from ..networks.features import embed_rows, images_at_a_time
+from ..networks.parts import BatchParts
 from ..networks.training import Trainer
 from ..random import derive_seed
 from ..recipes import RECIPES, Recipe
@@ -124,6 +125,7 @@ def build_trainer(recipe: Recipe, compute: Compute, network: nn.Module) -> Train
         seed=recipe.seed,
         keys=("init",),
         channels_last=compute.channels_last,
+        parts=BatchParts(recipe.network_parts, compute.ranks),
     )
 
 

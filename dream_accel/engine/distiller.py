@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..data import DataSplit
@@ -87,7 +89,9 @@ class Distiller:
         self._compute = compute
         self.iteration = 0
         self._rows = self._row_order(0)
-        self._update = compute.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
+        # An exchange of gradients goes through the host, which no graph can record.
+        updating = replace(compute, graphs=compute.graphs and not trainer.parts.exchanged)
+        self._update = updating.recorded(self._train_rows, ("images", "labels"), [trainer.draws])
         self._step = compute.recorded(self._match_and_move, ("images", "pixels", "velocity"))
         self._cached_step = compute.recorded(self._match_and_move_cached, ("pixels", "velocity"))
 
@@ -190,6 +194,17 @@ class Distiller:
             self._update(rows, images=train.images, labels=train.labels)
         if count > 0:
             self.statistics.set()
+
+    def trained_together(self, trajectories: Sequence[int]) -> list[int]:
+        """Return the trajectories that this rank has to train, in order.
+
+        Args:
+            trajectories: those that it lacks. Where ranks share the batches, all train what one of them lacks.
+        """
+        if not self.trainer.parts.exchanged:
+            return list(trajectories)
+        lacking = self._compute.ranks.joined(torch.tensor(trajectories, dtype=torch.int64))
+        return sorted(set(lacking.tolist()))
 
     def train_on_synthetic(self, epochs: int) -> None:
         """Train the network for ``epochs`` on the synthetic set as it is."""

@@ -245,7 +245,7 @@ class Run:
             if self._moved:
                 self._distiller.restore(self._state)
             self._moved = True
-            outcomes = self._ranks.gathered(self._outcome(on_step))
+            outcomes = self._ranks.concluded(self._outcome(on_step))
             refusals = [outcome for outcome in outcomes if isinstance(outcome, DreamAccelError)]
             if not refusals:
                 return sum(outcome for outcome in outcomes if isinstance(outcome, float))

@@ -24,8 +24,8 @@ from ..sampling.strategies import STRATEGIES
 from .manifest import Manifest, OtherVersionError
 from .splits import data_difference, fingerprint
 
-# 2: augmentations are drawn by random.Streams.
-FORMAT = "dream_accel.pool/2"
+# 2: augmentations are drawn by random.Streams. 3: batches of training may be computed in parts.
+FORMAT = "dream_accel.pool/3"
 MANIFEST_FILE = "pool.json"
 PATTERN = "trajectory-*.safetensors"
 NUMBERS = ("stages", "draws")
@@ -33,7 +33,7 @@ NUMBERS = ("stages", "draws")
 
 _NETWORK = ("network", "width", "depth", "norm", "activation", "pooling")
 _COMPUTED = ("match_augment", "real_batch", "pool_dtype", "seed", "bf16", "channels_last")
-_SGD = ("network_lr", "network_momentum", "weight_decay", "network_batch", "train_augment", "cutmix")
+_SGD = ("network_lr", "network_momentum", "weight_decay", "network_batch", "network_parts", "train_augment", "cutmix")
 _TRAINING: dict[str, tuple[str, ...]] = {
     "trained_on_real": (*_SGD, "network_images", "pretrain_epochs"),
     "trained_pool": (*_SGD, "stage_epochs"),

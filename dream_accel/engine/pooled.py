@@ -85,7 +85,7 @@ class PooledSteps:
     def _fill(self, distiller: Distiller, active: range) -> None:
         pool = distiller.pool
         pool.keep_only(active)
-        missing = [number for number in active if number not in pool]
+        missing = distiller.trained_together([number for number in active if number not in pool])
         for number in missing:
             self.train(distiller, number)
         if missing:

@@ -12,6 +12,7 @@ from ..augment import Augmentation, cutmix
 from ..data import to_float
 from ..random import derive_seed
 from .batchnorm import several_values
+from .parts import WHOLE, BatchParts
 
 
 class Rows:
@@ -60,6 +61,7 @@ class Trainer:
         seed: together with ``keys`` names the random stream.
         keys: numbers and strings, such as the outer iteration.
         channels_last: memory format of the images.
+        parts: into which the gradient of a batch is divided. Batch norms take the statistics of a part.
 
     Attributes:
         draws: the generator of all random numbers of the steps, which a recording has to register.
@@ -79,6 +81,7 @@ class Trainer:
         seed: int,
         keys: tuple[object, ...],
         channels_last: bool = False,
+        parts: BatchParts = WHOLE,
     ) -> None:
         self.network = network
         self.normalize = normalize
@@ -86,6 +89,7 @@ class Trainer:
         self.augment = Augmentation(augment)
         self.cutmix_probability = cutmix_probability
         self.channels_last = channels_last
+        self.parts = parts
         self.draws = torch.Generator(device)
         self._parameters: list[Tensor] = list(network.parameters())
         self._velocity = [torch.zeros_like(parameter) for parameter in self._parameters]
@@ -114,16 +118,30 @@ class Trainer:
         images = self.normalize(images)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with several_values():
-            logits = self.network(images)
-        loss = weight * F.cross_entropy(logits, labels) + (1 - weight) * F.cross_entropy(logits, partners)
-        gradients = torch.autograd.grad(loss, self._parameters)
+        loss, *gradients = self._derivatives(images, labels, partners, weight)
         with torch.no_grad():
-            gradients = torch._foreach_add(gradients, self._parameters, alpha=self.weight_decay)
+            decayed = torch._foreach_add(gradients, self._parameters, alpha=self.weight_decay)
             torch._foreach_mul_(self._velocity, self.momentum)
-            torch._foreach_add_(self._velocity, gradients)
+            torch._foreach_add_(self._velocity, decayed)
             torch._foreach_add_(self._parameters, self._velocity, alpha=-self.lr)
-        return loss.detach()
+        return loss
+
+    def _derivatives(self, images: Tensor, labels: Tensor, partners: Tensor, weight: Tensor) -> list[Tensor]:
+        """The loss () of a batch, and its gradients in the parameters."""
+
+        def of(rows: slice) -> list[Tensor]:
+            with several_values():
+                logits = self.network(images[rows])
+            own, partner = (F.cross_entropy(logits, each[rows]) for each in (labels, partners))
+            loss = weight * own + (1 - weight) * partner
+            if self.parts.count > 1:
+                loss = loss * (len(logits) / n)
+            return [loss.detach(), *torch.autograd.grad(loss, self._parameters)]
+
+        n = len(images)
+        if self.parts.count == 1:
+            return of(slice(n))
+        return self.parts.added(n, of, [images.new_empty(()), *self._parameters])
 
     def steps(self, rows: Tensor, *, images: Tensor, labels: Tensor, batch: int, lr: float) -> Tensor:
         """Take steps on the given rows of a data set in turn.

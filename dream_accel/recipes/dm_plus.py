@@ -48,7 +48,7 @@ BY_DATASET: dict[str, dict[str, Any]] = {
 }
 """The settings that differ between data sets."""
 
-USES = SHARED | POOL | {"interval", "network_batch", "stage_epochs", "calibration_weight"}
+USES = SHARED | POOL | {"interval", "network_batch", "network_parts", "stage_epochs", "calibration_weight"}
 
 SCHEDULE = "trained_pool"
 

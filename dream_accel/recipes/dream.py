@@ -91,7 +91,10 @@ PACKED: dict[str, dict[str, Any]] = {"mnist": {"match_augment": "color_crop", "c
 """Settings applied if the multi-formation factor is above 1: half-size digits do not survive cutout and CutMix."""
 
 USES = (
-    SHARED | POOL | {"interval", "metric", "layers", "class_gradients", "base_size", "network_batch", "network_images"}
+    SHARED
+    | POOL
+    | {"interval", "metric", "layers", "class_gradients", "base_size"}
+    | {"network_batch", "network_parts", "network_images"}
 )
 """The settings that the method reads."""
 

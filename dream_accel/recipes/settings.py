@@ -148,6 +148,9 @@ class Recipe:
     network_batch: int = declared(
         128, "networks", "batch size of the network's own training, images", least=1, shared=False
     )
+    network_parts: int = declared(
+        1, "networks", "parts of such a batch, which ranks share (1: each trains on all of it)", least=1, shared=False
+    )
     network_images: int = declared(
         500, "networks", "real images the network trains on after each step", least=0, shared=False
     )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from weakref import ReferenceType, ref
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,10 @@ class LostRankError(DreamAccelError):
     """A rank that ended, or that does not come to an exchange."""
 
 
+class StoppedRankError(DreamAccelError):
+    """A rank that refused to go on within an outer iteration, and says so where the others exchange something else."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes of a run, and this one's place among them.
@@ -41,12 +46,13 @@ class Ranks:
     Attributes:
         rank: the number of this process, from 0. Rank 0 writes and prints.
         count: the number of processes.
-        group: the gloo group that they exchange through; None if there is one process.
+        group: a weak reference to the gloo group that they exchange through; None if there is one process. PyTorch's
+            is the only strong one, so that the threads of the group end with it, and not after the interpreter.
     """
 
     rank: int = 0
     count: int = 1
-    group: Any = None
+    group: ReferenceType[Any] | None = None
 
     @property
     def is_first(self) -> bool:
@@ -70,7 +76,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
-        self._exchange(lambda: dist.all_gather_object(found, value, group=self.group))
+        self._exchange(lambda group: dist.all_gather_object(found, value, group=group))
         return found
 
     def from_first(self, compute: Callable[[], T]) -> T:
@@ -88,8 +94,7 @@ class Ranks:
                 found = [compute()]
             except DreamAccelError as error:
                 found = [error]
-        first = dist.get_global_rank(self.group, 0)
-        self._exchange(lambda: dist.broadcast_object_list(found, src=first, group=self.group))
+        self._exchange(lambda group: dist.broadcast_object_list(found, src=dist.get_global_rank(group, 0), group=group))
         if isinstance(found[0], DreamAccelError):
             raise found[0]
         return found[0]
@@ -99,11 +104,35 @@ class Ranks:
 
         Raises:
             LostRankError: as in :meth:`gathered`.
+            StoppedRankError: another rank came here with something else: the reason why it stopped.
         """
         if self.count == 1:
             return part
         parts = self.gathered(part.detach().cpu())
+        for number, each in enumerate(parts):
+            if not isinstance(each, Tensor):
+                raise StoppedRankError(f"rank {number} stopped: {each}")
         return torch.cat(parts).to(part.device)
+
+    def concluded(self, outcome: T) -> list[T]:
+        """Exchange what work has come to in which ranks exchange tensors by :meth:`joined`.
+
+        A rank that cannot go on comes here early, with its reason. The others read it at their next :meth:`joined`, and
+        come here too.
+
+        Args:
+            outcome: of this rank, not a tensor.
+
+        Returns:
+            the outcomes of all ranks in their order, but reasons of ranks that stopped for another one are left out.
+
+        Raises:
+            LostRankError: as in :meth:`gathered`.
+        """
+        while True:
+            found = self.gathered(outcome)
+            if not any(isinstance(each, Tensor) for each in found):
+                return [each for each in found if not isinstance(each, StoppedRankError)]
 
     def wait(self) -> None:
         """Wait until every rank has come here, however long that takes.
@@ -112,7 +141,7 @@ class Ranks:
             LostRankError: a rank ended.
         """
         if self.count > 1:
-            self._exchange(lambda: None, FOR_EVER)
+            self._exchange(lambda _: None, FOR_EVER)
 
     def own(self, items: Sequence[T]) -> list[T]:
         """Return the items of this rank, when they are dealt out in turn."""
@@ -127,11 +156,12 @@ class Ranks:
         parts = self.gathered(list(own))
         return [parts[place % self.count][place // self.count] for place in range(sum(map(len, parts)))]
 
-    def _exchange(self, call: Callable[[], None], timeout: float = TIMEOUT) -> None:
+    def _exchange(self, call: Callable[[Any], None], timeout: float = TIMEOUT) -> None:
+        group = None if self.group is None else self.group()
         try:
             # It names the ranks that are missing, which an exchange does not.
-            dist.monitored_barrier(self.group, timedelta(seconds=timeout), wait_all_ranks=True)
-            call()
+            dist.monitored_barrier(group, timedelta(seconds=timeout), wait_all_ranks=True)
+            call(group)
         except RuntimeError as error:
             raise LostRankError(
                 f"rank {self.rank} of {self.count} lost another one ({reason_of(error)}): the iterations completed are "
@@ -191,7 +221,7 @@ def launched_ranks() -> Iterator[Ranks]:
     """
     if dist.is_available() and dist.is_initialized():
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=TIMEOUT))
-        yield Ranks(dist.get_rank(), dist.get_world_size(), group)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), ref(group))
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
@@ -208,7 +238,7 @@ def launched_ranks() -> Iterator[Ranks]:
         ) from None
     together = True
     try:
-        yield Ranks(rank, count, dist.group.WORLD)
+        yield Ranks(rank, count, ref(dist.group.WORLD))
     except LostRankError:
         together = False
         raise

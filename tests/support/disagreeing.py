@@ -1,4 +1,4 @@
-"""Ranks that were started with different settings or data, and ranks that have a process group of their own."""
+"""Ranks with other settings or data, one that stops within an iteration, ranks with a process group of their own."""
 
 import sys
 
@@ -7,8 +7,9 @@ import torch.distributed as dist
 
 import dream_accel as da
 from dream_accel.data import DataSplit, ImageSet
+from dream_accel.engine.distiller import Distiller
 from dream_accel.runtime.distributed import launched_ranks
-from support.ranked_runs import recipe, split
+from support.ranked_runs import RUNS, SMALL, recipe, split
 
 
 def main(about: str) -> None:
@@ -27,16 +28,31 @@ def main(about: str) -> None:
         if about == "data" and ranks.rank == 1:
             other = ImageSet.from_arrays(torch.flip(data.train.images, (0,)), data.train.labels, 5)
             data = DataSplit("grey", other, other)
+        if about in RUNS:
+            settings = recipe(about)
+            if ranks.rank == 1:
+                stop_within_the_iteration()
         try:
             da.distill(settings, data, device="cpu", ranks=ranks)
         except da.DreamAccelError as error:
             print(error)
 
 
+def stop_within_the_iteration() -> None:
+    """Let the matching steps of this rank refuse from the third on, between two exchanges of an iteration."""
+    ordinary, calls = Distiller.match, []
+
+    def match(self: Distiller) -> torch.Tensor:
+        calls.append(self)
+        if len(calls) == 3:
+            raise da.DreamAccelError("this rank cannot go on")
+        return ordinary(self)
+
+    Distiller.match = match
+
+
 def recipe_settings() -> dict:
     """The settings of the run that the other rank does."""
-    from support.ranked_runs import RUNS, SMALL
-
     return {**SMALL, **RUNS["dream"]}
 
 

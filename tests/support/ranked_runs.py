@@ -4,7 +4,6 @@ The first rank writes the images, losses and accuracies that each run ends with.
 """
 
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -32,8 +31,12 @@ RUNS = {
     "dream some images": {**PICKS, **TRAINED, "refresh_images": 10},
     "dream central": {**PICKS, **TRAINED, "strategy": "central"},
     "dream batch norm": {**PICKS, **TRAINED, "norm": "batch"},
+    "dream parts": {**PICKS, **TRAINED, "network_parts": 4},
+    "dream parts batch norm": {**PICKS, **TRAINED, "network_parts": 2, "norm": "batch"},
+    "dream parts cached": {**PICKS, **TRAINED, **CACHED, "network_parts": 3},
+    "dm+ parts": {**PICKS, "trajectories": 2, "stages": 2, "network_batch": 32, "network_parts": 3},
 }
-"""What each run changes of its recipe, the first word of its name."""
+"""Changes of a recipe, the first word of its name, in each run."""
 
 
 def split() -> DataSplit:
@@ -73,6 +76,3 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     with launched_ranks() as launched:
         main(Path(sys.argv[1]), launched)
-    # What is compared is written. Now and then a thread of PyTorch's aborts the end of the interpreter ("terminate
-    # called without an active exception").
-    os._exit(0)

@@ -11,7 +11,7 @@ HERE = Path(__file__).parents[1]
 
 
 class Ended(NamedTuple):
-    """What a rank ended with."""
+    """Exit status and output of a rank that has ended."""
 
     status: int
     out: str
