@@ -35,12 +35,28 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
 def _from_numpy(array: np.ndarray, name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    array = np.ascontiguousarray(array)
+    if not array.flags.writeable:
+        array = np.asarray(_Writeable(array))
     try:
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(array)
     except TypeError:
         raise DreamAccelError(
             f'{name} is a NumPy array of {array.dtype}, which tensors lack: convert with {name}.astype("float32")'
         ) from None
+
+
+class _Writeable:
+    """A read-only array, such as a file that is mapped, as one that tensors view without a warning: nobody writes it.
+
+    Args:
+        array: C-contiguous, kept as long as a view of it.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
 MOST = 2**31 - 1

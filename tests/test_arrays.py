@@ -1,5 +1,6 @@
 """Arrays of other libraries in and out. CuPy is played by a module whose arrays share memory through DLPack alone."""
 
+import gc
 import sys
 from types import ModuleType
 
@@ -49,6 +50,19 @@ def test_cupy_arrays_are_neither_copied_in_nor_out(cupy):
     back = converter_like(cupy.ndarray(x))(tensor)
     assert isinstance(back, cupy.ndarray)
     assert back.tensor.data_ptr() == x.data_ptr()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
+def test_a_mapped_file_is_viewed_without_a_copy_or_a_warning(tmp_path, dtype):
+    np.save(tmp_path / "x.npy", np.arange(12, dtype=dtype).reshape(4, 3))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    tensor = to_tensor(mapped)
+    assert tensor.data_ptr() == mapped.ctypes.data
+    del mapped
+    gc.collect()
+    assert tensor.flatten().tolist() == list(range(12))
+    assert to_tensor(np.load(tmp_path / "x.npy", mmap_mode="r")[1:2, 1:]).tolist() == [[4, 5]]
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -11,7 +11,8 @@ from test_clustering import blobs, check_consistent, normal, offsets_of, results
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dream_accel as da
-from dream_accel.clustering import INITS, empty_clusters, streaming
+from dream_accel.clustering import INITS, empty_clusters, host_rows
+from dream_accel.runtime.distributed import Ranks
 
 SIZES = (60, 0, 3, 200, 1, 41)
 
@@ -24,7 +25,7 @@ class TestChunks:
     @pytest.mark.parametrize("chunk_rows", [1, 7, 60, 64, 1000])
     def test_cover_every_row_once_and_split_long_groups_alone(self, chunk_rows):
         bounds = offsets_of(SIZES).tolist()
-        chunks = streaming.cut(bounds, chunk_rows, torch.device("cpu"))
+        chunks = host_rows.cut(bounds, chunk_rows, torch.device("cpu"))
         assert [row for c in chunks for row in range(c.rows.start, c.rows.stop)] == list(range(bounds[-1]))
         for chunk in chunks:
             rows = chunk.rows.stop - chunk.rows.start
@@ -37,7 +38,7 @@ class TestChunks:
 
     def test_a_group_is_cut_alike_wherever_it_stands(self):
         bounds = offsets_of(SIZES).tolist()
-        chunks = streaming.cut(bounds, 50, torch.device("cpu"))
+        chunks = host_rows.cut(bounds, 50, torch.device("cpu"))
         for g, (start, stop) in enumerate(pairwise(bounds)):
             if stop - start <= 50:
                 continue
@@ -160,6 +161,7 @@ class TestRefusals:
         [
             (torch.zeros(4, 2), {"chunk_rows": 0}, ["chunk_rows is 0", "at least 1"]),
             (torch.zeros(4, 2), {"device": "cpu"}, ["device is given without chunk_rows"]),
+            (torch.zeros(4, 2), {"ranks": Ranks(0, 2)}, ["2 ranks without chunk_rows"]),
             (torch.full((4, 2), torch.nan), {"chunk_rows": 2}, ["NaN or Inf in 4 of 4 rows"]),
             ([torch.zeros(4, 2)], {}, ["offsets is missing", "[0, N]"]),
             (iter(()), {"offsets": [0, 4]}, ["chunks", "there is none"]),

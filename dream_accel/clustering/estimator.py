@@ -16,9 +16,10 @@ from ..errors import DreamAccelError
 from ..groups import as_offsets
 from ..ops.checks import check_centroids
 from ..runtime.devices import find_device
+from ..runtime.distributed import ALONE, Ranks
 from .distances import distances_to_centroids
 from .lloyd import inertia, unscaled_sums
-from .parameters import Parameters, check_parameters
+from .parameters import Parameters, check_parameters, streamed_rows
 from .routing import fit_batch, host_bounds
 from .rows import as_rows, collect, in_precision_of, is_chunked
 from .scaling import Scaling, find_scaling
@@ -108,6 +109,7 @@ class BatchedKMeans(Parameters):
         check: bool = True,
         chunk_rows: int | None = None,
         device: torch.device | str | None = None,
+        ranks: Ranks = ALONE,
     ) -> BatchedKMeans:
         """Cluster the rows of every group.
 
@@ -127,6 +129,8 @@ class BatchedKMeans(Parameters):
                 clustered wrongly.
             chunk_rows: most rows streamed at a time, a whole number, at least 1. Default: all rows are used at once.
             device: the device that computes with streamed rows. Default: that of ``x``.
+            ranks: processes that share the chunks of streamed rows. Each passes the same rows, a mapped file for
+                example, reads its own chunks, and has the results of one process, to the same bits on CPUs.
 
         Returns:
             self.
@@ -134,10 +138,7 @@ class BatchedKMeans(Parameters):
         Raises:
             DreamAccelError: x is not (N, D) floating point, holds NaN or Inf, or offsets or centroids do not fit.
         """
-        if chunk_rows is not None:
-            chunk_rows = whole_number(chunk_rows, "chunk_rows", least=1)
-        if chunk_rows is None and device is not None:
-            raise DreamAccelError("device is given without chunk_rows: rows that are not streamed are taken where x is")
+        chunk_rows = streamed_rows(chunk_rows, device, ranks)
         if is_chunked(x):
             x, back = collect(x, offsets)
         else:
@@ -153,7 +154,7 @@ class BatchedKMeans(Parameters):
         precision = self.precision if place.type == "cuda" else "fp32"
         settings = LloydSettings(int(self.n_clusters), int(self.max_iter), self.tol, precision, self.empty, self.gram)
         if chunk_rows is not None:
-            found = fit_stream(x, offsets, start, settings, chunk_rows, scaling)
+            found = fit_stream(x, offsets, start, settings, chunk_rows, scaling, ranks)
             self._inertia = partial(stream_inertia, x, offsets, found.centroids, scaling, chunk_rows)
         else:
             rows = x if scaling is None else scaling.rows(x, offsets)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from .. import ops
 from ..arrays import whole_number
 from ..errors import DreamAccelError, choices
+from ..runtime.distributed import Ranks
 
 INITS = ("random", "k-means++", "labels")
 
@@ -90,3 +91,20 @@ def check_parameters(
 
 def _arguments(estimator: type) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(estimator).parameters)
+
+
+def streamed_rows(chunk_rows: Any, device: Any, ranks: Ranks) -> int | None:
+    """The most rows that are streamed at a time; None if they are not streamed.
+
+    Raises:
+        DreamAccelError: ``chunk_rows`` is no whole number from 1, or is missing where only streams have the other two.
+    """
+    if chunk_rows is not None:
+        return whole_number(chunk_rows, "chunk_rows", least=1)
+    if device is not None:
+        raise DreamAccelError("device is given without chunk_rows: rows that are not streamed are taken where x is")
+    if ranks.count > 1:
+        raise DreamAccelError(
+            f"{ranks.count} ranks without chunk_rows: ranks share the chunks of streamed rows; set it"
+        )
+    return None

@@ -5,126 +5,27 @@ from its own first row. So a group's result depends only on the group and on ``c
 its means are, bit for bit, those of a fit in memory; for a longer one the means of its parts are averaged in float64.
 
 The host feeds every pass anyway, so once per pass it reads whether any group is still active.
+
+Ranks share the chunks: each reads its own, and all add the sums of all chunks in the order of the chunks, so that the
+number of ranks changes no bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..groups import any_in_groups, count_in_groups, group_of_rows, sum_groups
+from ..runtime.distributed import ALONE, Ranks
 from .empty_clusters import relocated_labels
+from .host_rows import Chunk, HostRows
 from .lloyd import unscaled_sums
 from .scaling import Scaling
-from .seeding import Start, draw_rows, gather_rows
+from .seeding import Start, draw_rows
 from .settings import Fit, LloydSettings
-
-
-class Chunk(NamedTuple):
-    """Rows that are on the device at one time."""
-
-    rows: slice
-    groups: slice
-    offsets: Tensor
-    """(groups + 1,) int64 on the device, counted from the chunk's first row."""
-
-
-def cut(bounds: Sequence[int], chunk_rows: int, device: torch.device) -> list[Chunk]:
-    """Chunks of at most ``chunk_rows`` rows; ``bounds`` are the offsets, on the host."""
-    chunks = []
-    first, n_groups = 0, len(bounds) - 1
-
-    def close(last: int) -> None:
-        if bounds[last] > bounds[first]:
-            offsets = torch.tensor(bounds[first : last + 1]) - bounds[first]
-            chunks.append(Chunk(slice(bounds[first], bounds[last]), slice(first, last), offsets.to(device)))
-
-    for g, (start, stop) in enumerate(pairwise(bounds)):
-        if stop - bounds[first] <= chunk_rows:
-            continue
-        close(g)
-        first = g
-        if stop - start > chunk_rows:
-            for row in range(start, stop, chunk_rows):
-                end = min(row + chunk_rows, stop)
-                chunks.append(Chunk(slice(row, end), slice(g, g + 1), torch.tensor([0, end - row]).to(device)))
-            first = g + 1
-    close(n_groups)
-    return chunks
-
-
-class HostRows:
-    """Rows in host memory, read chunk by chunk on ``device`` and scaled there."""
-
-    def __init__(
-        self,
-        x: Tensor,
-        bounds: Sequence[int],
-        chunk_rows: int,
-        device: torch.device,
-        scaling: Scaling | None = None,
-    ) -> None:
-        self.x = x
-        self.device = device
-        self.scaling = scaling
-        self.chunks = cut(bounds, chunk_rows, device)
-
-    def read(self, chunks: Iterable[Chunk] | None = None) -> Iterator[tuple[Chunk, Tensor]]:
-        """Every chunk with its rows on the device, which are valid until the next chunk is read."""
-        chunks = self.chunks if chunks is None else list(chunks)
-        read: Iterator[tuple[Chunk, Tensor]]
-        if self.device.type != "cuda":
-            read = ((chunk, self.x[chunk.rows].to(self.device)) for chunk in chunks)
-        else:
-            read = self._read_ahead(chunks)
-        scaling = self.scaling
-        if scaling is None:
-            return read
-        return ((chunk, scaling.part(chunk.groups).rows(x, chunk.offsets)) for chunk, x in read)
-
-    def centroids(self, picks: Tensor) -> Tensor:
-        """(G, K, D) the given rows as centroids, scaled, on the device."""
-        centroids = gather_rows(self.x, picks.to(self.x.device)).to(self.device)
-        return centroids if self.scaling is None else self.scaling.centroids(centroids)
-
-    def _read_ahead(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Tensor]]:
-        """Copies one chunk while another is in use, through two pinned buffers and two on the device."""
-        longest = max((chunk.rows.stop - chunk.rows.start for chunk in chunks), default=0)
-        shape = (2, longest, self.x.shape[1])
-        pinned = torch.empty(shape, dtype=self.x.dtype, pin_memory=True)
-        on_device = torch.empty(shape, dtype=self.x.dtype, device=self.device)
-        copies = torch.cuda.Stream(self.device)
-        current = torch.cuda.current_stream(self.device)
-        copies.wait_stream(current)
-        copied = [torch.cuda.Event() for _ in range(2)]
-        used = [torch.cuda.Event() for _ in range(2)]
-
-        def send(i: int) -> None:
-            side = i % 2
-            source = self.x[chunks[i].rows]
-            if i >= 2:
-                copied[side].synchronize()
-                copies.wait_event(used[side])
-            pinned[side, : len(source)].copy_(source)
-            with torch.cuda.stream(copies):
-                on_device[side, : len(source)].copy_(pinned[side, : len(source)], non_blocking=True)
-                copied[side].record(copies)
-
-        for i, chunk in enumerate(chunks):
-            if i == 0:
-                send(0)
-            if i + 1 < len(chunks):
-                send(i + 1)
-            current.wait_event(copied[i % 2])
-            yield chunk, on_device[i % 2, : chunk.rows.stop - chunk.rows.start]
-            used[i % 2].record(current)
-        # The buffers return to the allocator in the order of the current stream, after the last copy.
-        current.wait_stream(copies)
 
 
 def fit_stream(
@@ -134,13 +35,14 @@ def fit_stream(
     settings: LloydSettings,
     chunk_rows: int,
     scaling: Scaling | None = None,
+    ranks: Ranks = ALONE,
 ) -> Fit:
     """:func:`fit_groups` of rows in host memory, on the device of ``offsets``.
 
     The label and the distance of every row are kept there. Results are on the device, of scaled rows where there is a
-    scaling; ``start`` is scaled.
+    scaling; ``start`` is scaled. All ranks pass the same rows, and have the same results.
     """
-    rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device, scaling)
+    rows = HostRows(x, offsets.tolist(), chunk_rows, offsets.device, scaling, ranks)
     centroids = _initial_centroids(rows, offsets, start, settings)
     centroids, n_iter = _iterate(rows, offsets, centroids, settings)
     labels, _ = _assign(rows, offsets, centroids)
@@ -150,7 +52,7 @@ def fit_stream(
 
 
 def stream_inertia(x: Tensor, offsets: Tensor, centroids: Tensor, scaling: Scaling | None, chunk_rows: int) -> Tensor:
-    """:func:`inertia` of rows in host memory, on the device of ``offsets``."""
+    """:func:`inertia` of rows in host memory, on the device of ``offsets``; every rank reads all chunks."""
     _, distance = _assign(HostRows(x, offsets.tolist(), chunk_rows, offsets.device, scaling), offsets, centroids)
     return unscaled_sums(distance, offsets, scaling)
 
@@ -193,9 +95,10 @@ def _iterate(rows: HostRows, offsets: Tensor, centroids: Tensor, settings: Lloyd
                 precision=settings.precision,
             )
             sums.add(chunk, x, labels)
-        active = active & any_in_groups(labels != previous_labels, offsets)
+        active = active & rows.any_rank(any_in_groups(labels != previous_labels, offsets))
         if not active.any():
             break
+        sums.complete()
         if settings.empty == "farthest":
             _rescue(sums, offsets, labels, distance, active)
         centroids = torch.where(active.view(-1, 1, 1), sums.means(previous), previous)
@@ -216,26 +119,46 @@ class Sums:
         self.dtype = ops.result_dtype(rows.x)
         self.totals = torch.zeros(n_groups, n_clusters, rows.x.shape[1], dtype=torch.float64, device=device)
         self.counts = torch.zeros(n_groups, n_clusters, dtype=torch.int32, device=device)
+        self._own: list[tuple[slice, Tensor, Tensor]] = []
+        """Groups, means and counts of own chunks, which other ranks have not added yet."""
 
     def add(self, chunk: Chunk, x: Tensor, labels: Tensor) -> None:
         """Add the rows of a chunk. A mean times its count is exact in float64, so dividing restores the mean."""
         means, counts = ops.kmeans_update(x, chunk.offsets, labels[chunk.rows], self.n_clusters)
+        if self.rows.ranks.count == 1:
+            self._take(chunk.groups, means, counts)
+        else:
+            self._own.append((chunk.groups, means.cpu(), counts.cpu()))
+
+    def _take(self, groups: slice, means: Tensor, counts: Tensor) -> None:
+        means, counts = means.to(self.totals.device), counts.to(self.counts.device)
         n = counts.unsqueeze(2)
-        self.totals[chunk.groups] += torch.where(n > 0, means.double() * n, 0.0)
-        self.counts[chunk.groups] += counts
+        self.totals[groups] += torch.where(n > 0, means.double() * n, 0.0)
+        self.counts[groups] += counts
+
+    def complete(self) -> None:
+        """Add what all ranks have added of their own chunks, in the order of the chunks."""
+        for parts in self.rows.ranks.gathered(self._own):
+            for part in parts:
+                self._take(*part)
+        self._own = []
 
     def add_all(self, labels: Tensor, chunks: Iterable[Chunk] | None = None) -> None:
-        """Add all rows, or those of some chunks, which are read for this purpose."""
+        """Add the rows of all chunks, or of some of this rank's own, which are read for this purpose."""
         for chunk, x in self.rows.read(chunks):
             self.add(chunk, x, labels)
+        self.complete()
 
     def renew(self, groups: set[int], labels: Tensor) -> None:
         """Replace the sums of some groups by those with other labels."""
-        chunks = [c for c in self.rows.chunks if not groups.isdisjoint(range(c.groups.start, c.groups.stop))]
-        for chunk in chunks:
+
+        def is_read(chunk: Chunk) -> bool:
+            return not groups.isdisjoint(range(chunk.groups.start, chunk.groups.stop))
+
+        for chunk in filter(is_read, self.rows.chunks):
             self.totals[chunk.groups] = 0
             self.counts[chunk.groups] = 0
-        self.add_all(labels, chunks)
+        self.add_all(labels, filter(is_read, self.rows.own))
 
     def means(self, previous: Tensor | None) -> Tensor:
         """(G, K, D); an empty cluster keeps its previous centroid, NaN without one."""
@@ -246,6 +169,10 @@ class Sums:
 
 def _rescue(sums: Sums, offsets: Tensor, labels: Tensor, distance: Tensor, active: Tensor) -> None:
     """Give the farthest rows to empty clusters. The groups in which a row moved are read once more."""
+    if sums.rows.ranks.count > 1:
+        if not (sums.counts == 0).any():
+            return
+        labels, distance = map(sums.rows.completed, (labels, distance))
     moved = relocated_labels(offsets, labels, distance, sums.counts, active)
     groups = any_in_groups(moved != labels, offsets).nonzero().flatten().tolist()
     if groups:
@@ -257,7 +184,7 @@ def _assign(rows: HostRows, offsets: Tensor, centroids: Tensor) -> tuple[Tensor,
     distance = torch.empty(len(rows.x), dtype=centroids.dtype, device=offsets.device)
     for chunk, x in rows.read():
         labels[chunk.rows], distance[chunk.rows] = ops.kmeans_assign(x, chunk.offsets, centroids[chunk.groups])
-    return labels, distance
+    return rows.completed(labels), rows.completed(distance)
 
 
 def _mean_variance(rows: HostRows, offsets: Tensor) -> Tensor:

@@ -157,16 +157,24 @@ class Ranks:
         return [parts[place % self.count][place // self.count] for place in range(sum(map(len, parts)))]
 
     def _exchange(self, call: Callable[[Any], None], timeout: float = TIMEOUT) -> None:
+        failure = self._failure(call, timeout)
+        if failure is not None:
+            # Raised here, where no frame of its traceback refers to the group.
+            raise LostRankError(
+                f"rank {self.rank} of {self.count} lost another one ({failure}): the iterations completed are in the "
+                "checkpoint; start all ranks again with --resume"
+            )
+
+    def _failure(self, call: Callable[[Any], None], timeout: float) -> str | None:
+        """The reason why an exchange failed; None if it did not."""
         group = None if self.group is None else self.group()
         try:
             # It names the ranks that are missing, which an exchange does not.
             dist.monitored_barrier(group, timedelta(seconds=timeout), wait_all_ranks=True)
             call(group)
         except RuntimeError as error:
-            raise LostRankError(
-                f"rank {self.rank} of {self.count} lost another one ({reason_of(error)}): the iterations completed are "
-                "in the checkpoint; start all ranks again with --resume"
-            ) from None
+            return reason_of(error)
+        return None
 
 
 ALONE = Ranks()
@@ -248,6 +256,7 @@ def launched_ranks() -> Iterator[Ranks]:
         dist.destroy_process_group()
         if together:  # The first rank may hold the store, which the others have just asked.
             _meet(store, "has left", range(1, count) if rank == 0 else range(0), rank)
+        del store  # It has a thread, and the traceback of an exception would keep it.
 
 
 def _meet(store: dist.Store, event: str, ranks: range, rank: int) -> bool:

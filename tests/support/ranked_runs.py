@@ -55,10 +55,32 @@ def recipe(name: str):
     return da.recipe(name.partition(" ")[0], "grey", **{**SMALL, **RUNS[name]})
 
 
-def main(folder: Path, ranks: Ranks) -> None:
-    """Do all runs."""
-    torch.set_num_threads(1)
+def fits(ranks: Ranks) -> dict[str, list]:
+    """Fits of streamed rows whose chunks the ranks share: a long group, and short ones with clusters that run empty."""
+    draws = torch.Generator().manual_seed(0)
+    long, offsets = torch.randn(900, 5, generator=draws), torch.tensor([0, 40, 40, 43, 160, 300])
+    short = torch.randn(300, 5, generator=draws)
+    far = torch.full((5, 7, 5), 50.0)
+    far[:, 0], far[:, 1] = 0, 0.5
+    problems = {
+        "long": (long, None, {"init": "k-means++"}),
+        "tolerant": (long, None, {"tol": 1e-3}),
+        "short": (short, offsets, {"init": "random"}),
+        "empty": (short, offsets, {"init": far, "max_iter": 6}),
+        "kept": (short, offsets, {"init": far, "max_iter": 6, "empty": "keep"}),
+    }
     found = {}
+    for name, (x, bounds, options) in problems.items():
+        fit = da.BatchedKMeans(7, **options).fit(x, bounds, chunk_rows=64, ranks=ranks)
+        results = (fit.labels_, fit.cluster_centers_.nan_to_num(-1), fit.counts_, fit.n_iter_, fit.inertia_)
+        found[name] = [each.tolist() for each in results]
+    return found
+
+
+def main(folder: Path, ranks: Ranks) -> None:
+    """Do all fits and runs."""
+    torch.set_num_threads(1)
+    found: dict = {"fits": fits(ranks)}
     for name in RUNS:
         result = da.distill(recipe(name), split(), device="cpu", ranks=ranks)
         found[name] = {
