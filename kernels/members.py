@@ -33,7 +33,7 @@ class Slots(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where the iteration of every group stands; the scan brings it up to date."""
+    """Flags and counters of the iteration of every group, which the scan brings up to date."""
 
     changed: Tensor
     """(G,) int8, whether a row has a new label; cleared for the next iteration."""
@@ -57,7 +57,7 @@ class Members(NamedTuple):
     counts: Tensor
     """(G, K) int32"""
     slots: Slots | None
-    """Where slots were asked for: the free ones listed, the others to be filled."""
+    """Slots of the n nearest members, if they were asked for: the free ones listed, the others to be filled."""
 
 
 @triton.jit

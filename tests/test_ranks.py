@@ -160,7 +160,7 @@ def test_a_rank_that_stops_within_an_iteration_stops_all_with_its_reason(name):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> dict[int, dict]:
-    """What every run of support/ranked_runs.py ends with, on 1, 2 and 3 ranks."""
+    """Results of every run of support/ranked_runs.py, on 1, 2 and 3 ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     for count in (1, 2, 3):
         for ended in launcher.run("-m", "support.ranked_runs", folder, count=count):

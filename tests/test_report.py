@@ -245,7 +245,7 @@ class TestChangedSettings:
 @pytest.mark.slow
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium in PATH")
 class TestBrowser:
-    """What a reader sees, in Chromium; skipped where there is none."""
+    """The page as Chromium shows it; skipped where there is none."""
 
     @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
     def test_the_page_is_drawn_without_an_error(self, tmp_path, dark):

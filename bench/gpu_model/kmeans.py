@@ -82,7 +82,7 @@ def tile_maps(s: Rows, device: Device, precision: str, empty: str) -> list[Kerne
 
 
 def live_centroids(s: Rows) -> Kernel:
-    """Which centroids are finite: asked for the first ones of a fit, and said by the update of all others."""
+    """The launch that finds the finite centroids: for the first ones of a fit; the update says it of all others."""
     tile = tiles.sweep_tile(s.features)
     programs = math.ceil(s.groups * s.clusters / tile.rows)
     return Kernel(

@@ -13,6 +13,7 @@ from ..errors import DreamAccelError
 from .convert import to_uint8_images
 from .items import holds_pil, read_images
 from .labels import to_labels
+from .placement import placed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,8 +115,11 @@ class ImageSet:
         return self.images.device
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on ``device``; the set itself where it is already there."""
-        images = self.images.to(device)
+        """The same set on ``device``; the set itself where it is already there.
+
+        Images that would take more than half of the free memory of a GPU stay in host memory, which the GPU reads.
+        """
+        images = placed(self.images, torch.device(device))
         if images is self.images:
             return self
         return replace(self, images=images, labels=self.labels.to(images.device))

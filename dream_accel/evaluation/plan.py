@@ -18,6 +18,7 @@ from ..engine.pool_plan import PoolPlan, plan_pool, trained_images
 from ..errors import DreamAccelError
 from ..networks.features import embed_rows
 from ..recipes import RECIPES, Recipe
+from ..runtime.host_memory import is_view
 from ..runtime.memory import MemoryWatch, available_memory, mapped_memory, used_memory
 from ..sampling.blocks import FEATURE_BYTES
 from ..sampling.pool import pool_sizes
@@ -31,7 +32,7 @@ PER_CLASS = 500
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is expected to take. Seconds, and bytes.
+    """Expected time of a run in seconds, and its memory in bytes.
 
     Attributes:
         refresh: embedding and clustering all classes once; 0 if the strategy reads no features.
@@ -100,7 +101,8 @@ def plan_run(recipe: Recipe, split: DataSplit) -> RunPlan:
         )
     pixels = (split.train.images, split.test.images)
     mapped = [mapped_memory(images) for images in pixels]
-    held = sum(images.nbytes for images, resident in zip(pixels, mapped, strict=True) if resident is None)
+    in_memory = zip(pixels, mapped, strict=True)
+    held = sum(images.nbytes for images, resident in in_memory if resident is None and not is_view(images))
     before = used_memory(split.train.device) - sum(resident or 0 for resident in mapped)
     small = _small(split, recipe)
     settings = replace(recipe, iterations=1, init="random", pool="", limit_train=0)

@@ -99,7 +99,7 @@ def _parts(
 
 
 def _ends(result: Result) -> list[str]:
-    """What the reader must know first: how the run ended, and with what it was continued."""
+    """Notes above everything else: how the run ended, and with what it was continued."""
     completed = result.history[-1].iteration if result.history else 0
     asked = result.recipe.iterations
     texts = []

@@ -6,5 +6,5 @@ HUNTING = os.environ.get("DREAM_ACCEL_HUNT") == "1"
 
 
 def times(short: int, long: int) -> int:
-    """How often to try: ``long`` when hunting."""
+    """The number of tries: ``long`` when hunting."""
     return long if HUNTING else short
