@@ -22,11 +22,14 @@ from dream_accel.analysis.gradient_fidelity import gradient_fidelity
 from dream_accel.analysis.gradient_norms import pick_norms
 from dream_accel.analysis.picking import Picker
 from dream_accel.analysis.picks import picks
+from dream_accel.analysis.refresh_images import refresh_images
 from dream_accel.analysis.registry import PARAMETERS
 from dream_accel.data import DataSplit
 from dream_accel.engine.assembly import assemble
 from dream_accel.networks import ConvNet
+from dream_accel.random import derive_seed
 from dream_accel.report import FIGURES, write_figure
+from dream_accel.sampling.pool import Pools
 
 N_CLASSES, PER_CLASS = 3, 12
 
@@ -150,6 +153,30 @@ def test_evenness_is_counted_in_the_reference_clusters(split):
         assert all(split.train.labels[index] == row.label for index in batch)
 
 
+def test_inertia_is_that_of_all_images_relative_to_a_clustering_of_all(split):
+    rows = list(refresh_images(tiny(), split, images=(4, PER_CLASS), trained=(0,), draws=2))
+    ((_, network),) = along_training(tiny(), split, (0,))
+    picker = Picker(tiny(), split, (), ())
+    picker.embed(network)
+    x, offsets = picker.features().double(), picker.offsets
+    # Four images in four clusters are the centres; a clustering of all is an ordinary one.
+    of_all, of_few = torch.zeros(2, N_CLASSES), torch.zeros(2, N_CLASSES)
+    for draw in range(2):
+        seed = derive_seed(0, "analysis refresh", draw)
+        km = da.BatchedKMeans(4, max_iter=tiny().kmeans_iterations, seed=seed).fit(picker.features(), offsets)
+        chosen = Pools([PER_CLASS] * N_CLASSES, 4, x.device).draw(offsets, seed).view(N_CLASSES, 4)
+        for c in range(N_CLASSES):
+            own = x[offsets[c] : offsets[c + 1]]
+            of_all[draw, c] = torch.cdist(own, km.cluster_centers_[c].double()).square().amin(1).sum()
+            of_few[draw, c] = torch.cdist(own, x[chosen[c]]).square().amin(1).sum()
+    found = {(row.images, row.draw, row.label): row.inertia for row in rows}
+    assert len(found) == len(rows) == 2 * 2 * N_CLASSES
+    for (images, draw, label), value in found.items():
+        measured = of_all if images == PER_CLASS else of_few
+        assert value == pytest.approx((measured[draw] / of_all.mean(0))[label].item(), rel=1e-4)
+    assert of_few.mean() > of_all.mean()
+
+
 def test_gradient_difference_is_the_squared_distance_from_batch_and_class(split):
     recipe = tiny(inner_steps=1, network_images=0)
     (row,) = gradient_difference(recipe, split, strategies=("dream",))
@@ -244,6 +271,8 @@ def test_refusals(split):
         measured, "gradient-fidelity", tiny(per_cluster=2), batches=(3,)
     )
     assert refused(measured, "evenness", batches=(1,)).startswith("a batch has 1 images")
+    assert refused(measured, "refresh-images", images=(13,)) == too_large
+    assert refused(measured, "refresh-images", images=(3, 8)).startswith("3 images of a class are to have 4 clusters")
     assert refused(measured, "gradient-fidelity", batches=(4,), strategies=("herding",)).startswith(
         "strategy 'herding'"
     )

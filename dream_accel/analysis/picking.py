@@ -64,7 +64,7 @@ class Picker:
         recipe, per_cluster = self._recipe, self._recipe.per_cluster
         seed = derive_seed(recipe.seed, "analysis picks", draw)
         picks = find_strategy(strategy).pick(
-            self._embedded(), self.offsets, batch // per_cluster, per_cluster, seed, recipe.kmeans_iterations
+            self.features(), self.offsets, batch // per_cluster, per_cluster, seed, recipe.kmeans_iterations
         )
         return fill_picks(picks)
 
@@ -74,7 +74,7 @@ class Picker:
         Returns:
             (C, batch) float64, of sum 1 in every class; of picks in one place, the first has it all.
         """
-        x, offsets = self._embedded(), self.offsets
+        x, offsets = self.features(), self.offsets
         labels, _ = ops.kmeans_assign(x, offsets, x[self.positions(strategy, batch, draw)])
         n_classes = len(offsets) - 1
         counts = count_in_groups(labels, group_of_rows(offsets, len(x)), n_classes, batch)
@@ -91,9 +91,10 @@ class Picker:
         """
         seed = derive_seed(self._recipe.seed, "reference clusters")
         km = BatchedKMeans(n_clusters, max_iter=self._recipe.kmeans_iterations, seed=seed)
-        return km.fit(self._embedded(), self.offsets, check=False).labels_
+        return km.fit(self.features(), self.offsets, check=False).labels_
 
-    def _embedded(self) -> Tensor:
+    def features(self) -> Tensor:
+        """Return the features (N, D) that :meth:`embed` computed, in the order of the classes."""
         assert self._x is not None, "embed() comes first"
         return self._x
 

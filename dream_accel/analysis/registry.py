@@ -16,6 +16,7 @@ from .gradient_norms import PickNorm, pick_norms
 from .initialisation import initialisation
 from .interval import clustering_interval
 from .picks import Pick, picks
+from .refresh_images import Inertia, refresh_images
 from .sub_clusters import sub_clusters
 from .sweep import RunAccuracy
 
@@ -45,6 +46,7 @@ ANALYSES: dict[str, Analysis] = {
     "feature-migration": Analysis(Place, feature_migration, {"shown": 10, "trained": 64}),
     "gradient-difference": Analysis(Difference, gradient_difference, {"strategies": ("dream", "random"), "every": 2}),
     "evenness": Analysis(Evenness, evenness, {"batches": (4, 8), "trained": (0, 64), "draws": 1}),
+    "refresh-images": Analysis(Inertia, refresh_images, {"images": (8, 12), "trained": (0, 64), "draws": 2}),
     "picks": Analysis(Pick, picks, {"batch": 8, "trained": 64}),
     "gradient-fidelity": Analysis(Fidelity, gradient_fidelity, {"batches": (4, 8), "trained": (0, 64), "draws": 1}),
 }
@@ -65,6 +67,7 @@ PARAMETERS = {
     "per_cluster": "numbers of images per sub-cluster",
     "interval": "inner steps between two clusterings",
     "init": "initial images to compare",
+    "images": "images of a class that a clustering reads",
 }
 """The meaning of every parameter of an analysis."""
 

@@ -88,7 +88,13 @@ def lines(
     axis.legend(fontsize="small")
 
 
-def _along_training(y: str, ylabel: str) -> Callable[[Sequence[Any], DataSplit], Any]:
+def _along_training(
+    y: str,
+    ylabel: str,
+    x: str = "batch",
+    xlabel: str = "images of a class in a batch",
+    group: Callable[[Any], str] = lambda row: row.strategy,
+) -> Callable[[Sequence[Any], DataSplit], Any]:
     """Panels by the training of the network: a quantity of batches against their size, one line per strategy."""
 
     def draw(rows: Sequence[Any], split: DataSplit) -> Any:
@@ -96,7 +102,7 @@ def _along_training(y: str, ylabel: str) -> Callable[[Sequence[Any], DataSplit],
         figure, axes = _figure(len(stops))
         for axis, stop in zip(axes, stops, strict=True):
             own = [row for row in rows if row.trained == stop]
-            lines(axis, own, "batch", y, lambda row: row.strategy, "images of a class in a batch", ylabel)
+            lines(axis, own, x, y, group, xlabel, ylabel)
             axis.set_title(f"network trained on {counted(stop, 'image')}", fontsize="medium")
         return figure
 
@@ -206,6 +212,9 @@ FIGURES: dict[str, Callable[[Sequence[Any], DataSplit], Any]] = {
     "feature-migration": _migration,
     "gradient-difference": _difference,
     "evenness": _along_training("touched", "share of the sub-clusters touched"),
+    "refresh-images": _along_training(
+        "inertia", "inertia, relative", "images", "images of a class that are clustered", lambda row: "all classes"
+    ),
     "picks": _picks,
     "gradient-fidelity": _along_training("error", "relative error of the gradient"),
     "continual": _continual,
