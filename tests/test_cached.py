@@ -134,14 +134,16 @@ def test_picks_are_renewed_every_interval_states(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("renew", "expected"),
+    ("fill_interval", "renew", "expected"),
     [
-        (0, [[0], [0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]),
-        (2, [[0], [0, 1], [0, 1, 2], [0, 1, 2], [1, 2, 3], [1, 2, 3]]),
+        (1, 0, [[0], [0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]),
+        (1, 2, [[0], [0, 1], [0, 1, 2], [0, 1, 2], [1, 2, 3], [1, 2, 3]]),
+        (2, 0, [[0], [0], [0, 1], [0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]),
+        (2, 1, [[0], [0], [0, 1], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]),
     ],
 )
-def test_the_oldest_trajectory_gives_way(renew, expected):
-    recipe = settings("dream", trajectories=3, renew=renew)
+def test_trajectories_come_at_intervals_and_the_oldest_gives_way(fill_interval, renew, expected):
+    recipe = settings("dream", trajectories=3, fill_interval=fill_interval, renew=renew)
     assert [list(active_trajectories(recipe, t)) for t in range(len(expected))] == expected
 
 
@@ -170,7 +172,7 @@ def test_networks_that_learn_from_the_synthetic_set_cannot_be_cached(name):
     assert "learn from the synthetic set" in refused(da.recipe, name, real="cached")
 
 
-@pytest.mark.parametrize("setting", ["draws", "trajectories", "renew", "real_batch"])
+@pytest.mark.parametrize("setting", ["draws", "trajectories", "fill_interval", "renew", "real_batch"])
 def test_a_setting_of_the_pool_without_a_pool_is_refused(setting):
     value = "class" if setting == "real_batch" else 3
     assert f"{setting} is given and real is 'live'" in refused(da.recipe, "dream", **{setting: value})

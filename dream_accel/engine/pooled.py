@@ -51,10 +51,11 @@ class Fresh:
 class PooledSteps:
     """Matching steps, each through a network of the pool, which is filled as the outer iterations go on.
 
-    Iteration t uses the networks of ``trajectories`` trajectories at most, the last of which is trajectory t until all
-    are there; with ``renew`` r the oldest gives way to a new one in every r-th iteration after that. Only trajectories
-    that the pool does not have, in memory or on disk, are trained: one in an iteration, or all of them after a run was
-    resumed. A stored trajectory is the one that would be trained, so when it is found there changes no pixel.
+    An iteration uses the networks of ``trajectories`` trajectories at most. One comes in every ``fill_interval``
+    iterations until all are there; with ``renew`` the oldest gives way to a new one every ``renew`` iterations after
+    that. Only those that the pool does not have, in memory or on disk, are trained: one in an iteration, or all of them
+    after a run was resumed. A stored trajectory is the one that would be trained, so when it is found there changes no
+    pixel.
 
     Args:
         trajectory: leads from one state to the next.
@@ -106,5 +107,5 @@ class PooledSteps:
 def active_trajectories(recipe: Recipe, iteration: int) -> range:
     """Return the numbers of the trajectories that an outer iteration uses."""
     full = recipe.trajectories - 1
-    first = max(0, iteration - full) // recipe.renew if recipe.renew else 0
-    return range(first, first + min(iteration, full) + 1)
+    first = max(0, iteration - full * recipe.fill_interval) // recipe.renew if recipe.renew else 0
+    return range(first, first + min(iteration // recipe.fill_interval, full) + 1)

@@ -14,6 +14,7 @@ import torch
 from ..data import DataSplit, ImageSet, subset
 from ..engine.assembly import assemble, matches_trajectories
 from ..engine.distiller import Distiller
+from ..engine.pooled import active_trajectories
 from ..engine.pool_plan import PoolPlan, plan_pool, trained_images
 from ..errors import DreamAccelError
 from ..networks.features import embed_rows
@@ -207,7 +208,7 @@ def _pool_plan(recipe: Recipe, distiller: Distiller, split: DataSplit) -> PoolPl
     plan = plan_pool(distiller)
     more = split.train.n_classes / distiller.split.train.n_classes
     steps = recipe.iterations * recipe.inner_steps
-    used = min(recipe.trajectories, recipe.iterations) if not recipe.renew else recipe.iterations // recipe.renew + 1
+    used = active_trajectories(recipe, recipe.iterations - 1).stop
     one = plan.memory / max(1, plan.trajectories)
     return replace(plan, trajectories=used, steps=steps, memory=int(one * min(used, recipe.trajectories) * more))
 

@@ -205,12 +205,11 @@ class Recipe:
         kind="real batch",
         shared=False,
     )
+    fill_interval: int = declared(
+        1, "pool", "outer iterations from one trajectory to the next until all are there", least=1, shared=False
+    )
     renew: int = declared(
-        0,
-        "pool",
-        "outer iterations after which the oldest trajectory gives way to a new one (0: never)",
-        least=0,
-        shared=False,
+        0, "pool", "outer iterations after which a new trajectory replaces the oldest (0: never)", least=0, shared=False
     )
     pool: str = declared(
         "", "pool", "folder of a cached pool, which `dream-accel pool` writes; entries are read as used", shared=False
@@ -296,5 +295,5 @@ TRAJECTORIES = frozenset(setting.name for setting in fields(Recipe) if setting.m
 CACHE = frozenset({"real", "real_batch", "draws", "pool", "pool_dtype"})
 """The settings of a real side that is computed once."""
 
-POOL = CACHE | {"trajectories", "stages", "renew", "pool_memory"}
+POOL = CACHE | {"trajectories", "stages", "fill_interval", "renew", "pool_memory"}
 """The settings of a pool of networks, for methods whose networks do not depend on the synthetic set."""
