@@ -14,8 +14,8 @@ import torch
 from ..data import DataSplit, ImageSet, subset
 from ..engine.assembly import assemble, matches_trajectories
 from ..engine.distiller import Distiller
-from ..engine.pooled import active_trajectories
 from ..engine.pool_plan import PoolPlan, plan_pool, trained_images
+from ..engine.pooled import active_trajectories
 from ..errors import DreamAccelError
 from ..networks.features import embed_rows
 from ..recipes import RECIPES, Recipe
