@@ -128,6 +128,7 @@ class Trainer:
 
     def _derivatives(self, images: Tensor, labels: Tensor, partners: Tensor, weight: Tensor) -> list[Tensor]:
         """The loss () of a batch, and its gradients in the parameters."""
+        n = len(images)
 
         def of(rows: slice) -> list[Tensor]:
             with several_values():
@@ -138,7 +139,6 @@ class Trainer:
                 loss = loss * (len(logits) / n)
             return [loss.detach(), *torch.autograd.grad(loss, self._parameters)]
 
-        n = len(images)
         if self.parts.count == 1:
             return of(slice(n))
         return self.parts.added(n, of, [images.new_empty(()), *self._parameters])
