@@ -267,7 +267,8 @@ def _meet(store: dist.Store, event: str, ranks: range, rank: int) -> bool:
     """
     try:
         store.set(f"dream_accel: rank {rank} {event}", "")
-        store.wait([f"dream_accel: rank {each} {event}" for each in ranks], timedelta(seconds=_LEAVE))
+        if ranks:  # Where there is none, the first rank may be gone before it answers.
+            store.wait([f"dream_accel: rank {each} {event}" for each in ranks], timedelta(seconds=_LEAVE))
     except RuntimeError:
         return False
     return True
