@@ -35,23 +35,27 @@ def to_tensor(array: Any, name: str = "x") -> Tensor:
 def _from_numpy(array: np.ndarray, name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    array = np.ascontiguousarray(array)
-    if not array.flags.writeable:
-        array = np.asarray(_Writeable(array))
     try:
-        return torch.from_numpy(array)
+        return torch.from_numpy(writeable(np.ascontiguousarray(array)))
     except TypeError:
         raise DreamAccelError(
             f'{name} is a NumPy array of {array.dtype}, which tensors lack: convert with {name}.astype("float32")'
         ) from None
 
 
-class _Writeable:
-    """A read-only array, such as a file that is mapped, as one that tensors view without a warning: nobody writes it.
+def writeable(array: np.ndarray) -> np.ndarray:
+    """View a read-only array, such as a mapped file, as one that PyTorch makes a tensor of without a warning.
+
+    PyTorch has no read-only tensors: the caller must not write to it.
 
     Args:
-        array: C-contiguous, kept as long as a view of it.
+        array: any array; one that can be written to is returned as it is.
     """
+    return array if array.flags.writeable else np.asarray(_Writeable(array))
+
+
+class _Writeable:
+    """The memory of an array, declared to be writeable, and the array as long as the memory is in use."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array

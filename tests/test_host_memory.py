@@ -97,6 +97,17 @@ def test_two_views_of_one_tensor_lock_it_once(runtime):
     assert not host_memory.is_view(x)
 
 
+def test_two_parts_of_one_tensor_lock_all_of_it_once(runtime):
+    x = images(10)
+    parts = [host_memory.view_on(part, CUDA) for part in (x[:4], x[4:])]
+    assert runtime.locked == {x.data_ptr(): 120}
+    assert torch.equal(torch.cat(parts), x)
+    assert all(map(host_memory.is_view, parts))
+    del parts
+    gc.collect()
+    assert runtime.locked == {}
+
+
 def test_pages_that_cannot_be_locked_are_refused(runtime):
     runtime.status = 2
     message = refused(host_memory.view_on, images(4), CUDA)

@@ -19,6 +19,7 @@ import dream_accel as da
 from dream_accel import cli
 from dream_accel.data import DataSplit, Normalization
 from dream_accel.engine.assembly import assemble
+from dream_accel.engine.distiller import Distiller
 from dream_accel.engine.loop import Run
 from dream_accel.engine.pool_filling import missing_trajectories
 from dream_accel.engine.pool_store import StoredPool, named, pool_for
@@ -117,6 +118,21 @@ class TestWhileItIsFilled:
             f"{tmp_path} holds 1 of the 2 trajectories of this run"
         ]
         assert found.equal(expected)
+
+    def test_a_stored_trajectory_that_another_rank_lacks_is_trained_too_to_the_same_pixels(self, tmp_path, monkeypatch):
+        expected = images_of(settings("dream", iterations=3), SPLIT)
+        fill(tmp_path)
+        trained = []
+
+        def together(distiller, own):
+            assert own == []  # All are on the disk of this rank; another one finds none.
+            new = [number for number in range(distiller.recipe.trajectories) if number == distiller.iteration]
+            trained.extend(new)
+            return new
+
+        monkeypatch.setattr(Distiller, "trained_together", together)
+        assert images_of(reading(tmp_path, iterations=3), SPLIT).equal(expected)
+        assert trained == [0, 1]
 
     def test_trajectories_that_appear_during_a_run_are_read(self, tmp_path, monkeypatch):
         expected = images_of(settings("dream", iterations=3), SPLIT)

@@ -25,7 +25,7 @@ from ..random import derive_seed
 from ..recipes import Recipe
 from ..sampling.pool import Pools
 from .along_training import along_training
-from .picking import Picker, check_batches, check_draws
+from .picking import Picker, check_draws
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,13 @@ def refresh_images(
         DreamAccelError: a number is out of range.
     """
     check_draws(draws)
-    check_batches(recipe.n_clusters, split, [recipe.n_clusters])
-    check_batches(1, split, images)
-    if min(images) < recipe.n_clusters:
+    sizes = split.train.class_counts().tolist()
+    if min(images) < recipe.n_clusters or max(images) > min(sizes):
         raise DreamAccelError(
-            f"{min(images)} images of a class are to have {recipe.n_clusters} clusters: give images of at least as many"
+            f"images is {', '.join(map(str, images))}: give numbers from {recipe.n_clusters}, the clusters of a class, "
+            f"to {min(sizes)}, the images of the smallest class; fewer clusters allow fewer"
         )
     picker = Picker(recipe, split, (), ())
-    sizes = split.train.class_counts().tolist()
     for seen, network in along_training(recipe, split, trained):
         picker.embed(network)
         of_all = sum(_inertia(recipe, picker, sizes, max(sizes), draw) for draw in range(draws)) / draws

@@ -69,8 +69,7 @@ class HostRows:
         self.scaling = scaling
         self.ranks = ranks
         self.chunks = cut(bounds, chunk_rows, device)
-        first, stop = (len(self.chunks) * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
-        self.own = self.chunks[first:stop]
+        self.own = ranks.neighbours(self.chunks)
 
     def read(self, chunks: Iterable[Chunk] | None = None) -> Iterator[tuple[Chunk, Tensor]]:
         """Every own chunk with its rows on the device, which are valid until the next chunk is read."""

@@ -105,6 +105,6 @@ def streamed_rows(chunk_rows: Any, device: Any, ranks: Ranks) -> int | None:
         raise DreamAccelError("device is given without chunk_rows: rows that are not streamed are taken where x is")
     if ranks.count > 1:
         raise DreamAccelError(
-            f"{ranks.count} ranks without chunk_rows: ranks share the chunks of streamed rows; set it"
+            f"{ranks.count} ranks without chunk_rows: ranks share the chunks of streamed rows, so give it"
         )
     return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..arrays import writeable
 from ..errors import DreamAccelError
 
 _CHANNEL_COUNTS = (1, 3)
@@ -92,7 +93,7 @@ def as_tensor(array: Any, what: str) -> Tensor:
     """A torch, NumPy or CuPy array, or a list of equally shaped ones, as a tensor.
 
     Args:
-        array: shared, not copied, where it is one writable contiguous array.
+        array: shared, not copied, where it is one contiguous array.
         what: "images" or "labels", for refusals.
 
     Raises:
@@ -116,10 +117,8 @@ def as_tensor(array: Any, what: str) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype == np.longdouble:
         array = array.astype(np.float64)
-    if not array.flags.writeable:  # torch has no read-only tensors
-        array = array.copy()
     try:
-        return torch.from_numpy(array)
+        return torch.from_numpy(writeable(array))
     except TypeError:
         raise DreamAccelError(
             f"the {what} are an array of {array.dtype}, which is not a number type PyTorch knows; "

@@ -18,8 +18,8 @@ PART = 0.5
 def placed(images: Tensor, device: torch.device) -> Tensor:
     """Return images on a device.
 
-    A GPU reads images from host memory, where they stay, if they would take more than half of its free memory; that is
-    said once.
+    A GPU reads images from host memory, where they stay, if they would take more than half of its free memory; a
+    warning says so.
 
     Args:
         images: uint8 (N, C, H, W), contiguous.

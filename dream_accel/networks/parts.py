@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -40,8 +41,7 @@ class BatchParts:
         """
         count = min(self.count, n)
         bounds = [n * part // count for part in range(count + 1)]
-        first, stop = (count * rank // self.ranks.count for rank in (self.ranks.rank, self.ranks.rank + 1))
-        return [slice(bounds[part], bounds[part + 1]) for part in range(first, stop)]
+        return list(self.ranks.neighbours([slice(*pair) for pair in pairwise(bounds)]))
 
     def added(self, n: int, of_part: Callable[[slice], Sequence[Tensor]], like: Sequence[Tensor]) -> list[Tensor]:
         """Return sums over all parts.

@@ -95,7 +95,7 @@ def _along_training(
     xlabel: str = "images of a class in a batch",
     group: Callable[[Any], str] = lambda row: row.strategy,
 ) -> Callable[[Sequence[Any], DataSplit], Any]:
-    """Panels by the training of the network: a quantity of batches against their size, one line per strategy."""
+    """Panels by the training of the network: a quantity against the size of batches, one line per group of rows."""
 
     def draw(rows: Sequence[Any], split: DataSplit) -> Any:
         stops = _unique(rows, "trained")

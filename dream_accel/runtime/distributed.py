@@ -1,7 +1,8 @@
 """Ranks: the processes of one run under torchrun, and what they exchange.
 
-A run exchanges little: once per outer iteration what the iteration gave, through host memory. So one group of gloo
-serves CPUs and GPUs, and a GPU never waits for another within an iteration.
+A run exchanges little: once per outer iteration what the iteration gave, through host memory, so one group of gloo
+serves CPUs and GPUs. Ranks wait for one another within an iteration only where networks train on the whole synthetic
+set, or where ranks share the batches of a training.
 """
 
 from __future__ import annotations
@@ -115,10 +116,10 @@ class Ranks:
         return torch.cat(parts).to(part.device)
 
     def concluded(self, outcome: T) -> list[T]:
-        """Exchange what work has come to in which ranks exchange tensors by :meth:`joined`.
+        """Exchange the outcomes of a piece of work, during which ranks exchange tensors by :meth:`joined`.
 
-        A rank that cannot go on comes here early, with its reason. The others read it at their next :meth:`joined`, and
-        come here too.
+        A rank that cannot finish the work comes here early, with its reason. The others read it at their next
+        :meth:`joined`, and come here too.
 
         Args:
             outcome: of this rank, not a tensor.
@@ -142,6 +143,11 @@ class Ranks:
         """
         if self.count > 1:
             self._exchange(lambda _: None, FOR_EVER)
+
+    def neighbours(self, items: Sequence[T]) -> Sequence[T]:
+        """Return the items of this rank, when each has neighbouring ones, about as many as the others; maybe none."""
+        first, stop = (len(items) * rank // self.count for rank in (self.rank, self.rank + 1))
+        return items[first:stop]
 
     def own(self, items: Sequence[T]) -> list[T]:
         """Return the items of this rank, when they are dealt out in turn."""

@@ -19,36 +19,37 @@ _PORTABLE = 1
 
 
 class _Locked:
-    """Pages of a tensor in host memory that are locked until nothing refers to this."""
+    """Pages of a storage in host memory that are locked until nothing refers to this."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self.storage = storage
+        self.addresses = range(storage.data_ptr(), storage.data_ptr() + storage.nbytes())
         runtime = torch.cuda.cudart()
-        status = int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, _PORTABLE))
+        status = int(runtime.cudaHostRegister(self.addresses.start, len(self.addresses), _PORTABLE))
         if status != 0:
             raise DreamAccelError(
-                f"{tensor.nbytes / 1e9:.1f} GB of host memory cannot be locked for the GPU (CUDA error {status}): "
-                "raise the limit (ulimit -l), or choose a smaller size or limit_train"
+                f"{len(self.addresses) / 1e9:.1f} GB of host memory cannot be locked for the GPU (CUDA error "
+                f"{status}): raise the limit (ulimit -l), or choose a smaller size or limit_train"
             )
-        weakref.finalize(self, runtime.cudaHostUnregister, tensor.data_ptr()).atexit = False
+        weakref.finalize(self, runtime.cudaHostUnregister, self.addresses.start).atexit = False
 
 
 class _Array:
     """A tensor in host memory as an array of a GPU, by the interface that libraries share such arrays through."""
 
-    def __init__(self, locked: _Locked) -> None:
+    def __init__(self, tensor: Tensor, locked: _Locked) -> None:
         self.locked = locked
         self.__cuda_array_interface__ = {
-            "shape": tuple(locked.tensor.shape),
+            "shape": tuple(tensor.shape),
             "typestr": "|u1",
-            "data": (locked.tensor.data_ptr(), False),
+            "data": (tensor.data_ptr(), False),
             "strides": None,
             "version": 2,
         }
 
 
-_locked: weakref.WeakValueDictionary[tuple[int, int], _Locked] = weakref.WeakValueDictionary()
-"""By address and bytes: pages can be locked once only, and serve several views."""
+_locked: weakref.WeakValueDictionary[int, _Locked] = weakref.WeakValueDictionary()
+"""By the address of the storage. A page can be locked once only, and two tensors of one storage may share it."""
 
 
 def view_on(tensor: Tensor, device: torch.device) -> Tensor:
@@ -64,15 +65,15 @@ def view_on(tensor: Tensor, device: torch.device) -> Tensor:
     Raises:
         DreamAccelError: the pages cannot be locked.
     """
-    key = (tensor.data_ptr(), tensor.nbytes)
-    locked = _locked.get(key)
+    storage = tensor.untyped_storage()
+    locked = _locked.get(storage.data_ptr())
     if locked is None:
-        locked = _locked[key] = _Locked(tensor)
+        locked = _locked[storage.data_ptr()] = _Locked(storage)
     with torch.cuda.device(device):
-        array: Any = _Array(locked)
+        array: Any = _Array(tensor, locked)
         return torch.as_tensor(array, device=device)
 
 
 def is_view(tensor: Tensor) -> bool:
     """Return whether :func:`view_on` returned the tensor, so that it takes no memory of its device."""
-    return (tensor.data_ptr(), tensor.nbytes) in _locked
+    return any(tensor.data_ptr() in locked.addresses for locked in _locked.values())
